@@ -1,0 +1,332 @@
+"""Recording of states, and the one object that every solver of the linear chapters returns."""
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from .prox import group_soft_threshold, soft_threshold
+
+# Two times closer than this, relative to the larger one, are the same time.
+TIME_TOLERANCE = 1e-12
+
+
+def _stack(column):
+    """Stack one field of many states; an entry that a state lacks is recorded as NaN."""
+    if any(isinstance(entry, dict) for entry in column):
+        names = dict.fromkeys(name for entry in column for name in entry)
+        return {name: _stack([entry.get(name) for entry in column]) for name in names}
+    shown = next((np.asarray(entry) for entry in column if entry is not None), None)
+    if shown is None:
+        return None
+    return np.stack([np.full(shown.shape, np.nan) if e is None else e for e in column])
+
+
+def record(states, n_steps, every=1):
+    """Run a generator of states, and stack every ``every``-th of them.
+
+    Parameters
+    ----------
+    states : iterator of NamedTuples
+        Fields are numbers, arrays, None, or dicts of arrays.
+    n_steps : int >= 0
+        Steps to take; states 0, every, 2 * every, ... up to ``n_steps`` are kept.
+    every : int >= 1
+
+    Returns
+    -------
+    NamedTuple of the same type
+        Each array has the path as its leading axis; a field that is None throughout stays None. A
+        momentum buffer, absent before the first step, reads NaN there.
+    """
+    if n_steps < 0:
+        raise ValueError(f"n_steps must be at least 0, got {n_steps}")
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    kept = list(islice(states, 0, n_steps + 1, every))
+    if not kept:
+        raise ValueError("states must yield at least one state, got none")
+    return type(kept[0])(*(_stack(column) for column in zip(*kept, strict=True)))
+
+
+def check_times(times, name="times"):
+    """Path times as a float64 array: finite, non-negative, strictly increasing."""
+    t = np.asarray(times, dtype=np.float64)
+    if t.ndim != 1 or t.size == 0:
+        raise ValueError(f"{name} must be a non-empty 1-d array, got shape {t.shape}")
+    if not np.isfinite(t).all():
+        raise ValueError(f"{name} must be finite, got {t[~np.isfinite(t)][0]}")
+    if t.min() < 0:
+        raise ValueError(f"{name} must be at least 0, got {t.min()}")
+    late = np.flatnonzero(np.diff(t) <= 0)
+    if late.size:
+        raise ValueError(f"{name} must be increasing, got {t[late[0] + 1]} after {t[late[0]]}")
+    return t
+
+
+def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
+    """Sparse iterate of a dual variable, ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
+
+    ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
+    """
+    if groups is None:
+        gamma = kappa * soft_threshold(z, lam)
+    else:
+        gamma = kappa * group_soft_threshold(z, lam, group_dim=0, groups=groups)
+    return gamma if scale is None else (gamma.T * scale).T
+
+
+class PathPoint(NamedTuple):
+    """A path at one time, or at several with a leading axis; None: the path has no such part."""
+
+    t: np.ndarray
+    z: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray | None
+    intercept: np.ndarray | None
+    tilde: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Path:
+    """A regularization path: dual variable, sparse iterate, and what goes with them, over time.
+
+    Parameters
+    ----------
+    t : ndarray (T,)
+        Path times, increasing, in units of one over the gradient of the loss.
+    z : ndarray (T, m) or (T, p, k)
+        Dual variable (multinomial loss: one column per class). In the limit of infinite kappa it is
+        the sub-gradient rho of the penalty.
+    gamma : ndarray of the shape of z
+        Sparse iterate.
+    beta : ndarray (T, p), optional
+        Dense iterate of a split path.
+    kappa : float > 0
+        Damping; infinity for the exact paths.
+    groups : int array (m,), optional
+        A group label per entry (per feature, if multinomial).
+    kind : "linear" or "step"
+        "linear": z, beta and intercept are linear between times, and
+        ``gamma = scale * kappa * prox_lam(z)``. "step": exact breakpoints; gamma[k], beta[k],
+        intercept[k] hold on [t[k], t[k+1]), while z is linear between breakpoints.
+    stop_reason : str
+        Why the path ends where it ends.
+    lam : float > 0
+        Penalty level.
+    scale : ndarray (m,), optional
+        Factor from the units of z to those of gamma, where the columns of X were normalised.
+    intercept : ndarray (T,) or (T, k), optional
+    tilde : ndarray (T, p), optional
+        Revised estimator of a split path: beta projected on the kernel of the inactive rows of D.
+
+    Notes
+    -----
+    The z of an iteration is linear between its steps. A "linear" path recorded at fewer times is
+    exact at those times, and an interpolation between them: a value that must be exact belongs into
+    ``times``. Times compare with a relative tolerance of 1e-12.
+    """
+
+    t: np.ndarray
+    z: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray | None = None
+    kappa: float
+    groups: np.ndarray | None = None
+    kind: str = "linear"
+    stop_reason: str = ""
+    lam: float = 1.0
+    scale: np.ndarray | None = None
+    intercept: np.ndarray | None = None
+    tilde: np.ndarray | None = None
+
+    def __post_init__(self):
+        check_times(self.t, "t")
+        if self.kind not in ("linear", "step"):
+            raise ValueError(f'kind must be "linear" or "step", got {self.kind!r}')
+        if np.shape(self.gamma) != np.shape(self.z):
+            raise ValueError(
+                f"gamma must have the shape of z, {np.shape(self.z)}, got {np.shape(self.gamma)}"
+            )
+        for name in ("z", "beta", "intercept", "tilde"):
+            value = getattr(self, name)
+            if value is not None and np.shape(value)[:1] != np.shape(self.t):
+                raise ValueError(
+                    f"{name} must have one row per time, {len(self.t)}, got {np.shape(value)}"
+                )
+
+    def _locate(self, t):
+        """Index of the time at or before t, and the fraction of the way to the next one."""
+        first, last = self.t[0], self.t[-1]
+        low, high = first * (1 - TIME_TOLERANCE), last * (1 + TIME_TOLERANCE)
+        if not np.all((low <= t) & (t <= high)):  # also refuses NaN
+            raise ValueError(f"t must be in [{first}, {last}], the range of the path, got {t}")
+        k = np.searchsorted(self.t * (1 - TIME_TOLERANCE), t, side="right") - 1
+        k = np.clip(k, 0, len(self.t) - 1)
+        right = np.minimum(k + 1, len(self.t) - 1)
+        gap = np.where(right > k, self.t[right] - self.t[k], 1.0)
+        return k, right, np.clip((t - self.t[k]) / gap, 0.0, 1.0)
+
+    def at(self, t):
+        """The path at time t, as a :class:`PathPoint`.
+
+        Parameters
+        ----------
+        t : float or ndarray of shape (q,)
+            Times within the range of the path; an array puts a leading axis on every part.
+
+        Notes
+        -----
+        z is interpolated first and shrunk then: gamma is not linear in t where an entry passes the
+        threshold.
+        """
+        t = np.asarray(t, dtype=np.float64)
+        k, right, w = self._locate(t)
+
+        def blend(a):
+            weight = w.reshape(w.shape + (1,) * (np.ndim(a) - 1))
+            return (1 - weight) * a[k] + weight * a[right]
+
+        moves = blend if self.kind == "linear" else lambda a: a[k]
+        z = blend(self.z)
+        if self.kind == "step":
+            gamma = self.gamma[k]
+        else:
+            rows = z.reshape((-1,) + self.z.shape[1:])
+            gamma = np.array([self._shrink(row) for row in rows]).reshape(z.shape)
+        parts = (self.beta, self.intercept)
+        beta, intercept = (None if a is None else moves(a) for a in parts)
+        # The projection changes at once with the support, so between times the last one holds.
+        tilde = None if self.tilde is None else self.tilde[k]
+        return PathPoint(t, z, gamma, beta, intercept, tilde)
+
+    def _shrink(self, z):
+        return shrink(z, kappa=self.kappa, lam=self.lam, groups=self.groups, scale=self.scale)
+
+    def support(self, t):
+        """Boolean mask of the non-zero entries of gamma at time t (a row for each of several)."""
+        return self.at(t).gamma != 0
+
+    def entry_times(self):
+        """Time at which each entry first leaves zero; infinity where it never does.
+
+        In a "linear" path that is where the interpolated z passes the threshold. An entry that is
+        in the support at the first time has that time, whenever it really entered.
+        """
+        active = np.asarray(self.gamma != 0)
+        first = active.argmax(axis=0)  # 0 also where nothing is ever active
+        entry = np.where(active.any(axis=0), self.t[first], np.inf)
+        if self.kind == "step" or len(self.t) == 1:
+            return entry
+        for k in np.unique(first[active.any(axis=0) & (first > 0)]):
+            crossing = self._crossing(self.z[k - 1], self.z[k])
+            time = self.t[k - 1] + crossing * (self.t[k] - self.t[k - 1])
+            entry = np.where((first == k) & np.isfinite(entry), time, entry)
+        return entry
+
+    def _crossing(self, a, b):
+        """Fraction of the way from a to b at which the norm of each entry's group grows to lam."""
+
+        def inner(x, y):
+            if self.groups is None:
+                return x * y
+            labels = np.unique(self.groups, return_inverse=True)[1]
+            per_feature = (x * y).reshape(len(labels), -1).sum(axis=1)
+            sums = np.bincount(labels, weights=per_feature)[labels]
+            return np.broadcast_to(sums.reshape((-1,) + (1,) * (x.ndim - 1)), x.shape)
+
+        # The larger root of |a + s (b - a)|^2 = lam^2, which lies in [0, 1] where it is asked for.
+        d = b - a
+        q, h, c = inner(d, d), inner(a, d), inner(a, a) - self.lam**2
+        root = np.sqrt(np.maximum(h * h - q * c, 0.0)) - h
+        return np.clip(root / np.where(q > 0, q, 1.0), 0.0, 1.0)
+
+    def auc(self, truth):
+        """Area under the ROC curve of the entry order: does the true support enter first?
+
+        Parameters
+        ----------
+        truth : array of the shape of one gamma
+            Non-zero (or True) where an entry belongs to the support.
+
+        Returns
+        -------
+        float
+            Probability that a true entry enters before a false one; ties, and pairs of which
+            neither ever enters, count one half. An entry that never enters ranks behind all others.
+        """
+        truth = np.asarray(truth) != 0
+        entry = self.entry_times()
+        if truth.shape != entry.shape:
+            raise ValueError(f"truth must have shape {entry.shape}, got {truth.shape}")
+        if truth.all() or not truth.any():
+            raise ValueError(f"truth must hold true and false entries, got {truth.sum()} true ones")
+        order = np.argsort(entry, axis=None, kind="stable")
+        sorted_times = entry.ravel()[order]
+        new = sorted_times[1:] > sorted_times[:-1] * (1 + TIME_TOLERANCE)
+        place = np.concatenate([[0], np.cumsum(new)])
+        true_at = np.bincount(place, weights=truth.ravel()[order])
+        false_at = np.bincount(place, weights=~truth.ravel()[order])
+        true_before = np.cumsum(true_at) - true_at
+        wins = (false_at * (true_before + true_at / 2)).sum()
+        return float(wins / (truth.sum() * (~truth).sum()))
+
+    def plot(self, ax=None, *, truth=None, names=None):
+        """Draw the coefficients against path time, on a logarithmic axis.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        truth : array of the shape of one gamma, optional
+            True support: drawn in blue, everything else dashed in orange.
+        names : sequence of str, optional
+            Names of the entries, written at the right end of the entries that are not zero there.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
+        # Okabe and Ito's palette keeps its contrasts for the colour-blind.
+        palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+        curves = self.gamma.reshape(len(self.t), -1)
+        entry = self.entry_times().ravel()
+        shown = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
+        positive = self.t > 0
+        drawstyle = "steps-post" if self.kind == "step" else "default"
+        if truth is not None:
+            truth = np.broadcast_to(np.asarray(truth) != 0, self.gamma.shape[1:]).ravel()
+        ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+        for i, j in enumerate(shown):
+            if truth is None:
+                style = dict(color=palette[i % 7], linestyle=["-", "--", "-.", ":"][i // 7 % 4])
+            else:
+                style = dict(color=palette[0]) if truth[j] else dict(color=palette[1], ls="--")
+            ax.plot(
+                self.t[positive], curves[positive, j], drawstyle=drawstyle, linewidth=1.4, **style
+            )
+            if names is not None and curves[-1, j] != 0:
+                ax.annotate(
+                    names[j],
+                    (self.t[-1], curves[-1, j]),
+                    (4, 0),
+                    va="center",
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=style["color"],
+                )
+        if truth is not None and shown.size:
+            handles = [
+                ax.plot([], [], color=palette[0], label="true support")[0],
+                ax.plot([], [], color=palette[1], ls="--", label="other")[0],
+            ]
+            ax.legend(handles=handles, frameon=False)
+        ax.set_xscale("log")
+        ax.set_xlabel("path time $t$  (1 / gradient of the loss)")
+        ax.set_ylabel("coefficient  (target per unit of feature)")
+        return ax
