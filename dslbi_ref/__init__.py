@@ -1,0 +1,13 @@
+"""The reference: NumPy and SciPy only, float64, written to be read beside the paper."""
+
+from .dessilbi import dessilbi_states
+from .path import Path, record
+from .prox import group_soft_threshold, soft_threshold
+
+__all__ = [
+    "Path",
+    "dessilbi_states",
+    "group_soft_threshold",
+    "record",
+    "soft_threshold",
+]

@@ -1,0 +1,107 @@
+"""The transform D of Split LBI, as scipy.sparse.csr_array: the structure that D beta makes sparse.
+
+Sign convention: a difference is "next minus current" along the axis, "head minus tail" along an
+edge, as in numpy.diff. The kernel of D holds the signals that the penalty leaves alone.
+
+    identity      kernel {0}                          sparse entries
+    differences   constants                           piecewise constant signals
+    grid          constants                           piecewise constant images (total variation)
+    graph         constants on connected components   clusters of nodes
+    trend         polynomials of degree <= order      piecewise polynomials
+"""
+
+import operator
+
+import numpy as np
+import scipy.sparse as sp
+
+
+def _size(value, least, name):
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+    if size < least:
+        raise ValueError(f"{name} must be at least {least}, got {size}")
+    return size
+
+
+def identity(p):
+    """Identity, (p, p)."""
+    return sp.eye_array(_size(p, 1, "p"), format="csr")
+
+
+def differences(p):
+    """First differences, (p - 1, p): row i is ``beta[i + 1] - beta[i]``."""
+    return trend(p, 0)
+
+
+def trend(p, order):
+    """Trend filtering of order k, (p - k - 1, p): the differences of order k + 1.
+
+    Order 0 favours piecewise constant signals, 1 piecewise linear, 2 piecewise quadratic ones.
+    """
+    order = _size(order, 0, "order")
+    p = _size(p, order + 2, "p")
+    D = sp.eye_array(p, format="csr")
+    for size in range(p, p - order - 1, -1):
+        step = sp.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(size - 1, size))
+        D = step @ D
+    return sp.csr_array(D)
+
+
+def grid(shape):
+    """Total variation of a grid with any number of axes: neighbours' differences, axis after axis.
+
+    Parameters
+    ----------
+    shape : tuple of int >= 1
+        ``D @ x.ravel()`` holds ``np.diff(x, axis=a).ravel()`` for a = 0, 1, ... of an array of this
+        shape (C order). An axis of length 1 has no rows.
+    """
+    shape = [_size(s, 1, "shape") for s in np.atleast_1d(np.asarray(shape, dtype=object))]
+    if max(shape, default=1) < 2:
+        raise ValueError(f"shape must have an axis of length 2 or more, got {tuple(shape)}")
+    blocks = []
+    for axis, length in enumerate(shape):
+        if length > 1:
+            before = sp.eye_array(int(np.prod(shape[:axis], dtype=int)))
+            after = sp.eye_array(int(np.prod(shape[axis + 1 :], dtype=int)))
+            blocks.append(sp.kron(sp.kron(before, differences(length)), after))
+    return sp.csr_array(sp.vstack(blocks))
+
+
+def graph(edges, n_nodes, weights=None):
+    """Weighted differences along edges: row e of ``edges[e] = (tail, head)`` is w_e (head - tail).
+
+    Parameters
+    ----------
+    edges : int array (m, 2)
+        Pairs of different nodes in 0, ..., n_nodes - 1.
+    n_nodes : int >= 2
+    weights : ndarray (m,), optional
+        Positive and finite; default 1.
+    """
+    n_nodes = _size(n_nodes, 2, "n_nodes")
+    edges = np.asarray(edges)
+    if (
+        edges.ndim != 2
+        or edges.shape[1:] != (2,)
+        or len(edges) == 0
+        or edges.dtype.kind not in "iu"
+    ):
+        raise ValueError(
+            f"edges must be an integer array of shape (m, 2), got {edges.dtype} of {edges.shape}"
+        )
+    outside = edges[(edges < 0) | (edges >= n_nodes)]
+    if outside.size:
+        raise ValueError(f"edges must join nodes 0 to {n_nodes - 1}, got node {outside[0]}")
+    loops = edges[edges[:, 0] == edges[:, 1]]
+    if loops.size:
+        raise ValueError(f"edges must join different nodes, got {tuple(loops[0].tolist())}")
+    w = np.ones(len(edges)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(edges),) or not (np.isfinite(w) & (w > 0)).all():
+        raise ValueError(f"weights must be {len(edges)} positive finite numbers, got {weights}")
+    rows = np.repeat(np.arange(len(edges)), 2)
+    values = np.stack([-w, w], axis=1).ravel()
+    return sp.csr_array((values, (rows, edges.ravel())), shape=(len(edges), n_nodes))
