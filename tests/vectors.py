@@ -46,3 +46,11 @@ def labels(n=80, p=15, k=4, seed=0):
     X, eta, beta = linear(n, p, k, sigma=0.0, seed=seed)
     flip = rng(seed + 1).uniform(size=n)
     return X, np.where(flip < 1 / (1 + np.exp(-eta)), 1.0, -1.0), beta
+
+
+def images(n=32, shape=(1, 28, 28), classes=10, seed=0):
+    """Pictures X (n, *shape) and classes y (n,): one pattern per class, plus noise."""
+    g = rng(seed)
+    patterns = g.standard_normal((classes, *shape))
+    y = g.integers(classes, size=n)
+    return patterns[y] + 0.5 * g.standard_normal((n, *shape)), y
