@@ -4,8 +4,8 @@ The loss L(W) is split from the penalty by a twin variable Gamma of the shape of
 
     Lbar(W, Gamma) = L(W) + ||W - Gamma||^2 / (2 nu)
 
-W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * prox_lam(V)``, accumulates
-``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters first matters most.
+W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * prox_lam(V)``,
+accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters first matters most.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,8 @@ from .prox import prox
 class DessiLBIState(NamedTuple):
     """One point of the path: the time ``t = sum of alpha`` and one array per tensor name.
 
-    ``V`` and ``Gamma`` hold the split tensors only; ``m`` is empty before the first step.
+    ``V`` and ``Gamma`` hold the split tensors only; ``m`` is empty before the first step and
+    without momentum.
     """
 
     t: float
@@ -51,7 +52,8 @@ def _check(alpha, kappa, nu, lam, momentum, dampening, weight_decay, nesterov, c
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
     """The sparse iterate ``Gamma = kappa * prox_lam(V)``."""
-    return kappa * prox(V, lam, penalty=penalty, group_dim=group_dim, weight=weight)  # (dslbi-gamma)
+    shrunk = prox(V, lam, penalty=penalty, group_dim=group_dim, weight=weight)
+    return kappa * shrunk  # (dslbi-gamma)
 
 
 def step(
@@ -85,7 +87,8 @@ def step(
     V : ndarray of the shape of W, or None
         Dual variable. None: the tensor is not split and follows plain (momentum) descent.
     m : ndarray of the shape of W, or None
-        Momentum buffer. None: this is the first step, and m becomes the gradient.
+        Momentum buffer. None: this is the first step, and m becomes the gradient. Without momentum
+        it is passed through.
     alpha : float > 0
         Step. W moves by ``kappa * alpha``, V by ``alpha / nu``. Safe without momentum for
         ``alpha < 2 / (kappa * (L + 2 / nu))``, L the Lipschitz constant of the gradient.
@@ -101,8 +104,8 @@ def step(
         Added to the gradient, or with ``decoupled`` taken from W directly.
     nesterov : bool
     coupling : "outside" or "inside"
-        Whether the pull ``(W - Gamma) / nu`` stays outside the momentum buffer (the authors' code) or
-        enters it (the paper's form, as recalled).
+        Whether the pull ``(W - Gamma) / nu`` stays outside the momentum buffer (the authors' code)
+        or enters it (the paper's form, as recalled).
 
     Returns
     -------
@@ -112,8 +115,8 @@ def step(
     Notes
     -----
     The authors' code fixes ``lam = 1`` and adds the decay to the momentum buffer in place; without
-    dampening that is the L2 form used here. The step bound recalled from the paper, with 1/nu in place
-    of 2/nu, is too large: see :func:`dslbi_ref.theory.step_bound`.
+    dampening that is the L2 form used here. The step bound recalled from the paper, with 1/nu in
+    place of 2/nu, is too large: see :func:`dslbi_ref.theory.step_bound`.
     """
     _check(alpha, kappa, nu, lam, momentum, dampening, weight_decay, nesterov, coupling)
     if grad.shape != W.shape:
@@ -126,8 +129,10 @@ def step(
         r = (W - Gamma) / nu  # (dslbi-r)
         if coupling == "inside":
             g = g + r
-    m = g if m is None else momentum * m + (1 - dampening) * g  # (dslbi-m)
-    u = g + momentum * m if nesterov else m
+    u = g
+    if momentum:
+        m = g if m is None else momentum * m + (1 - dampening) * g  # (dslbi-m)
+        u = g + momentum * m if nesterov else m
     W_new = W - kappa * alpha * u  # (dslbi-w)
     if decoupled and weight_decay:
         W_new = W_new - kappa * alpha * weight_decay * W
@@ -138,7 +143,9 @@ def step(
     return W_new, V, m
 
 
-def dessilbi_states(W, grad, *, penalties, alpha, kappa=1.0, lam=1.0, group_dim=0, weight=None, **options):
+def dessilbi_states(
+    W, grad, *, penalties, alpha, kappa=1.0, lam=1.0, group_dim=0, weight=None, **options
+):
     """The DessiLBI path as an endless generator of :class:`DessiLBIState`, starting at W.
 
     Parameters
@@ -146,8 +153,8 @@ def dessilbi_states(W, grad, *, penalties, alpha, kappa=1.0, lam=1.0, group_dim=
     W : dict[str, ndarray]
         Initial weights.
     grad : callable
-        ``grad(W)`` returns the dict of gradients of the loss at W (a mini-batch loss may differ from
-        call to call); it is called once per step.
+        ``grad(W)`` returns the dict of gradients of the loss at W (a mini-batch loss may differ
+        from call to call); it is called once per step.
     penalties : dict[str, "l1" or "group"]
         The tensors to split; tensors without an entry follow plain descent.
     alpha : float, or callable ``k -> float``
@@ -182,5 +189,5 @@ def dessilbi_states(W, grad, *, penalties, alpha, kappa=1.0, lam=1.0, group_dim=
         }
         W = {name: moved[name][0] for name in moved}
         V = {name: moved[name][1] for name in V}
-        m = {name: moved[name][2] for name in moved}
+        m = {name: moved[name][2] for name in moved if moved[name][2] is not None}
         t, k = t + alpha_k, k + 1

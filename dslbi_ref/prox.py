@@ -1,6 +1,7 @@
 """Penalties: value, proximal operator and dual norm, side by side.
 
-Two penalties carry the whole book. With weights ``w_g`` (1, or the square root of the group's size),
+Two penalties carry the whole book. With weights ``w_g`` (1, or the square root of the group's
+size),
 
     l1      Omega(x) = lam * sum_i |x_i|
     group   Omega(x) = lam * sum_g w_g ||x_g||_2
@@ -9,9 +10,9 @@ and ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. The dual norm is the smal
 ``|<x, v>| <= s * Omega(x)`` at ``lam = 1``: a path leaves zero where the dual norm of the
 accumulated gradient reaches ``lam``.
 
-Groups of an array are its slices along ``group_dim`` (an axis, or a tuple of axes: ``0`` a filter or
-neuron, ``(0, 1)`` a kernel, ``()`` the whole array). With ``groups``, an integer label for each slice
-along the single axis ``group_dim``, slices of one label form one group.
+Groups of an array are its slices along ``group_dim`` (an axis, or a tuple of axes: ``0`` a filter
+or neuron, ``(0, 1)`` a kernel, ``()`` the whole array). With ``groups``, an integer label for each
+slice along the single axis ``group_dim``, slices of one label form one group.
 """
 
 import numpy as np
@@ -81,7 +82,8 @@ def group_norm(x, lam=1.0, *, group_dim=0, groups=None, weight=None):
 
 
 def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
-    """Proximal operator of the group penalty: shorten every group by ``lam * w_g``, to zero at most.
+    """Proximal operator of the group penalty: shorten every group by ``lam * w_g``, to zero at
+    most.
 
     Parameters
     ----------

@@ -31,9 +31,10 @@ def step_bound(L, *, kappa, nu=None, D_norm=1.0):
 def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
     """Lyapunov function of DessiLBI (and Split LBI with D = I) between two consecutive states.
 
-    ``F = alpha * (loss + ||W - Gamma||^2 / (2 nu)) + Omega(Gamma) - <g, Gamma>`` with the sub-gradient
-    ``g = V_old - Gamma_old / kappa`` of Omega at ``Gamma_old``. Along full-batch iterations with a
-    constant step below :func:`step_bound`, without momentum and decay, F never increases.
+    ``F = alpha * (loss + ||W - Gamma||^2 / (2 nu)) + Omega(Gamma) - <g, Gamma>`` with the
+    sub-gradient ``g = V_old - Gamma_old / kappa`` of Omega at ``Gamma_old``. Along full-batch
+    iterations with a constant step below :func:`step_bound`, without momentum and decay, F never
+    increases.
 
     Parameters
     ----------

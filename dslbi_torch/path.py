@@ -1,0 +1,172 @@
+"""The path of a training run: when each group entered, and how norms and supports grew."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .dessilbi import group_gamma, selected, split_tensors
+from .prox import axes, group_norms
+
+NEVER = -1
+
+
+class PathRecorder:
+    """Record the structure path of an optimizer while an ordinary loop trains.
+
+    Attached as a post-step hook: no line of the loop changes. After every step the first entry of
+    every group is noted on the device, without a host synchronisation; every ``every`` steps a
+    snapshot of the norms is kept on the device too, and moved to the host when the record is read.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        With at least one split tensor.
+    every : int >= 1
+        Steps between two snapshots of the norms. The state before the first step is snapshot 0.
+    elements : bool
+        Whether the entry step of single weights is kept for l1 tensors (8 bytes a weight). Without
+        it, an l1 tensor is summarised by its number of non-zero weights.
+
+    Attributes
+    ----------
+    steps : list of int
+        Steps at which snapshots were taken; ``times``: the path time, the sum of lr, at each.
+    step, time : int, float
+        Steps seen and the sum of lr of the first split tensor's group so far.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, every: int = 1, elements: bool = False):
+        if not (isinstance(every, int) and every >= 1):
+            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
+        self.optimizer, self.every, self.elements = optimizer, every, elements
+        self.step, self.time = 0, 0.0
+        self.steps: list[int] = []
+        self.times: list[float] = []
+        self.entry: dict[str, Tensor] = {}
+        self._norms: dict[str, list[Tensor]] = {}
+        self._weights: dict[str, list[Tensor]] = {}
+        self._nonzero: dict[str, list[Tensor]] = {}
+        self._summed: dict[str, tuple[int, ...]] = {}
+        for name, W, V, group in split_tensors(optimizer):
+            if elements or group["penalty"] == "group":
+                shape = selected(V, group).shape
+                self.entry[name] = torch.full(shape, NEVER, dtype=torch.int64, device=W.device)
+            grouped = group["penalty"] == "group"
+            self._summed[name] = axes(W.ndim, group["group_dim"]) if grouped else ()
+            self._norms[name], self._weights[name], self._nonzero[name] = [], [], []
+        self.record()
+        self._hook = optimizer.register_step_post_hook(self._after_step)
+
+    def detach(self) -> None:
+        """Stop recording; what was recorded stays."""
+        self._hook.remove()
+
+    @torch.no_grad()
+    def _after_step(self, *_):
+        self.step += 1
+        tensors = split_tensors(self.optimizer)
+        self.time += float(tensors[0][3]["lr"])
+        for name, _, V, group in tensors:
+            entry = self.entry.get(name)
+            if entry is not None:
+                entry.masked_fill_((entry == NEVER) & selected(V, group), self.step)
+        if self.step % self.every == 0:
+            self.record()
+
+    @torch.no_grad()
+    def record(self) -> None:
+        """Take a snapshot now (once per step at most)."""
+        if self.steps and self.steps[-1] == self.step:
+            return
+        self.steps.append(self.step)
+        self.times.append(self.time)
+        for name, W, V, group in split_tensors(self.optimizer):
+            chosen = selected(V, group)
+            self._nonzero[name].append(chosen.count_nonzero() * (V.numel() // chosen.numel()))
+            if group["penalty"] == "group":
+                dim = group["group_dim"]
+                Gamma = group_gamma(V, group)
+                self._norms[name].append(group_norms(Gamma, group_dim=dim).float())
+                self._weights[name].append(group_norms(W, group_dim=dim).float())
+
+    def entry_steps(self, name: str) -> np.ndarray:
+        """Step after which each group (each weight of an l1 tensor) was first selected; -1:
+        never."""
+        if name not in self.entry:
+            raise ValueError(
+                f"no entry steps of {name!r}: recorded are {sorted(self.entry)} "
+                "(single weights need elements=True)"
+            )
+        entry = self.entry[name].cpu().numpy()
+        return entry.squeeze(self._summed[name])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The whole record as arrays.
+
+        ``steps``, ``times`` (snapshots); for each split tensor ``nonzero/NAME`` (snapshots,), and
+        for groups ``gamma_norm/NAME``, ``weight_norm/NAME`` (snapshots, groups); ``entry/NAME``.
+        """
+        out = {"steps": np.array(self.steps), "times": np.array(self.times)}
+        for name, counts in self._nonzero.items():
+            out[f"nonzero/{name}"] = torch.stack(counts).cpu().numpy()
+        for key, series in (("gamma_norm", self._norms), ("weight_norm", self._weights)):
+            for name, values in series.items():
+                if values:
+                    out[f"{key}/{name}"] = torch.stack(values).cpu().numpy()
+        for name in self.entry:
+            out[f"entry/{name}"] = self.entry_steps(name)
+        return out
+
+    def save(self, file) -> None:
+        """Write :meth:`arrays` as a compressed npz, whole or not at all."""
+        file = Path(file)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".npz")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.savez_compressed(stream, **self.arrays())
+            os.replace(temporary, file)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def state_dict(self) -> dict:
+        """The record as tensors and plain numbers, for a checkpoint."""
+        return {
+            "step": self.step,
+            "time": self.time,
+            "every": self.every,
+            "elements": self.elements,
+            "steps": list(self.steps),
+            "times": list(self.times),
+            "entry": {k: v.clone() for k, v in self.entry.items()},
+            "nonzero": {k: torch.stack(v) for k, v in self._nonzero.items()},
+            "gamma_norm": {k: torch.stack(v) for k, v in self._norms.items() if v},
+            "weight_norm": {k: torch.stack(v) for k, v in self._weights.items() if v},
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue a record; it must come from the same split tensors and settings."""
+        for key in ("every", "elements"):
+            if state[key] != getattr(self, key):
+                raise ValueError(f"{key} must be {getattr(self, key)} as here, got {state[key]}")
+        shapes = {k: tuple(v.shape) for k, v in state["entry"].items()}
+        own = {k: tuple(v.shape) for k, v in self.entry.items()}
+        if shapes != own or set(state["nonzero"]) != set(self._nonzero):
+            raise ValueError(f"the record must be of the split tensors {own}, got {shapes}")
+        self.step, self.time = state["step"], state["time"]
+        self.steps, self.times = list(state["steps"]), list(state["times"])
+        for name, entry in self.entry.items():
+            entry.copy_(state["entry"][name])
+        for key, series in (
+            ("nonzero", self._nonzero),
+            ("gamma_norm", self._norms),
+            ("weight_norm", self._weights),
+        ):
+            for name in series:
+                if name in state[key]:
+                    series[name] = list(state[key][name].unbind())
