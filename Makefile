@@ -1,0 +1,53 @@
+# Every target sets up .venv by itself. PYTHON chooses the interpreter, e.g. `make demo PYTHON=python3.12`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+RUNS   ?= runs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint book notebooks lab bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+
+# The stamp is as new as the lists of packages, so that a change of either installs again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make needs Python 3.11 or newer, got $$($(PYTHON) --version 2>&1): pass PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[all] -c constraints.txt
+	touch $(STAMP)
+
+demo: $(STAMP)  ## train on the embedded digits, print the table, check the twins, draw runs/demo/path.png
+	rm -rf $(RUNS)/demo
+	$(BIN)/python -m dslbi_torch train digits --out $(RUNS)/demo
+	$(BIN)/python -m dslbi_torch path $(RUNS)/demo
+	$(BIN)/python -m dslbi_torch verify
+
+# Notebooks first, by nbval against their committed outputs; then the tests.
+test: $(STAMP)  ## notebooks against their outputs, then every test
+	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	  --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
+	$(BIN)/python -m pytest -q tests
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+book: $(STAMP)  ## the site, into book/_build/html
+	$(BIN)/sphinx-build -q -b html -W --keep-going -n -E -c book . book/_build/html
+	@echo "open book/_build/html/index.html"
+
+notebooks: $(STAMP)  ## run every notebook and write its outputs
+	$(BIN)/python tools/notebooks.py run
+
+lab: $(STAMP)  ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_tour.ipynb
+
+bench: $(STAMP)  ## cost of a step against SGD
+	$(BIN)/python benchmarks/step.py
+
+clean:  ## remove the environment and everything that was built (run folders stay)
+	rm -rf $(VENV) book/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
