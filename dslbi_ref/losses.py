@@ -83,25 +83,33 @@ def null_intercept(y, *, loss="squared", n_classes=None):
     return logs - logs.mean()
 
 
-def spectral_norm_squared(X):
-    """Square of the largest singular value of X (dense or sparse, n by p).
+def spectral_norm_squared(X, mean=None):
+    """Square of the largest singular value of X (dense or sparse, n by p), or of ``X - 1 mean'``.
 
     Up to a smaller side of 2000, the top eigenvalue of the smaller Gram matrix. Beyond, Lanczos
     iteration to a relative residual of 1e-9, by which the result is raised: a fixed starting vector
     with a part in every direction makes the result repeatable.
     """
     n, p = X.shape
-    if min(n, p) <= 2000:
-        gram = X @ X.T if n <= p else X.T @ X
-        gram = gram.toarray() if sp.issparse(gram) else gram
-        top = [len(gram) - 1, len(gram) - 1]
-        norm = scipy.linalg.eigh(gram, eigvals_only=True, subset_by_index=top)[0]
-        return float(max(norm, 0.0))
-    A = X if n <= p else X.T
-    gram = LinearOperator((min(n, p), min(n, p)), matvec=lambda v: A @ (A.T @ v), dtype=np.float64)
-    start = np.cos(np.arange(min(n, p)) ** 2)
-    norm = eigsh(gram, k=1, v0=start, tol=1e-9, return_eigenvectors=False)[0]
-    return float(norm * (1 + 1e-9))
+    shift = np.zeros(p) if mean is None else mean
+    if min(n, p) > 2000:
+        start = np.cos(np.arange(p) ** 2)
+
+        def product(v):
+            eta = X @ v - shift @ v
+            return X.T @ eta - shift * eta.sum()
+
+        gram = LinearOperator((p, p), matvec=product, dtype=np.float64)
+        norm = eigsh(gram, k=1, v0=start, tol=1e-9, return_eigenvectors=False)[0]
+        return float(norm * (1 + 1e-9))
+    gram = X @ X.T if n <= p else X.T @ X
+    gram = gram.toarray() if sp.issparse(gram) else gram
+    if mean is not None:
+        cross = X @ mean
+        gram = gram - (n * np.outer(mean, mean) if n > p else cross + cross[:, None] - mean @ mean)
+    top = [len(gram) - 1, len(gram) - 1]
+    norm = scipy.linalg.eigh(gram, eigvals_only=True, subset_by_index=top)[0]
+    return float(max(norm, 0.0))
 
 
 def lipschitz(X, *, loss="squared"):
