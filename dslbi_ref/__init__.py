@@ -1,6 +1,7 @@
 """The reference: NumPy and SciPy only, float64, written to be read beside the paper."""
 
 from .dessilbi import dessilbi_states
+from .mirror_descent import mirror_descent_states
 from .path import Path, record
 from .prox import group_soft_threshold, soft_threshold
 
@@ -8,6 +9,7 @@ __all__ = [
     "Path",
     "dessilbi_states",
     "group_soft_threshold",
+    "mirror_descent_states",
     "record",
     "soft_threshold",
 ]
