@@ -8,6 +8,7 @@ so they should make sense alone.
 import base64
 import io
 from html import escape
+from urllib.parse import quote
 
 # No ids and no <script>: two sliders on a page do not disturb each other, and an output that is
 # inserted into a running page works at once.
@@ -32,12 +33,12 @@ class Slider(str):
 def _source(frame):
     data = frame.encode() if isinstance(frame, str) else bytes(frame)
     if data.startswith(b"\x89PNG\r\n"):
-        kind = "png"
-    elif data.lstrip().startswith((b"<svg", b"<?xml")):
-        kind = "svg+xml"
-    else:
-        raise ValueError(f"a frame must be SVG text or PNG bytes, got {data[:20]!r}")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        return "data:image/png;base64," + base64.b64encode(data).decode()
+    if data.lstrip().startswith((b"<svg", b"<?xml")):
+        # escaped text on one line is a quarter smaller than base64
+        text = quote(b" ".join(data.split()), safe=" !$'()*+,-./:;=?@[]^_`{|}~")
+        return "data:image/svg+xml," + text
+    raise ValueError(f"a frame must be SVG text or PNG bytes, got {data[:20]!r}")
 
 
 def slider(frames, labels, *, name, alt, start=0):
@@ -100,20 +101,29 @@ def slider(frames, labels, *, name, alt, start=0):
 def draw_frames(draw, values, *, kind="svg", figsize=None):
     """Frames for :func:`slider`: ``draw(figure, value)`` on a fresh matplotlib figure per value.
 
-    ``kind`` is ``"svg"`` (lines and words: sharp and small) or ``"png"`` (images, or very many
-    points). The bytes depend on the drawing and on the version of matplotlib only.
+    ``kind`` is ``"svg"`` (lines and words: sharp) or ``"png"`` (images, or very many points, in 256
+    colours). A frame of the usual size takes 10 to 20 kB, so two dozen are plenty. The bytes depend
+    on the drawing and on the versions of matplotlib and Pillow only.
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from PIL import Image  # comes with matplotlib
 
     if kind not in ("svg", "png"):
         raise ValueError(f'kind must be "svg" or "png", got {kind!r}')
-    stamps = ("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",)
+    stamps = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # None: leave them out
     frames = []
     with matplotlib.rc_context({"svg.hashsalt": "dslbi"}):
         for value in values:
             figure, buffer = Figure(figsize=figsize), io.BytesIO()
             draw(figure, value)
-            figure.savefig(buffer, format=kind, metadata=dict.fromkeys(stamps))
+            if kind == "svg":
+                figure.savefig(buffer, format="svg", metadata=stamps)
+            else:
+                figure.savefig(buffer, format="rgba")
+                size = figure.canvas.get_width_height(physical=True)
+                image = Image.frombytes("RGBA", size, buffer.getvalue()).convert("RGB")
+                buffer = io.BytesIO()
+                image.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
             frames.append(buffer.getvalue())
     return frames

@@ -1,12 +1,14 @@
 """The slider: what is on the page before anything moves, and what it refuses."""
 
 import base64
+import io
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
+from PIL import Image
 
 from dslbi_ref.slider import draw_frames, slider
 
@@ -41,12 +43,10 @@ def test_one_frame_shows_and_every_frame_is_described():
     images = page["img"]
     assert ["display:none" in image["style"] for image in images] == [True, False, True]
     assert [image["alt"] for image in images] == [f"coefficients, t = {k}" for k in (1, 2, 3)]
-    assert [image["src"].split(";")[0] for image in images] == [
-        "data:image/svg+xml",
-        "data:image/png",
-        "data:image/svg+xml",
-    ]
-    assert base64.b64decode(images[1]["src"].split(",")[1]) == PNG
+    kind, data = images[0]["src"].split(",", 1)
+    assert kind == "data:image/svg+xml" and unquote(data) == SVG
+    kind, data = images[1]["src"].split(",", 1)
+    assert kind == "data:image/png;base64" and base64.b64decode(data) == PNG
     (handle,) = page["input"]
     assert (handle["type"], handle["min"], handle["max"], handle["value"]) == (
         "range",
@@ -58,9 +58,15 @@ def test_one_frame_shows_and_every_frame_is_described():
 
 
 def test_nothing_is_fetched_and_no_ids_can_clash():
-    page = slider([SVG], ["t = 1"], **WORDS)
+    page = slider([PNG], ["t = 1"], **WORDS)
     assert "http" not in page and "<script" not in page
     assert all("id" not in attrs for _, attrs in Tags(page).found)
+
+
+def test_an_svg_keeps_every_character():
+    svg = '<svg><text>50 % of #1 & "2", größer\n</text></svg>'
+    (image,) = Tags(slider([svg], ["a"], **WORDS))["img"]
+    assert unquote(image["src"].split(",", 1)[1]) == svg.replace("\n", " ")
 
 
 def test_words_are_escaped():
@@ -95,9 +101,12 @@ def test_frames_hold_the_drawing():
 
 
 def test_png_has_the_size_asked_for():
-    with plt.rc_context({"savefig.dpi": 100}):
+    with plt.rc_context({"figure.dpi": 100}):
         (frame,) = draw_frames(draw, [1.0], kind="png", figsize=(3, 2))
-    assert np.frombuffer(frame[16:24], dtype=">u4").tolist() == [300, 200]
+    image = Image.open(io.BytesIO(frame)).convert("RGB")
+    assert image.size == (300, 200)
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getcolors(256) is not None
 
 
 @pytest.mark.parametrize(
