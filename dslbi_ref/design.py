@@ -1,4 +1,4 @@
-"""The columns of X, centred and scaled; a sparse X is centred without being filled."""
+"""The columns of X, centred or scaled; a sparse X is centred without being filled."""
 
 from typing import NamedTuple
 
@@ -49,50 +49,33 @@ class Design(NamedTuple):
         return CURVATURE[loss] * norm
 
 
-def standardize(X, *, intercept=False, normalize=False):
-    """Centre (with an intercept) and scale to ``|column| = sqrt(n)`` (with ``normalize``).
+def centred(X, intercept):
+    """Design of X, and the column means that were taken off: zero unless ``intercept``.
 
-    Parameters
-    ----------
-    X : ndarray or scipy.sparse.csc_array, (n, p)
-        As returned by :func:`dslbi_ref.losses.check_design`.
-
-    Returns
-    -------
-    design : Design
-    centre : ndarray (p,)
-        Means of the columns of X; zero without an intercept.
-    scale : ndarray (p,) or None
-        The columns of X were divided by these; None without ``normalize``.
-
-    Notes
-    -----
-    A coefficient of the design divided by ``scale`` is one of X, and the intercept of X is that of
-    the design minus ``centre @ coefficients``.
+    A coefficient keeps its meaning; the intercept of X is that of the design, the value at the
+    means, minus ``means @ coefficients``.
     """
+    if not intercept:
+        return Design(X), np.zeros(X.shape[1])
+    means = np.asarray(X.mean(axis=0)).ravel()
+    return (Design(X, means) if sp.issparse(X) else Design(X - means)), means
+
+
+def column_scale(X, intercept):
+    """Root mean square of each column of X, about its mean with an intercept; none may vanish."""
     n, p = X.shape
-    sparse = sp.issparse(X)
-    centre = np.asarray(X.mean(axis=0)).ravel() if intercept else np.zeros(p)
-    mean = centre if intercept and sparse else None
-    if intercept and not sparse:
-        X = X - centre
-    if not normalize:
-        return Design(X, mean), centre, None
-    squares = np.asarray((X * X).sum(axis=0)).ravel()
-    size = np.sqrt(squares / n) if not sparse else _centred_size(X, squares, centre)
-    # A constant column leaves rounding behind when its mean is taken off.
-    flat = np.flatnonzero(size <= 1e-12 * np.maximum(np.sqrt(squares / n), np.abs(centre)))
+    means = np.asarray(X.mean(axis=0)).ravel() if intercept else np.zeros(p)
+    if sp.issparse(X):
+        stored = np.diff(X.indptr)
+        column = np.repeat(np.arange(p), stored)
+        squares = np.bincount(column, (X.data - means[column]) ** 2, minlength=p)
+        squares = squares + (n - stored) * means**2
+    else:
+        squares = ((X - means) ** 2).sum(axis=0)
+    scale = np.sqrt(squares / n)
+    # Taking the mean off a constant column leaves rounding behind.
+    flat = np.flatnonzero(scale <= 1e-13 * np.abs(means))
     if flat.size:
         what = "constant" if intercept else "zero"
         raise ValueError(f"normalize needs columns that vary, got {what} column {flat[0]} of X")
-    X = X @ sp.diags_array(1 / size, format="csc") if sparse else X / size
-    return Design(X, None if mean is None else mean / size), centre, size
-
-
-def _centred_size(X, squares, centre):
-    """Root mean square of the columns of ``X - 1 centre'``, without cancellation, X sparse."""
-    n = X.shape[0]
-    stored = np.diff(X.indptr)
-    shifted = (X.data - np.repeat(centre, stored)) ** 2
-    inside = np.bincount(np.repeat(np.arange(X.shape[1]), stored), shifted, minlength=X.shape[1])
-    return np.sqrt((inside + (n - stored) * centre**2) / n)
+    return scale

@@ -50,6 +50,34 @@ def record(states, n_steps, every=1):
     return type(kept[0])(*(_stack(column) for column in zip(*kept, strict=True)))
 
 
+def evaluate(states, times, *fields):
+    """Follow a generator of states to the given times, between which the named fields are linear.
+
+    Parameters
+    ----------
+    states : iterator of NamedTuples with a field t that grows without end, from 0
+    times : ndarray, increasing
+    *fields : str
+        Fields that are linear in t between two states: z, a dense beta, an intercept; never gamma.
+
+    Returns
+    -------
+    list of ndarray
+        One per field, with one row per time. At the time of a state the row is that state's, bit
+        for bit.
+    """
+    left = right = next(states)
+    rows = []
+    for t in times:
+        while right.t < t * (1 - TIME_TOLERANCE):
+            left, right = right, next(states)
+        w = min((t - left.t) / (right.t - left.t), 1.0) if right.t > left.t else 1.0
+        w = 1.0 if right.t <= t * (1 + TIME_TOLERANCE) else w
+        ends = ((getattr(left, f), getattr(right, f)) for f in fields)
+        rows.append([(1 - w) * a + w * b for a, b in ends])
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
 def check_times(times, name="times"):
     """Path times as a float64 array: finite, non-negative, strictly increasing."""
     t = np.asarray(times, dtype=np.float64)
@@ -108,8 +136,8 @@ class Path:
     groups : int array (m,), optional
         A group label per entry (per feature, if multinomial).
     kind : "linear" or "step"
-        "linear": z, beta and intercept are linear between times, and
-        ``gamma = scale * kappa * prox_lam(z)``. "step": exact breakpoints; gamma[k], beta[k],
+        "linear": z and beta are linear between times, and ``gamma = scale * kappa * prox_lam(z)``.
+        "step": exact breakpoints; gamma[k], beta[k],
         intercept[k] hold on [t[k], t[k+1]), while z is linear between breakpoints.
     stop_reason : str
         Why the path ends where it ends.
@@ -118,6 +146,8 @@ class Path:
     scale : ndarray (m,), optional
         Factor from the units of z to those of gamma, where the columns of X were normalised.
     intercept : ndarray (T,) or (T, k), optional
+    centre : ndarray (p,), optional
+        Column means of X: what is linear in a "linear" path is ``intercept + centre @ coef``.
     tilde : ndarray (T, p), optional
         Revised estimator of a split path: beta projected on the kernel of the inactive rows of D.
 
@@ -139,6 +169,7 @@ class Path:
     lam: float = 1.0
     scale: np.ndarray | None = None
     intercept: np.ndarray | None = None
+    centre: np.ndarray | None = None
     tilde: np.ndarray | None = None
 
     def __post_init__(self):
@@ -188,17 +219,23 @@ class Path:
             weight = w.reshape(w.shape + (1,) * (np.ndim(a) - 1))
             return (1 - weight) * a[k] + weight * a[right]
 
-        moves = blend if self.kind == "linear" else lambda a: a[k]
         z = blend(self.z)
-        if self.kind == "step":
-            gamma = self.gamma[k]
-        else:
-            rows = z.reshape((-1,) + self.z.shape[1:])
-            gamma = np.array([self._shrink(row) for row in rows]).reshape(z.shape)
-        parts = (self.beta, self.intercept)
-        beta, intercept = (None if a is None else moves(a) for a in parts)
         # The projection changes at once with the support, so between times the last one holds.
         tilde = None if self.tilde is None else self.tilde[k]
+        beta, intercept = self.beta, self.intercept
+        if self.kind == "step":
+            beta, intercept = (None if a is None else a[k] for a in (beta, intercept))
+            return PathPoint(t, z, self.gamma[k], beta, intercept, tilde)
+        rows = z.reshape((-1,) + self.z.shape[1:])
+        gamma = np.array([self._shrink(row) for row in rows]).reshape(z.shape)
+        beta = None if beta is None else blend(beta)
+        if intercept is not None and self.centre is not None:
+            # Linear is the value at the centre of the data, not the one at the origin.
+            whole, here = (self.gamma, gamma) if beta is None else (self.beta, beta)
+            level = blend(intercept + np.tensordot(whole, self.centre, (1, 0)))
+            intercept = level - np.tensordot(here, self.centre, (t.ndim, 0))
+        elif intercept is not None:
+            intercept = blend(intercept)
         return PathPoint(t, z, gamma, beta, intercept, tilde)
 
     def _shrink(self, z):
