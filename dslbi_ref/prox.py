@@ -18,6 +18,11 @@ slice along the single axis ``group_dim``, slices of one label form one group.
 import numpy as np
 
 
+def _check_level(lam):
+    if not 0 <= lam < float("inf"):
+        raise ValueError(f"lam must be at least 0 and finite, got {lam}")
+
+
 def l1_norm(x, lam=1.0):
     """Value of the l1 penalty, ``lam * sum |x_i|``."""
     return lam * np.abs(x).sum()
@@ -25,6 +30,7 @@ def l1_norm(x, lam=1.0):
 
 def soft_threshold(v, lam=1.0):
     """Proximal operator of the l1 penalty: shrink every entry towards zero by ``lam >= 0``."""
+    _check_level(lam)
     return np.sign(v) * np.maximum(np.abs(v) - lam, 0.0)  # (prox-l1)
 
 
@@ -45,6 +51,8 @@ def _axes(ndim, group_dim):
 def _labels(x, group_dim, groups):
     """Labels checked and renumbered 0, 1, ..., one for each slice along ``group_dim``."""
     groups = np.asarray(groups)
+    if not np.isscalar(group_dim):
+        raise ValueError(f"groups label the slices along one axis group_dim, got {group_dim}")
     n_slices = x.shape[group_dim]
     if groups.shape != (n_slices,) or not np.issubdtype(groups.dtype, np.integer):
         raise ValueError(
@@ -96,6 +104,7 @@ def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
     weight : None or "sqrt"
         ``w_g = 1``, or the square root of the number of entries of the group.
     """
+    _check_level(lam)
     w = group_weights(v, group_dim=group_dim, groups=groups, weight=weight)
     norms = group_norms(v, group_dim=group_dim, groups=groups)
     with np.errstate(divide="ignore", invalid="ignore"):  # a group of norm 0 stays 0
