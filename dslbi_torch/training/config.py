@@ -1,0 +1,258 @@
+"""What defines a training run: one frozen dataclass, and the named recipes."""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from . import data as datasets
+from . import models
+
+
+def _option(default, about):
+    """A field of Config whose comment is also the help text of its flag."""
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the result of a run, and where it lives.
+
+    The defaults are those of :class:`dslbi_torch.DessiLBI` where it has the option. Impossible
+    values raise ValueError on construction; ``dataclasses.replace`` makes a variant.
+    """
+
+    # What is learned from what
+    recipe: str = _option("", "name of the recipe that this config was made from")
+    dataset: str = _option("digits", "digits, mnist or fashion-mnist")
+    model: str = _option("digits-net", "digits-net, lenet5 or lenet300")
+    normalize: bool = _option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
+    holdout: int = _option(0, "training pictures set aside and evaluated instead of the test set")
+    init: str = _option("torch", "initial weights: torch (the layers' defaults) or he")
+    seed: int = _option(0, "seed of the initial weights and of the order of the batches")
+
+    # How long, and how fast
+    epochs: int = _option(20, "passes over the training set")
+    batch_size: int = _option(128, "pictures per step; the last batch of an epoch may be smaller")
+    lr: float = _option(0.1, "step alpha: W moves by kappa * lr, V by lr / nu")
+    schedule: str = _option("constant", "course of lr: constant, step or cosine")
+    milestones: tuple[int, ...] = _option((), "step: epochs after which lr is multiplied by factor")
+    factor: float = _option(0.1, "step: what lr is multiplied by at each milestone")
+    lr_min: float = _option(0.0, "cosine: where lr ends after the last epoch")
+
+    # What is split, and the dynamics
+    conv: str | None = _option("group", "penalty of convolutions: group (filters), l1 or none")
+    linear: str | None = _option("l1", "penalty of linear layers: group (neurons), l1 or none")
+    lam: float = _option(1.0, "penalty level lambda")
+    lam_conv: float | None = _option(None, "penalty level of convolutions; none: lam")
+    lam_linear: float | None = _option(None, "penalty level of linear layers; none: lam")
+    weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
+    kappa: float = _option(1.0, "damping kappa")
+    nu: float = _option(100.0, "coupling nu")
+    momentum: float = _option(0.9, "momentum of the gradient, in [0, 1)")
+    dampening: float = _option(0.0, "dampening of the momentum, in [0, 1)")
+    nesterov: bool = _option(False, "Nesterov's form of the momentum")
+    weight_decay: float = _option(0.0, "weight decay (none on biases and norms)")
+    decoupled: bool = _option(False, "take the decay from W directly, not through the gradient")
+    coupling: str = _option("outside", "pull (W - Gamma)/nu outside or inside the momentum")
+
+    # What is recorded of the path
+    record_every: int = _option(10, "steps between two snapshots of the norms")
+    elements: bool = _option(False, "also record the entry step of every single weight")
+
+    # Where it runs: these may change when a run is resumed
+    out: str | None = _option(None, "run folder; none: runs/RECIPE")
+    data: str | None = _option(None, "folder of the data sets; none: $DSLBI_DATA or ~/.cache/dslbi")
+    device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    dtype: str = _option("float32", "float32 or float64")
+    threads: int = _option(0, "CPU threads; 0: as torch chooses")
+
+    def __post_init__(self):
+        _check_types(self)
+        one_of = {
+            "dataset": datasets.DATASETS,
+            "model": tuple(models.MODELS),
+            "init": ("torch", "he"),
+            "schedule": ("constant", "step", "cosine"),
+            "conv": ("group", "l1", None),
+            "linear": ("group", "l1", None),
+            "weight": ("sqrt", None),
+            "coupling": ("outside", "inside"),
+            "dtype": ("float32", "float64"),
+        }
+        for name, allowed in one_of.items():
+            _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
+        for name in ("lr", "lam", "lam_conv", "lam_linear", "kappa", "nu", "factor"):
+            _require(self, name, lambda x: x is None or 0 < x < float("inf"), "positive and finite")
+        for name in ("epochs", "batch_size", "record_every"):
+            _require(self, name, lambda x: x >= 1, "at least 1")
+        for name in ("momentum", "dampening"):
+            _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
+        for name in ("holdout", "threads"):
+            _require(self, name, lambda x: x >= 0, "at least 0")
+        _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
+        _require(self, "weight_decay", lambda x: 0 <= x < float("inf"), "at least 0 and finite")
+        _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")
+        _require(
+            self,
+            "milestones",
+            lambda x: all(a < b for a, b in zip((0, *x), x, strict=False)),
+            "increasing epochs from 1 on",
+        )
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("milestones must name at least one epoch for schedule step, got none")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                "nesterov needs momentum > 0 and dampening 0, "
+                f"got momentum {self.momentum} and dampening {self.dampening}"
+            )
+        if self.conv is None and self.linear is None:
+            raise ValueError("conv or linear must be group or l1, got none for both: no path")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out or f"runs/{self.recipe or self.dataset}")
+
+
+# Fields that say where a run happens, not what it computes.
+PLACE = ("out", "data", "device", "threads")
+
+
+def types_of(field_name):
+    """Types that a field takes, as a tuple: ``(float, NoneType)`` for ``float | None``."""
+    hint = typing.get_type_hints(Config)[field_name]
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Names of the fields in which two configs would compute something else."""
+    names = [f.name for f in dataclasses.fields(Config) if f.name not in PLACE]
+    return [name for name in names if getattr(a, name) != getattr(b, name)]
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The config that :func:`to_json` wrote; ValueError for unknown fields, impossible values."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"a config must be a JSON object, got {type(values).__name__}")
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(Config)})
+    if unknown:
+        raise ValueError(f"a config must hold fields of Config only, got {', '.join(unknown)}")
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _check_types(config):
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        kinds = types_of(f.name)
+        if kinds == (tuple[int, ...],):
+            good = isinstance(value, tuple) and all(type(x) is int for x in value)
+            expected = "a tuple of whole numbers"
+        else:
+            # A whole number is a fine float, but a bool is no number, nor the other way round.
+            good = type(value) in kinds or (float in kinds and type(value) is int)
+            expected = " or ".join(_TYPE_WORDS[kind] for kind in kinds)
+        if not good:
+            raise ValueError(f"{f.name} must be {expected}, got {value!r}")
+
+
+_TYPE_WORDS = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "none",
+}
+
+
+def _require(config, name, holds, expected):
+    value = getattr(config, name)
+    if not holds(value):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def _words(values):
+    return ", ".join("none" if v is None else v for v in values)
+
+
+class Recipe(NamedTuple):
+    """A config with a name: what it shows, and what it needs."""
+
+    config: Config
+    about: str
+    needs: str
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name; ValueError names the others."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+_LENET5 = Config(
+    dataset="mnist",
+    model="lenet5",
+    epochs=20,
+    lr=0.02,
+    schedule="cosine",
+    conv="l1",
+    linear="l1",
+    nu=5.0,
+    lam=0.15,
+)
+_OFFICIAL = Config(
+    dataset="mnist",
+    model="lenet5",
+    normalize=False,
+    epochs=60,
+    lr=0.1,
+    schedule="step",
+    milestones=(20, 40),
+    nu=20.0,
+)
+
+RECIPES = {
+    "digits": Recipe(
+        Config(epochs=40, batch_size=32, lr=0.05, schedule="cosine", nu=30.0, record_every=5),
+        "the demo: a small convolutional net on 8x8 digits, filters and single weights selected",
+        "no download",
+    ),
+    "mnist-lenet5": Recipe(
+        _LENET5,
+        "LeNet-5, single weights selected everywhere",
+        "mnist",
+    ),
+    "mnist-lenet5-filters": Recipe(
+        dataclasses.replace(_LENET5, conv="group"),
+        "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
+        "mnist",
+    ),
+    "mnist-lenet5-official": Recipe(
+        _OFFICIAL,
+        "LeNet-5 with the settings of the authors' example",
+        "mnist",
+    ),
+    "fashion-lenet5": Recipe(
+        dataclasses.replace(_LENET5, dataset="fashion-mnist"),
+        "LeNet-5 on garments, single weights selected everywhere",
+        "fashion-mnist",
+    ),
+    "mnist-lenet300": Recipe(
+        dataclasses.replace(_LENET5, model="lenet300"),
+        "LeNet-300-100, single weights selected everywhere",
+        "mnist",
+    ),
+}
+RECIPES = {
+    name: entry._replace(config=dataclasses.replace(entry.config, recipe=name))
+    for name, entry in RECIPES.items()
+}

@@ -1,0 +1,183 @@
+"""The run folder: what is in it, written so that a crash at any moment loses nothing.
+
+================  ========================================================================
+``config.json``       the Config
+``environment.json``  revision, versions, device, command; one more entry for each resumption
+``log.jsonl``         one line before training and one for each epoch
+``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
+``checkpoint.pt``     everything that a resumed run needs, of the last epoch that was finished
+================  ========================================================================
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from . import config as configs
+
+FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
+
+
+@contextmanager
+def atomic(path: Path):
+    """``with atomic(path) as temporary``: what was written there replaces ``path``, whole or not.
+
+    The temporary file keeps the suffix, is forced to the disk before the renaming, and is removed
+    if the body fails.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_log(folder: Path, log: list[dict]) -> None:
+    """All rows anew: with a checkpoint's rows this drops what a killed run wrote after it."""
+    write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
+
+
+def read_log(folder: str | Path) -> list[dict]:
+    """The rows of ``log.jsonl``."""
+    path = Path(folder) / "log.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} must be a run folder, but has no log.jsonl") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must hold one JSON object a line, got {error}") from None
+
+
+def read_config(folder: str | Path) -> configs.Config:
+    """The config of a run folder."""
+    path = Path(folder) / "config.json"
+    try:
+        return configs.from_json(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} must be a run folder, but has no config.json") from None
+    except ValueError as error:  # JSON errors included
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def read_checkpoint(folder: str | Path, config: configs.Config, device="cpu") -> dict:
+    """The checkpoint of a run folder, if it belongs to ``config``."""
+    path = Path(folder) / "checkpoint.pt"
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        found = configs.from_json(checkpoint["config"])
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder} must hold a finished epoch, but has no checkpoint.pt"
+        ) from None
+    # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
+        ) from None
+    differing = configs.differences(found, config)
+    if differing:
+        raise ValueError(f"{path} is of another run: {_compare(found, config, differing)}")
+    return checkpoint
+
+
+def unfinished(config: configs.Config) -> dict | None:
+    """The checkpoint from which a run of ``config`` goes on, or None where it starts afresh.
+
+    A folder that holds a finished run, or a run of another config, is refused: nothing is
+    overwritten.
+    """
+    folder = config.folder
+    present = [name for name in FILES if (folder / name).exists()]
+    if not present:
+        return None
+    other = "name another folder with --out"
+    if "config.json" not in present:
+        raise ValueError(f"{folder} holds {', '.join(present)} but no config.json: {other}")
+    found = read_config(folder)
+    differing = configs.differences(found, config)
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run of another config "
+            f"({_compare(found, config, differing)}): {other}"
+        )
+    if "checkpoint.pt" not in present:  # killed before the first one
+        return None
+    checkpoint = read_checkpoint(folder, config)
+    if checkpoint["epoch"] == config.epochs:
+        raise ValueError(f"{folder} holds a finished run: {other}")
+    return checkpoint
+
+
+def _compare(found, wanted, names):
+    parts = [f"{n} {getattr(found, n)!r} there, {getattr(wanted, n)!r} here" for n in names[:3]]
+    return "; ".join(parts) + ("; ..." if len(names) > 3 else "")
+
+
+def write_environment(folder: Path, device: torch.device, epoch: int) -> None:
+    """Add this session (from ``epoch`` on) to ``environment.json``."""
+    path = folder / "environment.json"
+    sessions = json.loads(path.read_text())["sessions"] if epoch and path.exists() else []
+    now = environment(device)
+    sessions.append(
+        {"from_epoch": epoch, "started": now.pop("started"), "command": now.pop("command")}
+    )
+    write_text(path, json.dumps({**now, "sessions": sessions}, indent=2) + "\n")
+
+
+def environment(device: torch.device) -> dict:
+    """What a run depends on besides its config."""
+    packages = ("dslbi", "torch", "torchvision", "numpy", "scikit-learn")
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in packages},
+        "platform": platform.platform(),
+        "device": f"{device}: {name}",
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision():
+    """Git revision of the checkout this file lies in, ``-dirty`` if changed; None without one."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,395 @@
+"""Training: from a :class:`Config` to a run folder.
+
+Top to bottom: set-up, evaluation, the loop, checkpoints. The folder is described in ``folder.py``.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from ..dessilbi import DessiLBI
+from ..groups import split_groups
+from ..masks import density, gamma_weights, sparse_weights
+from ..path import PathRecorder
+from . import config as configs
+from . import data as datasets
+from . import folder as folders
+from . import models
+from .config import Config
+
+
+class Run(NamedTuple):
+    """A training run in memory. All that changes in it goes into the checkpoint."""
+
+    config: Config
+    data: datasets.Data
+    model: torch.nn.Module
+    optimizer: DessiLBI
+    scheduler: LambdaLR
+    recorder: PathRecorder
+    generator: torch.Generator  # of the order of the batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.data.train_x) / self.config.batch_size)
+
+
+# Set-up
+
+
+def set_up(config: Config) -> Run:
+    """Data, net, optimizer, schedule and recorder of a run before the first step; writes nothing."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    dtype = getattr(torch, config.dtype)
+    data = datasets.load(
+        config.dataset,
+        config.data,
+        normalize=config.normalize,
+        holdout=config.holdout,
+        device=device,
+        dtype=dtype,
+    )
+    size = models.MODELS[config.model][1]
+    if data.train_x.shape[-1] != size:
+        raise ValueError(
+            f"model {config.model} takes pictures of {size}x{size}, "
+            f"but those of {config.dataset} have {data.train_x.shape[-1]}x{data.train_x.shape[-1]}"
+        )
+
+    torch.manual_seed(config.seed)
+    model = models.build(
+        config.model, len(data.classes), data.train_x.shape[1], init=config.init
+    ).to(device, dtype)
+    optimizer = make_optimizer(config, model)
+    recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
+    generator = torch.Generator().manual_seed(config.seed)
+    steps = math.ceil(len(data.train_x) / config.batch_size)
+    scheduler = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
+    return Run(config, data, model, optimizer, scheduler, recorder, generator)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"device must be one that torch can use here, got {name!r}: {reason}"
+        ) from None
+    return device
+
+
+def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
+    """The optimizer of a config, with the weights of convolutions and linear layers split."""
+    lam = {
+        "conv": config.lam if config.lam_conv is None else config.lam_conv,
+        "linear": config.lam if config.lam_linear is None else config.lam_linear,
+    }
+    groups = split_groups(
+        model,
+        config.conv,
+        config.linear,
+        lam=lam,
+        weight=config.weight,
+        weight_decay=config.weight_decay,
+    )
+    return DessiLBI(
+        groups,
+        config.lr,
+        kappa=config.kappa,
+        nu=config.nu,
+        momentum=config.momentum,
+        dampening=config.dampening,
+        nesterov=config.nesterov,
+        decoupled=config.decoupled,
+        coupling=config.coupling,
+    )
+
+
+def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
+    """What lr is multiplied by in step 0, 1, ... of the run: a function of the step alone."""
+    if config.schedule == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
+        return config.factor**passed
+    if config.schedule == "cosine":
+        # Half a cosine from 1 in step 0 towards the end of the last step; never quite lr_min,
+        # because DessiLBI refuses lr = 0.
+        low = config.lr_min / config.lr
+        steps = config.epochs * steps_per_epoch
+        return low + (1 - low) * (1 + math.cos(math.pi * min(step, steps - 1) / steps)) / 2
+    return 1.0
+
+
+# Evaluation
+
+
+@torch.no_grad()
+def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size=1000) -> float:
+    """Share of pictures that the model, in evaluation mode, puts into the right class."""
+    was_training = model.training
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=x.device)
+    for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        correct += (model(xs).argmax(1) == ys).sum()
+    model.train(was_training)
+    return correct.item() / len(y)
+
+
+def evaluate(run: Run) -> dict[str, dict[str, float]]:
+    """Accuracy and densities, as fractions, of the three models that a run holds.
+
+    Returns
+    -------
+    dict
+        For "dense" (W), "sparse" (W where Gamma is not zero) and "gamma" (Gamma in place of W):
+        ``accuracy``, ``nonzero_split`` (share of the split tensors' entries) and ``nonzero_all``
+        (share of all parameters; biases and whatever else is not split count as non-zero).
+    """
+    model, test = run.model, (run.data.test_x, run.data.test_y)
+    selected = density(run.optimizer, model)
+    names = {layer["name"] for layer in selected["layers"]}
+    split = [p for name, p in model.named_parameters() if name in names]
+    zeros = sum(p.numel() - p.count_nonzero().item() for p in split)
+    densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
+    rows = {
+        "dense": {
+            "accuracy": accuracy(model, *test),
+            "nonzero_split": 1 - zeros / sum(p.numel() for p in split),
+            "nonzero_all": 1 - zeros / sum(p.numel() for p in model.parameters()),
+        }
+    }
+    with sparse_weights(run.optimizer):
+        rows["sparse"] = {"accuracy": accuracy(model, *test), **densities}
+    with gamma_weights(run.optimizer):
+        rows["gamma"] = {"accuracy": accuracy(model, *test), **densities}
+    return rows
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The result of :func:`evaluate` as aligned text, in percent."""
+    names = {"dense": "dense W", "sparse": "sparse W * 1{Gamma != 0}", "gamma": "Gamma itself"}
+    lines = [f"{'model':<26}{'accuracy %':>12}{'non-zero % of':>20}{'non-zero % of':>20}"]
+    lines.append(f"{'':<38}{'split tensors':>20}{'all parameters':>20}")
+    for key, row in rows.items():
+        shares = f"{100 * row['nonzero_split']:>20.2f}{100 * row['nonzero_all']:>20.2f}"
+        lines.append(f"{names[key]:<26}{100 * row['accuracy']:>12.2f}{shares}")
+    return "\n".join(lines)
+
+
+def log_row(run: Run, *, epoch, seconds, lr, loss) -> dict:
+    """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean."""
+    rows = evaluate(run)
+    layers = density(run.optimizer, run.model)["layers"]
+    return {
+        "epoch": epoch,
+        "step": epoch * run.steps_per_epoch,
+        "time_s": round(seconds, 3),
+        "lr": lr,
+        "loss": loss,
+        "acc_dense": rows["dense"]["accuracy"],
+        "acc_sparse": rows["sparse"]["accuracy"],
+        "acc_gamma": rows["gamma"]["accuracy"],
+        "nonzero_all": rows["sparse"]["nonzero_all"],
+        "nonzero_split": rows["sparse"]["nonzero_split"],
+        "layers": {layer["name"]: layer["nonzero"] / layer["size"] for layer in layers},
+    }
+
+
+# The loop
+
+
+def train(config: Config, *, resume: bool = False, progress: bool | None = None) -> Run:
+    """Train as the config says, and leave everything in its run folder.
+
+    An unfinished run of the same config in that folder goes on from its last finished epoch, and
+    ends with the weights, the path and the log of an uninterrupted one (bit for bit on a CPU with
+    the same number of threads; the log's ``time_s`` excepted).
+
+    Parameters
+    ----------
+    config : Config
+    resume : bool
+        True: refuse to start afresh.
+    progress : bool, optional
+        Whether to show a bar and a line for each epoch. None: the bar in a terminal and in Jupyter
+        only.
+
+    Returns
+    -------
+    Run
+        The trained net, its optimizer and its path.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For a folder that holds a finished run or one of another config, and for missing or damaged
+        data; nothing has been written then.
+    FloatingPointError
+        The loss or a weight is no longer finite. The checkpoint is that of the last good epoch.
+    """
+    folder = config.folder
+    checkpoint = folders.unfinished(config)
+    if resume and checkpoint is None:
+        raise ValueError(f"{folder} must hold an unfinished run to resume, but holds no checkpoint")
+    run = set_up(config)
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint is None:
+        log = [log_row(run, epoch=0, seconds=0.0, lr=run.scheduler.get_last_lr()[0], loss=None)]
+        folders.write_text(folder / "config.json", configs.to_json(config))
+        save(run, log)
+    else:
+        log = restore(run, checkpoint)
+        started -= log[-1]["time_s"]
+        folders.write_log(folder, log)
+    folders.write_environment(folder, run.data.train_x.device, log[-1]["epoch"])
+
+    with _bar(run, log[-1]["epoch"], progress) as bar:
+        for epoch in range(log[-1]["epoch"] + 1, config.epochs + 1):
+            loss, lr = train_epoch(run, epoch, bar)
+            seconds = time.perf_counter() - started
+            log.append(log_row(run, epoch=epoch, seconds=seconds, lr=lr, loss=loss))
+            save(run, log)
+            if progress is not False:
+                bar.write(_line(log[-1], config.epochs))
+    return run
+
+
+def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:
+    """One pass over the training set: the mean loss, and lr in the last step."""
+    config, model, optimizer = run.config, run.model, run.optimizer
+    x, y = run.data.train_x, run.data.train_y
+    losses = torch.zeros(run.steps_per_epoch, dtype=x.dtype, device=x.device)
+    checked = 0
+    for k, (xs, ys) in enumerate(datasets.batches(x, y, config.batch_size, run.generator)):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(xs), ys)
+        loss.backward()
+        optimizer.step()
+        lr = optimizer.param_groups[0]["lr"]
+        run.scheduler.step()
+        losses[k] = loss.detach() * len(xs)
+        bar.update()
+        # Looking at the loss waits for the device, so it is done once in fifty steps.
+        if k % 50 == 49 or k == run.steps_per_epoch - 1:
+            _check_losses(run, epoch, losses, checked, k + 1)
+            checked = k + 1
+            bar.set_postfix(epoch=epoch, loss=f"{loss.item():.3f}", refresh=False)
+    if not all(p.isfinite().all() for p in model.parameters()):
+        _diverged(run, epoch, "a weight", epoch * run.steps_per_epoch)
+    run.recorder.record()
+    return losses.sum().item() / len(x), lr
+
+
+def _check_losses(run, epoch, losses, start, stop):
+    bad = ~losses[start:stop].isfinite()
+    if bad.any():
+        k = start + bad.nonzero()[0].item()
+        step = (epoch - 1) * run.steps_per_epoch + k + 1
+        _diverged(run, epoch, f"the loss ({losses[k].item()})", step)
+
+
+def _diverged(run, epoch, what, step):
+    raise FloatingPointError(
+        f"{what} is not finite after step {step} (epoch {epoch}); the last good checkpoint is "
+        f"{run.config.folder / 'checkpoint.pt'}, of epoch {epoch - 1}. A smaller lr may help"
+    )
+
+
+def _bar(run, epoch, progress):
+    if progress is None:
+        progress = sys.stderr.isatty() or "ipykernel" in sys.modules
+    total = run.config.epochs * run.steps_per_epoch
+    return tqdm(
+        total=total,
+        initial=epoch * run.steps_per_epoch,
+        desc=run.config.recipe or run.config.dataset,
+        unit="step",
+        disable=not progress,
+        leave=False,
+        dynamic_ncols=True,
+    )
+
+
+def _line(row, epochs):
+    accuracies = (
+        f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in ("dense", "sparse", "gamma")
+    )
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
+        f"accuracy %: {'  '.join(accuracies)}  non-zero %: {100 * row['nonzero_all']:6.2f}"
+    )
+
+
+# Checkpoints
+
+
+def save(run: Run, log: list[dict]) -> None:
+    """Log, path and checkpoint of a finished epoch; each file is replaced whole or not at all.
+
+    The checkpoint comes last and holds the log: a run killed in between resumes from the one
+    before, and drops what was written after it.
+    """
+    folder = run.config.folder
+    folders.write_log(folder, log)
+    run.recorder.save(folder / "path.npz")
+    state = {
+        "config": configs.to_json(run.config),
+        "epoch": log[-1]["epoch"],
+        "log": log,
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "recorder": run.recorder.state_dict(),
+        "batches": run.generator.get_state(),
+        "rng": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+    with folders.atomic(folder / "checkpoint.pt") as temporary:
+        torch.save(state, temporary)
+
+
+def restore(run: Run, checkpoint: dict) -> list[dict]:
+    """Put a checkpoint into a run that was just set up; returns its log."""
+    run.model.load_state_dict(checkpoint["model"])
+    run.optimizer.load_state_dict(checkpoint["optimizer"])
+    run.scheduler.load_state_dict(checkpoint["scheduler"])
+    run.recorder.load_state_dict(checkpoint["recorder"])
+    run.generator.set_state(checkpoint["batches"].cpu())
+    torch.set_rng_state(checkpoint["rng"].cpu())
+    if torch.cuda.is_initialized() and len(checkpoint["rng_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["rng_cuda"]])
+    return checkpoint["log"]
+
+
+def open_run(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
+    """The run of a folder at its last finished epoch: net, optimizer with V, path.
+
+    Parameters
+    ----------
+    folder : run folder
+    data : folder of the data sets; None: as the run's config says
+    device : str
+    """
+    config = folders.read_config(folder)
+    config = dataclasses.replace(
+        config, out=str(folder), data=data or config.data, device=device, threads=0
+    )
+    checkpoint = folders.read_checkpoint(folder, config, pick_device(device))
+    run = set_up(config)
+    restore(run, checkpoint)
+    return run
