@@ -174,8 +174,6 @@ def _check_group(group):
 def _check_tensors(group):
     """Refuse tensors that cannot be stepped, or cannot carry the penalty of their group."""
     names = group.get("param_names") or range(len(group["params"]))
-    if len(set(map(id, group["params"]))) < len(group["params"]):
-        raise ValueError("some parameters appear more than once in a parameter group")
     for name, p in zip(names, group["params"], strict=True):
         if not p.is_floating_point():
             raise ValueError(f"parameter {name} must have a real floating dtype, got {p.dtype}")
@@ -273,6 +271,12 @@ class DessiLBI(Optimizer):
         if unknown:
             raise ValueError(f"unknown options {sorted(unknown)} in a parameter group")
         _check_group({**self.defaults, **param_group})
+        params = param_group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        tensors = [p[1] if isinstance(p, tuple) else p for p in params]
+        if len(set(map(id, tensors))) < len(tensors):
+            raise ValueError("some parameters appear more than once in a parameter group")
+        param_group = {**param_group, "params": params}
         n_groups = len(self.param_groups)
         super().add_param_group(param_group)
         try:

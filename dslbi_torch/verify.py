@@ -1,0 +1,135 @@
+"""Reference against device: both updates on the same gradients, compared in a table."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .dessilbi import DessiLBI, group_gamma
+
+N_STEPS = 100
+
+# Largest difference that passes, relative to the largest entry of the reference.
+TOLERANCE = {("float64", "cpu"): 1e-12, ("float32", "cpu"): 5e-5}
+TOLERANCE |= {("float64", "cuda"): 1e-10, ("float32", "cuda"): 5e-5}
+
+PENALTIES = (
+    ("none", dict(penalty=None)),
+    ("l1", dict(penalty="l1")),
+    ("group", dict(penalty="group", lam=2.0)),
+    ("group sqrt", dict(penalty="group", weight="sqrt", lam=0.35)),
+    ("group dim 1", dict(penalty="group", group_dim=1, lam=3.0)),
+    ("kernel", dict(penalty="group", group_dim=(0, 1), lam=1.0)),
+)
+VARIANTS = (
+    ("plain", dict(momentum=0.0)),
+    ("momentum", dict(momentum=0.9)),
+    ("nesterov, L2", dict(momentum=0.9, nesterov=True, weight_decay=1e-2)),
+    ("dampening, decoupled", dict(momentum=0.9, dampening=0.5, weight_decay=1e-2, decoupled=True)),
+)
+
+
+class Row(NamedTuple):
+    """One comparison: where, what, how many entries were selected, and the largest difference."""
+
+    device: str
+    dtype: str
+    penalty: str
+    coupling: str
+    variant: str
+    selected: float
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance  # a NaN fails
+
+
+def devices() -> list[str]:
+    """The devices of this machine that hold float64 and float32."""
+    return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def _gradients(shape, n_steps):
+    """A turning signal, stronger from slice to slice, and noise: groups enter, stay, leave."""
+    rng = np.random.default_rng(0)
+    strength = np.linspace(0.02, 0.4, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    signal, phase = strength * rng.standard_normal(shape), rng.uniform(0, 2 * np.pi, shape)
+    for k in range(n_steps):
+        yield signal * np.cos(phase + 0.03 * k) + 0.1 * rng.standard_normal(shape)
+
+
+def _compare(device, dtype, options):
+    """Largest relative difference of W, V and Gamma over the run, and the share selected last.
+
+    The reference runs in float64 on the values that the device's dtype can hold.
+    """
+    from dslbi_ref.dessilbi import gamma, step
+
+    shape = (8, 4, 3, 3)
+    settings = {**dict(alpha=0.1, kappa=2.0, nu=5.0, lam=0.5), **options}
+    W = 0.3 * np.random.default_rng(1).standard_normal(shape)
+    p = torch.nn.Parameter(torch.tensor(W, dtype=dtype, device=device))
+    W = p.detach().double().cpu().numpy().copy()  # a float64 tensor on the CPU shares its memory
+    optimizer = DessiLBI([p], lr=settings.pop("alpha"), **settings)
+    group, state = optimizer.param_groups[0], optimizer.state[p]
+    split = group["penalty"] is not None
+    V, m = (np.zeros(shape) if split else None), None
+    shape_keys = ("kappa", "lam", "penalty", "group_dim", "weight")
+    reference = {**settings, "alpha": group["lr"], "penalty": settings["penalty"] or "l1"}
+    worst, share = 0.0, 0.0
+
+    def differ(ours, theirs):
+        theirs = theirs.detach().double().cpu().numpy()
+        return np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max())
+
+    for g in _gradients(shape, N_STEPS):
+        p.grad = torch.tensor(g, dtype=dtype, device=device)
+        optimizer.step()
+        W, V, m = step(W, V, m, p.grad.double().cpu().numpy(), **reference)
+        worst = max(worst, differ(W, p))
+        if split:
+            Gamma = gamma(V, **{k: v for k, v in reference.items() if k in shape_keys})
+            worst = max(worst, differ(V, state["V"]), differ(Gamma, group_gamma(state["V"], group)))
+            share = np.count_nonzero(Gamma) / Gamma.size
+    return worst, share
+
+
+def verify() -> list[Row]:
+    """Compare the twins on every device present: each penalty, coupling, variant and dtype."""
+    rows = []
+    for device in devices():
+        for dtype in (torch.float64, torch.float32):
+            name = str(dtype).removeprefix("torch.")
+            for penalty, structure in PENALTIES:
+                for coupling in ("outside", "inside") if structure["penalty"] else ("outside",):
+                    for variant, rest in VARIANTS:
+                        options = {**structure, **rest, "coupling": coupling}
+                        worst, share = _compare(device, dtype, options)
+                        tolerance = TOLERANCE[name, device]
+                        rows.append(
+                            Row(device, name, penalty, coupling, variant, share, worst, tolerance)
+                        )
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text that can be pasted into a bug report."""
+    where = [f"torch {torch.__version__}, numpy {np.__version__}"]
+    if torch.cuda.is_available():
+        where.append(torch.cuda.get_device_name())
+    lines = [
+        f"DessiLBI, reference against device: {N_STEPS} steps ({', '.join(where)})",
+        f"{'device':<7}{'dtype':<9}{'penalty':<13}{'coupling':<10}{'variant':<22}"
+        f"{'selected %':>10}{'difference':>12}{'allowed':>10}",
+    ]
+    for row in rows:
+        lines.append(
+            f"{row.device:<7}{row.dtype:<9}{row.penalty:<13}{row.coupling:<10}{row.variant:<22}"
+            f"{100 * row.selected:>10.1f}{row.difference:>12.1e}{row.tolerance:>10.0e}"
+            f"{'' if row.passed else '  FAILED'}"
+        )
+    failed = sum(not row.passed for row in rows)
+    lines.append(f"{len(rows) - failed} of {len(rows)} rows agree")
+    return "\n".join(lines)
