@@ -219,8 +219,8 @@ class DessiLBI(Optimizer):
     Notes
     -----
     ``state[p]`` holds ``"momentum_buffer"`` and ``"V"``: 8 bytes per float32 parameter. V keeps
-    float32 for bf16 and fp16 parameters, also through ``load_state_dict``. ``p.grad`` is never changed.
-    A parameter without a gradient is left alone, W and V both.
+    float32 for bf16 and fp16 parameters, also through ``load_state_dict``. ``p.grad`` is never
+    changed. A parameter without a gradient is left alone, W and V both.
 
     Differences from the authors' code: lam can be set, any slice can be a group, tensors that
     cannot carry a penalty are refused instead of silently pulled to zero, decay does not compound

@@ -12,7 +12,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 5e-5, "float64-gpu": 1e-10}
 
 @pytest.fixture
 def close():
-    """``close(a, b, dtype="float64")``: equal within the table, relative to the larger magnitude of b."""
+    """``close(a, b, dtype="float64")``: equal within the table, relative to the largest of b."""
 
     def check(a, b, dtype="float64"):
         tol = TOLERANCE[dtype]

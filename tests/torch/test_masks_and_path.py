@@ -26,7 +26,7 @@ def trained(n_steps=40, recorder=None):
     optimizer = DessiLBI(split_groups(net, nu=1.0, lam={"conv": 1.0, "linear": 0.8}), lr=0.1)
     path = PathRecorder(optimizer, **recorder) if recorder is not None else None
     # filters whose gradients differ in strength: they enter one after the other, the first never
-    strength = {4: torch.logspace(-3, 0, 6).view(-1, 1, 1, 1)}
+    strength = {4: torch.logspace(-1.5, 0, 6).view(-1, 1, 1, 1)}
     with torch.no_grad():
         net[0].weight.mul_(strength[4])
     params = list(net.parameters())
