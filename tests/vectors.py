@@ -54,3 +54,26 @@ def images(n=32, shape=(1, 28, 28), classes=10, seed=0):
     patterns = g.standard_normal((classes, *shape))
     y = g.integers(classes, size=n)
     return patterns[y] + 0.5 * g.standard_normal((n, *shape)), y
+
+
+def classes(n=90, p=12, k=4, seed=0):
+    """Multinomial model: X (n, p), y (n,) in {0, ..., k-1} with every class present."""
+    g = rng(seed)
+    X = g.standard_normal((n, p))
+    return X, np.argmax(X[:, :k] + g.gumbel(size=(n, k)), axis=1)
+
+
+def edges(n_nodes=30, m=60, seed=0):
+    """Random edges (m, 2) between different nodes."""
+    tails = rng(seed).integers(n_nodes, size=m)
+    return np.stack([tails, (tails + rng(seed + 1).integers(1, n_nodes, size=m)) % n_nodes], axis=1)
+
+
+def step_signal(n=60, p=40, jumps=3, sigma=0.3, seed=0):
+    """Linear model whose beta (p,) is piecewise constant: X (n, p), y (n,), beta."""
+    g = rng(seed)
+    beta = np.repeat(
+        g.standard_normal(jumps + 1), np.diff(np.linspace(0, p, jumps + 2).astype(int))
+    )
+    X = g.standard_normal((n, p))
+    return X, X @ beta + sigma * g.standard_normal(n), beta
