@@ -1,0 +1,229 @@
+"""Quadratic minimisation under sign constraints, on an active set that changes one by one.
+
+Between two events the inverse scale space rests at the solution of
+
+    min_g  g'Hg / 2 - c'g    with g_j rho_j >= 0 where |rho_j| = 1, and g_j = 0 elsewhere.
+
+From event to event one or two indices change. Three things make an event cheap: rows of H that are
+computed when they are needed, a Cholesky factor that is updated, and a warm start.
+"""
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+# A pivot below this fraction of its diagonal entry: the column depends on the active ones.
+PIVOT_TOLERANCE = 1e-12
+# Flow below this fraction of its largest starting value is rounding error.
+FLOW_TOLERANCE = 1e-13
+# Rows of H computed at once, at least and at most: 16 together take the time of three alone.
+BLOCK = (16, 64)
+# Up to this size all of H is computed at the first event.
+SMALL = 256
+
+
+class Factor:
+    """Upper triangular R with ``R'R = H_PP``, packed by columns: a new one goes to the end."""
+
+    def __init__(self):
+        self.size = 0
+        self.packed = np.empty(64)
+
+    def append(self, h, diagonal):
+        """Append an index whose column of H is (h, diagonal); False, and no change, if dependent.
+
+        The new column of R is w with ``R'w = h``, and below it the root of the pivot
+        ``diagonal - w'w``.
+        """
+        s = self.size
+        w = blas.dtpsv(s, self.packed, h, trans=1) if s else h
+        pivot = diagonal - w @ w
+        if not pivot > PIVOT_TOLERANCE * diagonal:
+            return False
+        start, end = s * (s + 1) // 2, (s + 1) * (s + 2) // 2
+        if end > len(self.packed):
+            self.packed = np.concatenate([self.packed, np.empty(end + len(self.packed))])
+        self.packed[start : end - 1] = w
+        self.packed[end - 1] = np.sqrt(pivot)
+        self.size = s + 1
+        return True
+
+    def delete(self, i):
+        """Delete index number i.
+
+        Without column i, R is triangular except for its row i. A QR decomposition folds that row
+        into the triangle below it: orthogonal, hence stable, at a cost of O((s - i)^2).
+        """
+        s = self.size
+        R = lapack.dtpttr(s, self.packed[: s * (s + 1) // 2])[0]
+        rest = np.empty((s - 1, s - 1), order="F")
+        rest[:i, :i] = R[:i, :i]
+        rest[:i, i:] = R[:i, i + 1 :]
+        if i < s - 1:
+            row, triangle = R[i : i + 1, i + 1 :], R[i + 1 :, i + 1 :]
+            rest[i:, i:] = lapack.dtpqrt(0, min(16, s - 1 - i), triangle, row)[0]
+        self.packed[: s * (s - 1) // 2] = lapack.dtrttp(rest)[0]
+        self.size = s - 1
+
+    def solve(self, b):
+        """``H_PP^-1 b``."""
+        half = blas.dtpsv(self.size, self.packed, b, trans=1)
+        return blas.dtpsv(self.size, self.packed, half, overwrite_x=1)
+
+
+class Rows:
+    """The rows of H that were asked for so far, those of the active indices in front.
+
+    Parameters
+    ----------
+    H : ndarray (p, p), or callable
+        ``H(J)`` returns the rows J, shape (len(J), p); it is asked for many at a time, once each.
+    p : int
+    """
+
+    def __init__(self, H, p):
+        self.compute = H if callable(H) else lambda J: H[J]
+        self.place = np.full(p, -1)  # -1: not stored
+        self.owner = np.empty(p, dtype=int)  # owner[place[j]] = j
+        self.count = 0
+        self.store = np.empty((min(p, 2 * BLOCK[1]), p))
+
+    def fetch(self, j, wait):
+        """Row j; on a miss the rows of smallest ``wait``, probably next, are computed with it."""
+        p = len(self.place)
+        if self.place[j] < 0:
+            absent = np.flatnonzero(self.place < 0)
+            size = min(max(self.count, BLOCK[0]), BLOCK[1])
+            if p > SMALL and len(absent) > size:
+                order = np.where(absent == j, -1.0, wait[absent])
+                absent = absent[np.argpartition(order, size - 1)[:size]]
+            end = self.count + len(absent)
+            if end > len(self.store):
+                room = min(max(end, 2 * len(self.store)), p)
+                self.store = np.concatenate([self.store, np.empty((room - len(self.store), p))])
+            self.store[self.count : end] = self.compute(absent)
+            self.place[absent] = np.arange(self.count, end)
+            self.owner[self.count : end] = absent
+            self.count = end
+        return self.store[self.place[j]]
+
+    def swap(self, j, k):
+        """Exchange the places of row j and of the row at place k."""
+        i, other = self.place[j], self.owner[k]
+        if i != k:
+            self.store[[i, k]] = self.store[[k, i]]
+            self.place[[j, other]] = k, i
+            self.owner[[k, i]] = j, other
+
+
+class Quadratic:
+    """The minimiser of ``g'Hg / 2 - c'g`` on its active set P.
+
+    Parameters
+    ----------
+    H : ndarray (p, p) or callable
+        Symmetric and positive semi-definite; see :class:`Rows`.
+    c : ndarray (p,)
+        In the range of H.
+    """
+
+    intercept = None
+
+    def __init__(self, H, c):
+        self.c = c
+        self.rows = Rows(H, len(c))
+        self.factor = Factor()
+        self.active = np.empty(0, dtype=int)  # P, in the order of the factor
+        self.values = np.empty(0)  # g on P
+        self.top = 0.0  # largest diagonal entry of H met so far
+
+    def start(self):
+        """Flow at g = 0."""
+        return np.where(np.abs(self.c) > self.noise(), self.c, 0.0)
+
+    def noise(self):
+        """Rounding error to expect in the flow, of c itself and of the sum H g."""
+        rounding = 4 * np.finfo(float).eps * self.top * np.abs(self.values).sum()
+        return FLOW_TOLERANCE * np.abs(self.c).max() + rounding
+
+    def flow(self, J=slice(None)):
+        """``c - H g`` at the indices J."""
+        s = len(self.active)
+        g = np.empty(s)
+        g[self.rows.place[self.active]] = self.values
+        return self.c[J] - g @ self.rows.store[:s, J]
+
+    def append(self, j, wait):
+        """Let j join P at value 0; False if its column depends on those of P."""
+        row = self.rows.fetch(j, wait)
+        if not self.factor.append(row[self.active], row[j]):
+            return False
+        self.top = max(self.top, row[j])
+        self.rows.swap(j, len(self.active))
+        self.active = np.append(self.active, j)
+        self.values = np.append(self.values, 0.0)
+        return True
+
+    def delete(self, i):
+        """Let index number i leave P."""
+        self.factor.delete(i)
+        self.rows.swap(self.active[i], len(self.active) - 1)
+        self.active = np.delete(self.active, i)
+        self.values = np.delete(self.values, i)
+
+    def descend(self, rho):
+        """Go to the minimiser on P; an index that reaches zero on the way leaves. Returns those."""
+        left = []
+        while True:
+            target = self.factor.solve(self.c[self.active])
+            blocked = np.flatnonzero(rho[self.active] * target <= 0)
+            if not blocked.size:
+                self.values = target
+                return left
+            # The largest step towards the target that keeps every sign.
+            fraction = self.values[blocked] / (self.values[blocked] - target[blocked])
+            first = blocked[fraction.argmin()]
+            self.values = self.values + fraction.min() * (target - self.values)
+            left.append(self.active[first])
+            self.delete(first)
+
+    def enter(self, rho, flow, wait):
+        """Admit the indices at the boundary, and minimise again (Lawson and Hanson, warm).
+
+        Parameters
+        ----------
+        rho : ndarray (p,)
+            Sub-gradient at the event; exactly -1 or 1 at the boundary.
+        flow : ndarray (p,)
+            ``c - H g`` before the event.
+        wait : ndarray (p,)
+            Time that each index would have needed to the boundary: which rows will be needed next.
+
+        Returns
+        -------
+        g, flow : ndarray (p,)
+            The flow is exactly zero on P, and where it would be rounding error.
+        """
+        boundary = np.abs(rho) == 1.0
+        boundary[self.active] = False
+        waiting = np.flatnonzero(boundary)
+        push = (rho * flow)[waiting]
+        noise = self.noise()
+        for _ in range(3 * len(rho)):  # rounding could make it cycle
+            if not waiting.size or push.max() <= noise:
+                break
+            j = waiting[push.argmax()]
+            left = self.descend(rho) if self.append(j, wait) else [j]
+            # A column that depends on P, or that bounces back at once, has to ride along: its rho
+            # stays at the boundary until P changes.
+            left = [i for i in left if i != j]
+            waiting = np.concatenate([waiting[waiting != j], np.array(left, dtype=int)])
+            if waiting.size:
+                push = rho[waiting] * self.flow(waiting)
+                noise = self.noise()
+        g = np.zeros_like(self.c)
+        g[self.active] = self.values
+        flow = self.flow()
+        outward = (np.abs(rho) == 1.0) & (rho * flow > 0)
+        flow[outward | (np.abs(flow) <= self.noise())] = 0.0
+        flow[self.active] = 0.0
+        return g, flow

@@ -1,0 +1,248 @@
+"""Inverse scale space (Burger, Gilboa, Osher, Xu 2006), solved exactly from event to event.
+
+For a convex smooth loss f the inverse scale space is the differential inclusion
+
+    d rho / dt = -grad f(g(t)),    rho(t) in the sub-differential of |g(t)|_1,    rho(0) = g(0) = 0.
+
+While no rho reaches -1 or 1, g rests at the minimiser of f under the signs of rho, the gradient is
+constant there, and rho is linear in t. So the path has finitely many breakpoints: the next one
+solves one division per index, and one minimisation (Burger, Moeller, Benning, Osher 2013). For
+``f(g) = g'Hg / 2 - c'g`` the flow is ``c - H g``; linear regression has ``H = X'X / n`` and
+``c = X'y / n``, Split LBI at kappa = infinity has another H (:func:`split_iss_path`).
+
+Origin: the lasso at lambda = 1/t has ``rho / t = -grad f``. With the squared loss it is the time
+average of g, until an index leaves; g itself is free of the shrinkage.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from .active_newton import Logistic
+from .active_set import Quadratic
+from .design import centred, column_scale
+from .linear_system import solver
+from .losses import check_design, check_target
+from .path import TIME_TOLERANCE, Path
+
+
+class ISSState(NamedTuple):
+    """The path from the event at t until the next one: gamma and flow are constant, z is linear.
+
+    ``z`` is rho at t, ``flow`` its time derivative, ``until`` the time of the next event; infinity
+    where the path ends, and ``end`` says why.
+    """
+
+    t: float
+    z: np.ndarray
+    gamma: np.ndarray
+    intercept: float | None
+    flow: np.ndarray
+    until: float
+    end: str
+
+
+def iss_states(H, c):
+    """The inverse scale space of ``g'Hg / 2 - c'g``, event by event, until it is saturated.
+
+    Parameters
+    ----------
+    H : ndarray (p, p), or callable
+        Symmetric and positive semi-definite. ``H(J)`` returns the rows J, shape (len(J), p): no row
+        is asked for twice, and only those that are needed, with a few that could be.
+    c : ndarray (p,)
+        In the range of H.
+
+    Yields
+    ------
+    ISSState
+        At t = 0, and at each event.
+
+    Notes
+    -----
+    The flow is computed from g at each event, so its rounding errors add up in rho and do not
+    compound. Indices that reach the boundary within a relative 1e-12 of each other form one event.
+    A column that depends on the active ones (a duplicate) stays out, its rho at the boundary.
+    """
+    return _states(Quadratic(H, c))
+
+
+def _states(fit):
+    """Events of the flow of a loss; ``fit`` finds its minimiser under the signs of rho."""
+    flow = fit.start()
+    t, rho, g = 0.0, np.zeros_like(flow), np.zeros_like(flow)
+    while True:
+        sign = np.copysign(1.0, flow)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wait = (sign - rho) / flow
+        wait[flow == 0] = np.inf
+        step = wait.min()
+        if step == np.inf:
+            yield ISSState(
+                t, rho, g, fit.intercept, flow, np.inf, "saturated: the gradient is zero"
+            )
+            return
+        yield ISSState(t, rho, g, fit.intercept, flow, t + step, "")
+        t = t + step
+        rho = np.where(wait - step <= TIME_TOLERANCE * t, sign, rho + step * flow)  # (iss-flow)
+        moved = fit.enter(rho, flow, wait)
+        if moved is None:
+            end = f"separable: the active columns separate the classes from t = {t:.6g} on"
+            yield ISSState(t, rho, g, fit.intercept, np.zeros_like(flow), np.inf, end)
+            return
+        g, flow = moved
+
+
+def _path(states, t_max):
+    """Record the events up to t_max (None: 20 t0) as a Path, whose last time is t_max if finite."""
+    if t_max is not None and not t_max > 0:
+        raise ValueError(f"t_max must be positive, got {t_max}")
+    t, z, gamma, intercept = [], [], [], []
+
+    def keep(time, rho):
+        t.append(time)
+        z.append(rho)
+        gamma.append(state.gamma)
+        intercept.append(state.intercept)
+
+    for state in states:
+        t_max = 20 * state.until if t_max is None else t_max
+        keep(min(state.t, t_max), state.z)
+        if state.until > t_max * (1 + TIME_TOLERANCE):
+            break
+    if t[-1] < t_max < np.inf and not state.end.startswith("separable"):
+        keep(t_max, state.z + (t_max - state.t) * state.flow)
+    return Path(
+        t=np.array(t),
+        z=np.array(z),
+        gamma=np.array(gamma),
+        intercept=None if state.intercept is None else np.array(intercept),
+        kappa=np.inf,
+        kind="step",
+        stop_reason=state.end or "t_max reached",
+    )
+
+
+def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):
+    """Exact inverse scale space of a linear model, by events.
+
+    With the squared loss a coefficient enters unshrunk: while the support is S, the path rests at
+    the least squares fit on S (under the signs of rho). It ends where the gradient is zero: at
+    least squares, or for p > n at an interpolator.
+
+    Parameters
+    ----------
+    X : ndarray or scipy.sparse, (n, p)
+    y : ndarray (n,)
+        Real, or in {-1, +1} for the logistic loss.
+    t_max : float > 0, optional
+        Last time; default 20 t0, with t0 the time of the first event; infinity: until the gradient
+        is zero.
+    loss : "squared" or "logistic"
+    intercept : bool
+        Fit an intercept that is not penalised.
+    normalize : bool
+        Scale the columns of X to ``sqrt(n)`` (about their means, with an intercept) for the path;
+        coefficients are those of the columns as given.
+
+    Returns
+    -------
+    Path
+        Of kind "step": t holds 0, the events, and t_max; gamma[k] holds on [t[k], t[k+1]). Its
+        ``stop_reason`` begins with "t_max reached", "saturated" (the gradient is zero, gamma holds
+        for ever) or "separable" (logistic loss: the active columns separate the classes, and no
+        finite minimiser exists from the last time on; gamma holds before it).
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, an entry is not finite, t_max is not positive, the loss is unknown, y
+        is not in {-1, +1} or of one class (logistic), a column is constant (``normalize``).
+
+    Notes
+    -----
+    Costs O(p s) for each event with s active columns, and O(n p) for each column that becomes
+    active; no (p, p) matrix is formed. Osher, Ruan, Xiong, Yao and Yin (2016) solve a non-negative
+    least squares problem from scratch at each event; here it starts from the last solution.
+    """
+    if loss not in ("squared", "logistic"):
+        raise ValueError(f"loss must be squared or logistic, got {loss!r}")
+    X = check_design(X)
+    n, p = X.shape
+    y = check_target(y, n, loss=loss)
+    scale = np.ones(p)
+    if normalize:
+        scale = column_scale(X, intercept)
+        X = X @ sp.diags_array(1 / scale, format="csc") if sp.issparse(X) else X / scale
+    design, means = centred(X, intercept)
+    if loss == "logistic":
+        states = _states(Logistic(design, y, intercept=intercept))
+    else:
+        # The intercept rests at the mean of y, and drops out.
+        y_mean = y.mean() if intercept else 0.0
+        c = design.adjoint(y - y_mean) / n
+        # Columns of the block have mean zero, so the means of the other factor drop out as well.
+        states = iss_states(lambda J: design.columns(J).T @ design.X / n, c)
+    path = _path(states, t_max)
+    gamma = path.gamma / scale
+    level = None
+    if intercept:
+        level = y_mean if loss == "squared" else path.intercept
+        level = level - path.gamma @ means
+    return replace(path, gamma=gamma, scale=1 / scale if normalize else None, intercept=level)
+
+
+def split_iss_path(X, y, D, *, nu, t_max=None):
+    """Exact Split inverse scale space: Split LBI of the squared loss in the limit of large kappa.
+
+    Of ``|y - X beta|^2 / (2n) + |D beta - gamma|^2 / (2 nu)``, beta is always the minimiser,
+    ``A beta = nu X'y/n + D'gamma`` with ``A = nu X'X/n + D'D``. What is left is the inverse scale
+    space of gamma with ``H = (I - D A^-1 D') / nu`` and ``c = D A^-1 X'y/n``.
+
+    Parameters
+    ----------
+    X : ndarray or scipy.sparse, (n, p)
+    y : ndarray (n,)
+    D : ndarray or scipy.sparse, (m, p)
+        What should be sparse is ``D beta``; see :mod:`dslbi_ref.transforms`.
+    nu : float > 0
+        Coupling: the larger, the further gamma and D beta may part.
+    t_max : float > 0, optional
+        Last time; default 20 t0; infinity: until the gradient is zero.
+
+    Returns
+    -------
+    Path
+        As of :func:`iss_path`, with beta.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, an entry is not finite, D is zero, nu or t_max is not positive.
+
+    Notes
+    -----
+    Costs one solve with A for each row of D that becomes active. Where A is singular, beta is the
+    solution of least norm. Derived here; the papers iterate at finite kappa.
+    """
+    X = check_design(X)
+    n = X.shape[0]
+    y = check_target(y, n)
+    D = check_design(D, "D")
+    if not abs(D).max() > 0:
+        raise ValueError("D must have a non-zero entry, got rank zero")
+    solve = solver(X, D, nu)
+    b = X.T @ y / n
+    D_rows = sp.csr_array(D) if sp.issparse(D) else D
+
+    def rows(J):
+        D_J = D_rows[J].toarray() if sp.issparse(D) else D[J]
+        H = -(D @ solve(D_J.T)).T
+        H[np.arange(len(J)), J] += 1.0
+        return H / nu  # (split-iss-gram)
+
+    path = _path(iss_states(rows, D @ solve(b)), t_max)
+    beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)
+    return replace(path, beta=beta)
