@@ -1,0 +1,63 @@
+"""The equations of the code are those of the book: every label that ends a line of code."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LABEL = re.compile(r"# \(([a-z][a-z0-9-]*)\)$")
+EQUATION = re.compile(r"^(`{3,}|:{3,})\{math\}\n:label: (\S+)\n", re.MULTILINE)
+
+
+def files(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def labels(package):
+    """Label of every line that ends with one, and where it stands."""
+    return [
+        (found[1], f"{path.relative_to(ROOT)}:{number}", line)
+        for path in files(package)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if (found := LABEL.search(line))
+    ]
+
+
+def equations():
+    pages = sorted((ROOT / "book").glob("*.md"))
+    return Counter(m[2] for p in pages for m in EQUATION.finditer(p.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("package", ["dslbi_ref", "dslbi_torch"])
+def test_every_equation_label_in_code_is_in_the_book(package):
+    book = equations()
+    assert {label: where for label, where, _ in labels(package) if label not in book} == {}
+
+
+def test_an_equation_has_one_place_in_the_book():
+    assert [label for label, count in equations().items() if count > 1] == []
+
+
+def test_labels_of_the_twin_are_labels_of_the_reference():
+    reference = {label for label, _, _ in labels("dslbi_ref")}
+    assert {
+        label: where for label, where, _ in labels("dslbi_torch") if label not in reference
+    } == {}
+
+
+def test_the_core_of_the_method_is_labelled_in_both_packages():
+    core = {"prox-l1", "prox-group", "dslbi-gamma", "dslbi-m", "dslbi-w", "dslbi-v"}
+    for package in ("dslbi_ref", "dslbi_torch"):
+        assert core <= {label for label, _, _ in labels(package)}
+
+
+def test_a_label_ends_a_line_of_code():
+    stray = [
+        w
+        for p in ("dslbi_ref", "dslbi_torch")
+        for _, w, line in labels(p)
+        if line.strip()[0] == "#"
+    ]
+    assert stray == []
