@@ -15,6 +15,7 @@ from scipy.linalg import blas, lapack
 PIVOT_TOLERANCE = 1e-12
 # Flow below this fraction of its largest starting value is rounding error.
 FLOW_TOLERANCE = 1e-13
+EPS = np.finfo(float).eps
 # Rows of H computed at once, at least and at most: 16 together take the time of three alone.
 BLOCK = (16, 64)
 # Up to this size all of H is computed at the first event.
@@ -110,9 +111,11 @@ class Rows:
         """Exchange the places of row j and of the row at place k."""
         i, other = self.place[j], self.owner[k]
         if i != k:
-            self.store[[i, k]] = self.store[[k, i]]
-            self.place[[j, other]] = k, i
-            self.owner[[k, i]] = j, other
+            row = self.store[i].copy()
+            self.store[i] = self.store[k]
+            self.store[k] = row
+            self.place[j], self.place[other] = k, i
+            self.owner[k], self.owner[i] = j, other
 
 
 class Quadratic:
@@ -133,17 +136,17 @@ class Quadratic:
         self.rows = Rows(H, len(c))
         self.factor = Factor()
         self.active = np.empty(0, dtype=int)  # P, in the order of the factor
-        self.values = np.empty(0)  # g on P
+        self.values = np.empty(0)  # g on P; shorter while new indices are at zero
         self.top = 0.0  # largest diagonal entry of H met so far
+        self.least = FLOW_TOLERANCE * np.abs(c).max()
 
     def start(self):
         """Flow at g = 0."""
-        return np.where(np.abs(self.c) > self.noise(), self.c, 0.0)
+        return np.where(np.abs(self.c) > self.least, self.c, 0.0)
 
     def noise(self):
         """Rounding error to expect in the flow, of c itself and of the sum H g."""
-        rounding = 4 * np.finfo(float).eps * self.top * np.abs(self.values).sum()
-        return FLOW_TOLERANCE * np.abs(self.c).max() + rounding
+        return self.least + 4 * EPS * self.top * np.abs(self.values).sum()
 
     def flow(self, J=slice(None)):
         """``c - H g`` at the indices J."""
@@ -159,8 +162,7 @@ class Quadratic:
             return False
         self.top = max(self.top, row[j])
         self.rows.swap(j, len(self.active))
-        self.active = np.append(self.active, j)
-        self.values = np.append(self.values, 0.0)
+        self.active = np.concatenate((self.active, (j,)))
         return True
 
     def delete(self, i):
@@ -175,11 +177,13 @@ class Quadratic:
         left = []
         while True:
             target = self.factor.solve(self.c[self.active])
-            blocked = np.flatnonzero(rho[self.active] * target <= 0)
+            blocked = (rho[self.active] * target <= 0).nonzero()[0]
             if not blocked.size:
                 self.values = target
                 return left
             # The largest step towards the target that keeps every sign.
+            new = len(target) - len(self.values)
+            self.values = np.concatenate((self.values, np.zeros(new)))
             fraction = self.values[blocked] / (self.values[blocked] - target[blocked])
             first = blocked[fraction.argmin()]
             self.values = self.values + fraction.min() * (target - self.values)
@@ -205,25 +209,27 @@ class Quadratic:
         """
         boundary = np.abs(rho) == 1.0
         boundary[self.active] = False
-        waiting = np.flatnonzero(boundary)
-        push = (rho * flow)[waiting]
-        noise = self.noise()
+        waiting = boundary.nonzero()[0]
+        push = rho[waiting] * flow[waiting]
+        held = []
         for _ in range(3 * len(rho)):  # rounding could make it cycle
-            if not waiting.size or push.max() <= noise:
+            if not waiting.size or push.max() <= self.noise():
                 break
             j = waiting[push.argmax()]
             left = self.descend(rho) if self.append(j, wait) else [j]
-            # A column that depends on P, or that bounces back at once, has to ride along: its rho
-            # stays at the boundary until P changes.
-            left = [i for i in left if i != j]
-            waiting = np.concatenate([waiting[waiting != j], np.array(left, dtype=int)])
+            if j in left:
+                # It depends on P, or bounces back at once, and has to ride along: its rho stays at
+                # the boundary until P changes.
+                held.append(j)
+                left.remove(j)
+            waiting = np.concatenate((waiting[waiting != j], np.array(left, dtype=int)))
             if waiting.size:
                 push = rho[waiting] * self.flow(waiting)
-                noise = self.noise()
-        g = np.zeros_like(self.c)
+        g = np.zeros(len(rho))
         g[self.active] = self.values
         flow = self.flow()
-        outward = (np.abs(rho) == 1.0) & (rho * flow > 0)
-        flow[outward | (np.abs(flow) <= self.noise())] = 0.0
+        flow[np.abs(flow) <= self.noise()] = 0.0
         flow[self.active] = 0.0
+        rest = np.concatenate((waiting, np.array(held, dtype=int)))
+        flow[rest[rho[rest] * flow[rest] > 0]] = 0.0
         return g, flow

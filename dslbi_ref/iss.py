@@ -86,7 +86,9 @@ def _states(fit):
             return
         yield ISSState(t, rho, g, fit.intercept, flow, t + step, "")
         t = t + step
-        rho = np.where(wait - step <= TIME_TOLERANCE * t, sign, rho + step * flow)  # (iss-flow)
+        hit = (wait <= step + TIME_TOLERANCE * t).nonzero()[0]
+        rho = rho + step * flow  # (iss-flow)
+        rho[hit] = sign[hit]
         moved = fit.enter(rho, flow, wait)
         if moved is None:
             end = f"separable: the active columns separate the classes from t = {t:.6g} on"
