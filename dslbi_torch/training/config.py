@@ -46,9 +46,8 @@ class Config:
     # What is split, and the dynamics
     conv: str | None = _option("group", "penalty of convolutions: group (filters), l1 or none")
     linear: str | None = _option("l1", "penalty of linear layers: group (neurons), l1 or none")
-    lam: float = _option(1.0, "penalty level lambda")
-    lam_conv: float | None = _option(None, "penalty level of convolutions; none: lam")
-    lam_linear: float | None = _option(None, "penalty level of linear layers; none: lam")
+    lam_conv: float = _option(1.0, "penalty level lambda of convolutions")
+    lam_linear: float = _option(1.0, "penalty level lambda of linear layers")
     weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = _option(1.0, "damping kappa")
     nu: float = _option(100.0, "coupling nu")
@@ -85,8 +84,8 @@ class Config:
         }
         for name, allowed in one_of.items():
             _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
-        for name in ("lr", "lam", "lam_conv", "lam_linear", "kappa", "nu", "factor"):
-            _require(self, name, lambda x: x is None or 0 < x < float("inf"), "positive and finite")
+        for name in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor"):
+            _require(self, name, lambda x: 0 < x < float("inf"), "positive and finite")
         for name in ("epochs", "batch_size", "record_every"):
             _require(self, name, lambda x: x >= 1, "at least 1")
         for name in ("momentum", "dampening"):
@@ -207,7 +206,8 @@ _LENET5 = Config(
     conv="l1",
     linear="l1",
     nu=5.0,
-    lam=0.15,
+    lam_conv=0.15,
+    lam_linear=0.15,
 )
 _OFFICIAL = Config(
     dataset="mnist",
@@ -222,7 +222,16 @@ _OFFICIAL = Config(
 
 RECIPES = {
     "digits": Recipe(
-        Config(epochs=40, batch_size=32, lr=0.05, schedule="cosine", nu=30.0, record_every=5),
+        Config(
+            epochs=40,
+            batch_size=32,
+            lr=0.1,
+            schedule="cosine",
+            nu=5.0,
+            lam_conv=6.0,
+            lam_linear=0.5,
+            record_every=5,
+        ),
         "the demo: a small convolutional net on 8x8 digits, filters and single weights selected",
         "no download",
     ),

@@ -1,12 +1,12 @@
 """The run folder: what is in it, written so that a crash at any moment loses nothing.
 
-================  ========================================================================
+====================  ====================================================================
 ``config.json``       the Config
 ``environment.json``  revision, versions, device, command; one more entry for each resumption
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
 ``checkpoint.pt``     everything that a resumed run needs, of the last epoch that was finished
-================  ========================================================================
+====================  ====================================================================
 """
 
 import importlib.metadata

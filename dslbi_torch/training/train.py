@@ -22,7 +22,7 @@ from ..path import PathRecorder
 from . import config as configs
 from . import data as datasets
 from . import folder as folders
-from . import models
+from . import models, report
 from .config import Config
 
 
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 def set_up(config: Config) -> Run:
-    """Data, net, optimizer, schedule and recorder of a run before the first step; writes nothing."""
+    """Data, net, optimizer, schedule and recorder before the first step; writes nothing."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
@@ -95,15 +95,11 @@ def pick_device(name: str) -> torch.device:
 
 def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
     """The optimizer of a config, with the weights of convolutions and linear layers split."""
-    lam = {
-        "conv": config.lam if config.lam_conv is None else config.lam_conv,
-        "linear": config.lam if config.lam_linear is None else config.lam_linear,
-    }
     groups = split_groups(
         model,
         config.conv,
         config.linear,
-        lam=lam,
+        lam={"conv": config.lam_conv, "linear": config.lam_linear},
         weight=config.weight,
         weight_decay=config.weight_decay,
     )
@@ -157,7 +153,8 @@ def evaluate(run: Run) -> dict[str, dict[str, float]]:
     dict
         For "dense" (W), "sparse" (W where Gamma is not zero) and "gamma" (Gamma in place of W):
         ``accuracy``, ``nonzero_split`` (share of the split tensors' entries) and ``nonzero_all``
-        (share of all parameters; biases and whatever else is not split count as non-zero).
+        (share of all parameters; biases and whatever else is not split count as non-zero). The last
+        two also have ``layers``, the share of each split tensor's entries.
     """
     model, test = run.model, (run.data.test_x, run.data.test_y)
     selected = density(run.optimizer, model)
@@ -165,6 +162,9 @@ def evaluate(run: Run) -> dict[str, dict[str, float]]:
     split = [p for name, p in model.named_parameters() if name in names]
     zeros = sum(p.numel() - p.count_nonzero().item() for p in split)
     densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
+    densities["layers"] = {
+        layer["name"]: layer["nonzero"] / layer["size"] for layer in selected["layers"]
+    }
     rows = {
         "dense": {
             "accuracy": accuracy(model, *test),
@@ -179,21 +179,9 @@ def evaluate(run: Run) -> dict[str, dict[str, float]]:
     return rows
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The result of :func:`evaluate` as aligned text, in percent."""
-    names = {"dense": "dense W", "sparse": "sparse W * 1{Gamma != 0}", "gamma": "Gamma itself"}
-    lines = [f"{'model':<26}{'accuracy %':>12}{'non-zero % of':>20}{'non-zero % of':>20}"]
-    lines.append(f"{'':<38}{'split tensors':>20}{'all parameters':>20}")
-    for key, row in rows.items():
-        shares = f"{100 * row['nonzero_split']:>20.2f}{100 * row['nonzero_all']:>20.2f}"
-        lines.append(f"{names[key]:<26}{100 * row['accuracy']:>12.2f}{shares}")
-    return "\n".join(lines)
-
-
 def log_row(run: Run, *, epoch, seconds, lr, loss) -> dict:
     """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean."""
     rows = evaluate(run)
-    layers = density(run.optimizer, run.model)["layers"]
     return {
         "epoch": epoch,
         "step": epoch * run.steps_per_epoch,
@@ -205,7 +193,7 @@ def log_row(run: Run, *, epoch, seconds, lr, loss) -> dict:
         "acc_gamma": rows["gamma"]["accuracy"],
         "nonzero_all": rows["sparse"]["nonzero_all"],
         "nonzero_split": rows["sparse"]["nonzero_split"],
-        "layers": {layer["name"]: layer["nonzero"] / layer["size"] for layer in layers},
+        "layers": rows["sparse"]["layers"],
     }
 
 
@@ -265,7 +253,7 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
             log.append(log_row(run, epoch=epoch, seconds=seconds, lr=lr, loss=loss))
             save(run, log)
             if progress is not False:
-                bar.write(_line(log[-1], config.epochs))
+                bar.write(report.epoch_line(log[-1], config.epochs))
     return run
 
 
@@ -322,16 +310,6 @@ def _bar(run, epoch, progress):
         disable=not progress,
         leave=False,
         dynamic_ncols=True,
-    )
-
-
-def _line(row, epochs):
-    accuracies = (
-        f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in ("dense", "sparse", "gamma")
-    )
-    return (
-        f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
-        f"accuracy %: {'  '.join(accuracies)}  non-zero %: {100 * row['nonzero_all']:6.2f}"
     )
 
 

@@ -1,0 +1,184 @@
+"""The command line: ``python -m dslbi_torch COMMAND``, or ``dslbi COMMAND`` once installed.
+
+A wrong flag, an impossible value, missing data or a damaged file is one line on standard error and
+exit status 2; a run that diverged, and a check that failed, status 1; an interruption, status 130.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+import types
+
+from . import verify
+from .training import config as configs
+from .training import report, train
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, without the usage above it."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _Parser(
+        prog="dslbi",
+        description="Train networks while their sparse structure is found.",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = {}
+    for name, (add_arguments, run) in COMMANDS.items():
+        about = run.__doc__.splitlines()[0]
+        commands[name] = subparsers.add_parser(
+            name, help=about, description=about, allow_abbrev=False
+        )
+        add_arguments(commands[name])
+    try:
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:
+            commands[arguments.command].error(_unknown(commands[arguments.command], unknown[0]))
+    except SystemExit as stop:  # --help, or an error that has been printed
+        return stop.code
+    try:
+        return COMMANDS[arguments.command][1](arguments)
+    except (ValueError, OSError) as error:
+        return _say(arguments.command, error, 2)
+    except FloatingPointError as error:
+        return _say(arguments.command, error, 1)
+    except KeyboardInterrupt:
+        advice = "; the same command resumes the run" if arguments.command == "train" else ""
+        return _say(arguments.command, f"interrupted{advice}", 130)
+
+
+def _unknown(parser, argument):
+    """The message for an argument that the command does not have, with the nearest that it has."""
+    flags = [word for word in parser.format_usage().split() if word.startswith("--")]
+    near = difflib.get_close_matches(argument.split("=")[0], flags, n=1)
+    return f"unknown argument {argument}" + (f", did you mean {near[0]}?" if near else "")
+
+
+def _say(command, message, status):
+    print(f"dslbi {command}: {' '.join(str(message).split())}", file=sys.stderr)
+    return status
+
+
+# train
+
+
+def _add_train(parser):
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(configs.RECIPES))
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="refuse to start afresh (an unfinished run is resumed with or without this flag)",
+    )
+    for field in dataclasses.fields(configs.Config):
+        if field.name != "recipe":
+            _add_field(parser, field)
+
+
+def _add_field(parser, field):
+    """The flag of a field of Config: absent from the arguments unless it is given."""
+    flag, kinds = f"--{field.name.replace('_', '-')}", configs.types_of(field.name)
+    settings = {"default": argparse.SUPPRESS, "help": field.metadata["about"], "dest": field.name}
+    if kinds == (bool,):
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+    elif kinds == (tuple[int, ...],):
+        parser.add_argument(flag, type=_whole_numbers, metavar="A,B,...", **settings)
+    else:
+        kind = next(k for k in kinds if k is not types.NoneType)
+        parse = _or_none(kind) if types.NoneType in kinds else kind
+        parser.add_argument(flag, type=parse, metavar=kind.__name__.upper(), **settings)
+
+
+def _whole_numbers(text):
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+_whole_numbers.__name__ = "list of whole numbers"  # argparse names the type in its message
+
+
+def _or_none(kind):
+    def parse(text):
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def _train(arguments):
+    """train a recipe into a run folder; any field of its config can be set by a flag"""
+    values = dict(vars(arguments))
+    values.pop("command")
+    resume = values.pop("resume")
+    config = configs.recipe(values.pop("recipe")).config
+    config = dataclasses.replace(config, **values)
+    run = train.train(config, resume=resume)
+    print(f"\n{report.result_table(train.evaluate(run), holdout=config.holdout)}")
+    print(f"run folder: {config.folder}")
+    return 0
+
+
+# evaluate and path
+
+
+def _add_folder(parser):
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+
+
+def _add_evaluate(parser):
+    _add_folder(parser)
+    parser.add_argument("--data", metavar="STR", help="folder of the data sets; else as in the run")
+    parser.add_argument("--device", metavar="STR", default="auto", help="cpu, cuda, ...; or auto")
+
+
+def _evaluate(arguments):
+    """evaluate the dense, the sparse and the Gamma model of a run folder's checkpoint"""
+    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    print(report.result_table(train.evaluate(run), holdout=run.config.holdout))
+    return 0
+
+
+def _path(arguments):
+    """show the path of a run: when what entered, the density along the epochs, and a picture"""
+    print(report.path_table(arguments.run))
+    return 0
+
+
+# recipes and verify
+
+
+def _add_nothing(parser):
+    pass
+
+
+def _recipes(arguments):
+    """list the recipes and what each needs"""
+    for name, recipe in configs.RECIPES.items():
+        print(f"{name}\n    {recipe.about}\n    needs: {recipe.needs}")
+    return 0
+
+
+def _verify(arguments):
+    """check the NumPy reference against every device present, as a table"""
+    rows = verify.verify()
+    print(verify.table(rows))
+    return 0 if all(row.passed for row in rows) else 1
+
+
+# Each command: what adds its arguments, and what runs it; the first line of its docstring is its
+# help.
+COMMANDS = {
+    "train": (_add_train, _train),
+    "evaluate": (_add_evaluate, _evaluate),
+    "path": (_add_folder, _path),
+    "verify": (_add_nothing, _verify),
+    "recipes": (_add_nothing, _recipes),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

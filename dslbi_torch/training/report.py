@@ -1,0 +1,102 @@
+"""What a run found, as text: accuracies and densities, and when each part of the net entered."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..path import NEVER
+from . import folder as folders
+
+MODELS = {"dense": "dense W", "sparse": "sparse W * 1{Gamma != 0}", "gamma": "Gamma itself"}
+
+
+def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
+    """The result of :func:`dslbi_torch.training.train.evaluate` as aligned text, in percent.
+
+    Parameters
+    ----------
+    rows : dict
+    holdout : int
+        Of the config: the head of the accuracy says what it was measured on.
+    """
+    measured = f"on {holdout} held out" if holdout else "on the test set"
+    lines = [
+        f"{'':<26}{'accuracy %':>16}{'non-zero % of':>18}{'non-zero % of':>18}",
+        f"{'model':<26}{measured:>16}{'split tensors':>18}{'all parameters':>18}",
+    ]
+    for key, name in MODELS.items():
+        accuracy, split, all_ = (
+            100 * rows[key][k] for k in ("accuracy", "nonzero_split", "nonzero_all")
+        )
+        lines.append(f"{name:<26}{accuracy:>16.2f}{split:>18.2f}{all_:>18.2f}")
+    return "\n".join(lines)
+
+
+def epoch_line(row: dict, epochs: int) -> str:
+    """One row of the log as a line for the screen."""
+    accuracies = "  ".join(f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in MODELS)
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
+        f"accuracy %: {accuracies}  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
+    )
+
+
+def read_path(folder: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of ``path.npz``: see :meth:`dslbi_torch.PathRecorder.arrays`."""
+    file = Path(folder) / "path.npz"
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} must be a run folder, but has no path.npz") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from None
+
+
+def path_table(folder: str | Path) -> str:
+    """When the groups and weights of each tensor entered, then the density along the epochs."""
+    path, log = read_path(folder), folders.read_log(folder)
+    weights = folders.read_checkpoint(folder, folders.read_config(folder))["model"]
+    names = [key.removeprefix("nonzero/") for key in path if key.startswith("nonzero/")]
+    return f"{_entries(path, names, weights)}\n\n{_densities(log, names)}"
+
+
+def _entries(path, names, weights):
+    lines = [
+        "Entry: steps by which the first, half and all of what was ever selected had entered",
+        f"{'tensor':<20}{'unit':>8}{'selected':>10}{'of':>10}{'first':>9}{'half':>9}{'all':>9}",
+    ]
+    for name in names:
+        if f"entry/{name}" in path:
+            entry = path[f"entry/{name}"]
+            unit = "group" if f"gamma_norm/{name}" in path else "weight"
+            of, steps = entry.size, np.sort(entry[entry != NEVER])
+        else:
+            # Single weights are counted at the snapshots only: the first with at least so many.
+            counts = np.maximum.accumulate(path[f"nonzero/{name}"])
+            unit, of = "weight", weights[name].numel()
+            steps = path["steps"][np.searchsorted(counts, np.arange(1, counts[-1] + 1))]
+        when = [steps[0], steps[(len(steps) - 1) // 2], steps[-1]] if len(steps) else ["-"] * 3
+        times = "".join(f"{step:>9}" for step in when)
+        lines.append(f"{name:<20}{unit:>8}{len(steps):>10}{of:>10}{times}")
+    return "\n".join(lines)
+
+
+def _densities(log, names):
+    heads = [name.removesuffix(".weight") for name in names]
+    widths = [max(9, len(head) + 2) for head in heads]
+    lines = [
+        "Density: non-zero % of each tensor, of all parameters, and accuracy %, by epoch",
+        f"{'epoch':>6}"
+        + "".join(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True))
+        + f"{'all':>9}{'dense':>9}{'sparse':>9}{'gamma':>9}",
+    ]
+    # At most a dozen rows, evenly spaced, the first and the last among them.
+    for k in sorted({round(k) for k in np.linspace(0, len(log) - 1, min(12, len(log)))}):
+        row = log[k]
+        shares = [row["layers"][name] for name in names]
+        cells = "".join(f"{100 * x:>{w}.2f}" for x, w in zip(shares, widths, strict=True))
+        rest = (row[key] for key in ("nonzero_all", "acc_dense", "acc_sparse", "acc_gamma"))
+        lines.append(f"{row['epoch']:>6}{cells}" + "".join(f"{100 * x:>9.2f}" for x in rest))
+    return "\n".join(lines)
