@@ -173,6 +173,9 @@ def dessilbi_states(
         Gamma = {name: gamma(V[name], penalty=penalties[name], **shape) for name in V}
         yield DessiLBIState(t, W, V, Gamma, m)
         g = grad(W)
+        missing = sorted(set(W) - set(g))
+        if missing:
+            raise ValueError(f"grad must return a gradient of every tensor, missing {missing}")
         alpha_k = alpha(k) if callable(alpha) else alpha
         moved = {
             name: step(

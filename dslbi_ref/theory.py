@@ -58,7 +58,8 @@ def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
 def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
     """Largest entry of ``W/kappa + V + sum alpha*u`` minus its starting value.
 
-    The coupling cancels between the two updates, so this is rounding error only: with coupling
+    u is the direction that W follows, momentum and L2 decay included, the coupling left out. The
+    coupling cancels between the two updates, so this is rounding error only: with coupling
     "outside" and no decoupled decay for any momentum, with "inside" at momentum 0.
     """
     drift = W / kappa + V + sum_alpha_u - (W0 / kappa + V0)
