@@ -7,6 +7,8 @@ import pytest
 import vectors
 from scipy.optimize import linprog, root
 
+from dslbi_ref.lbi import lbi_states
+from dslbi_ref.losses import gradient
 from dslbi_ref.mirror_descent import (
     dual_averaging_states,
     elastic_net,
@@ -217,6 +219,32 @@ def test_states_are_not_written_to():
     first = next(states)
     next(states)
     assert (first.x == 1).all() and (first.z == 1).all() and (x0 == 1).all()
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["l1", "group"])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+def test_elastic_net_descent_is_linearized_bregman(loss, groups, close):
+    """Started where LBI leaves zero, at t0, every later iterate has the same bits.
+
+    With the squared loss LBI adds up columns of the Gram matrix: equal to rounding.
+    """
+    X, y, _ = (vectors.linear if loss == "squared" else vectors.labels)(n=40, p=SIZE, k=3)
+    y = (y > 0) + (X[:, 0] > 1).astype(int) if loss == "multinomial" else y
+    options = dict(kappa=5.0, lam=0.7, groups=groups)
+    bregman = lbi_states(X, y, alpha=0.01, loss=loss, **options)
+    next(bregman)
+    first = next(bregman)
+    mirror = mirror_descent_states(
+        lambda x: gradient(X, y, x, loss=loss), elastic_net(**options), z0=first.z, alpha=0.01
+    )
+    next(mirror)
+    for a, b in islice(zip(bregman, mirror, strict=False), 500):
+        if loss == "squared":
+            close(a.z, b.z)
+            close(a.beta, b.x)
+        else:
+            assert (a.z == b.z).all() and (a.beta == b.x).all()
+    assert (a.beta != 0).any()
 
 
 # Problems with their constant L of "L Phi - f is convex", and a minimiser.
