@@ -37,6 +37,11 @@ class Design(NamedTuple):
         block = block.toarray() if sp.issparse(block) else block
         return np.asfortranarray(block if self.mean is None else block - self.mean[j])
 
+    def noise(self, y):
+        """Size below which an entry of ``X'y / n`` is rounding error."""
+        squares = (self.X * self.X).sum(axis=0)
+        return 1e-14 * np.sqrt(squares.max()) * np.linalg.norm(y) / len(y)
+
     def lipschitz(self, *, loss="squared", intercept=False):
         """Lipschitz constant of the gradient in (beta, intercept).
 

@@ -69,11 +69,14 @@ class GramGradient:
         return self.columns[:, :s] @ beta[self.known] - self.c
 
 
-def loss_gradient(design, y, loss):
-    """Function ``(beta, intercept) -> gradients`` in both, as cheap as the loss allows."""
+def loss_gradient(design, y, loss, start):
+    """Function ``(beta, intercept) -> gradients`` in both, as cheap as the loss allows.
+
+    ``start`` is the intercept at beta = 0. The squared loss keeps it for ever: on centred columns
+    the gradient in the intercept does not depend on beta.
+    """
     if loss == "squared":
-        # The intercept rests at mean(y), where its gradient is zero whatever beta is.
-        gram = GramGradient(design, y)
+        gram = GramGradient(design, y - start)
         return lambda beta, intercept: (gram(beta), 0.0)
 
     def gradient(beta, intercept):
@@ -105,13 +108,13 @@ def dual_norm(z, groups):
     return l1_dual_norm(z) if groups is None else group_dual_norm(z, group_dim=0, groups=groups)
 
 
-def first_jump(gradient, lam, groups):
+def first_jump(gradient, lam, groups, noise):
     """``t0 = lam / dual_norm(gradient)``, and ``z = -t0 gradient``, which touches the threshold.
 
-    Without a gradient nothing ever moves: t0 is infinite, and z is zero.
+    A gradient within ``noise`` is rounding error: nothing ever moves, t0 is infinite, z is zero.
     """
     norm = dual_norm(gradient, groups)
-    if not norm > 0:
+    if not norm > noise:
         return np.inf, 0.0 * gradient
     t0 = lam / norm
     z = -t0 * gradient
@@ -122,8 +125,8 @@ def first_jump(gradient, lam, groups):
 
 def default_times(t0):
     """100 times, log-spaced from t0 to 20 t0."""
-    if not 0 < t0 < np.inf:
-        raise ValueError("times must be given: the gradient at zero is zero, no coefficient enters")
+    if t0 == np.inf:
+        raise ValueError("times must be given: the gradient at zero is zero, nothing ever enters")
     return np.geomspace(t0, 20 * t0, 100)
 
 
@@ -131,8 +134,9 @@ def lbi_states(X, y, *, kappa, alpha=None, lam=1.0, loss="squared", groups=None,
     """The path of linearized Bregman iteration as an endless generator of :class:`LBIState`.
 
     State 0 is zero, at t = 0. Until t0 the coefficients are zero and the gradient is constant, so
-    that state 1 is the exact one at t0; Euler steps of size alpha follow. Parameters, and the
-    errors raised, are those of :func:`lbi_path`.
+    that state 1 is the exact one at t0; Euler steps of size alpha follow. If the gradient is zero
+    there is no t0: state 1 is at infinity, and the last. Parameters, and the errors raised, are
+    those of :func:`lbi_path`.
     """
     check_positive(kappa=kappa, lam=lam)
     X = check_design(X)
@@ -144,18 +148,16 @@ def lbi_states(X, y, *, kappa, alpha=None, lam=1.0, loss="squared", groups=None,
         raise ValueError("X must not be zero" + " after centring" * bool(intercept))
     bound = step_bound(L, kappa=kappa)
     alpha = checked_step(alpha, bound, bound / 2)
-    gradient = loss_gradient(design, y, loss)
     k_classes = y.max() + 1 if loss == "multinomial" else None
     beta = np.zeros(p if k_classes is None else (p, k_classes))
     b = null_intercept(y, loss=loss) if intercept else 0.0
     b = b if k_classes is None else b * np.ones(k_classes)
-    z = beta
-    yield LBIState(0.0, z, beta, b)
-    t0, z = first_jump(gradient(beta, b)[0], lam, groups)
+    gradient = loss_gradient(design, y, loss, b)
+    yield LBIState(0.0, beta, beta, b)
+    t0, z = first_jump(gradient(beta, b)[0], lam, groups, design.noise(y))
+    yield LBIState(t0, z, beta, b)
     if t0 == np.inf:
-        t0 = 0.0
-    else:
-        yield LBIState(t0, z, beta, b)
+        return
     for k in count(1):
         g, g_b = gradient(beta, b)
         z = z - alpha * g  # (lbi-z)
@@ -232,7 +234,7 @@ def lbi_path(
     )
     first, second = next(states), next(states)
     t = (
-        default_times(second.t if second.z.any() else np.inf)
+        default_times(second.t)
         if times is None
         else check_times(times)
     )

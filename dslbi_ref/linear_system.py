@@ -23,8 +23,9 @@ from .transforms import grid
 
 # A pivot or an eigenvalue below this part of the largest counts as zero.
 SINGULAR = 1e-13
-# Below this size a dense factor is quicker than anything clever.
+# Up to this size, or above this density, a dense factor is quicker than anything clever.
 SMALL = 400
+FULL = 0.1
 
 
 def solver(X, D, nu, *, minus=None):
@@ -62,7 +63,7 @@ def solver(X, D, nu, *, minus=None):
     else:
         B = sp.csc_array(D.T @ D)
         U, s = np.hstack([U, np.sqrt(nu / n) * X.T]), np.append(s, np.ones(n))
-    if p <= SMALL or U.shape[1] >= p or B.nnz > 0.1 * p * p:
+    if p <= SMALL or U.shape[1] >= p or B.nnz > FULL * p * p:
         return _dense(B.toarray() + (U * s) @ U.T)
     # Where rounding hides the kernel of D'D (trend filtering of a long signal), the trial shows it.
     try:

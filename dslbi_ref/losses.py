@@ -69,7 +69,7 @@ def gradient(X, y, beta, *, loss="squared", intercept=0.0):
     return X.T @ residual(X @ beta + intercept, y, loss=loss)
 
 
-def null_intercept(y, *, loss="squared", n_classes=None):
+def null_intercept(y, *, loss="squared"):
     """Intercept that minimises the loss at beta = 0: float, or (k,) with mean zero.
 
     A class without observations has no finite minimiser: :func:`check_target` refuses it.
@@ -79,7 +79,7 @@ def null_intercept(y, *, loss="squared", n_classes=None):
         return y.mean()
     if loss == "logistic":
         return np.log((y > 0).sum() / (y < 0).sum())
-    logs = np.log(np.bincount(y, minlength=n_classes))
+    logs = np.log(np.bincount(y))
     return logs - logs.mean()
 
 

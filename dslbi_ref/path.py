@@ -327,43 +327,31 @@ class Path:
         """
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
-        # Okabe and Ito's palette keeps its contrasts for the colour-blind.
-        palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
         curves = self.gamma.reshape(len(self.t), -1)
         entry = self.entry_times().ravel()
-        shown = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
-        positive = self.t > 0
-        drawstyle = "steps-post" if self.kind == "step" else "default"
+        order = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
         if truth is not None:
             truth = np.broadcast_to(np.asarray(truth) != 0, self.gamma.shape[1:]).ravel()
-        ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-        for i, j in enumerate(shown):
-            if truth is None:
-                style = dict(color=palette[i % 7], linestyle=["-", "--", "-.", ":"][i // 7 % 4])
-            else:
-                style = dict(color=palette[0]) if truth[j] else dict(color=palette[1], ls="--")
-            ax.plot(
-                self.t[positive], curves[positive, j], drawstyle=drawstyle, linewidth=1.4, **style
-            )
-            if names is not None and curves[-1, j] != 0:
-                ax.annotate(
-                    names[j],
-                    (self.t[-1], curves[-1, j]),
-                    (4, 0),
-                    va="center",
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=style["color"],
-                )
-        if truth is not None and shown.size:
-            handles = [
-                ax.plot([], [], color=palette[0], label="true support")[0],
-                ax.plot([], [], color=palette[1], ls="--", label="other")[0],
-            ]
-            ax.legend(handles=handles, frameon=False)
-        ax.set_xscale("log")
-        ax.set_xlabel("path time $t$  (1 / gradient of the loss)")
-        ax.set_ylabel("coefficient  (target per unit of feature)")
+        drawstyle = "steps-post" if self.kind == "step" else "default"
+        shown = self.t > 0
+        with plt.style.context("dslbi_ref.book"):
+            ax = plt.subplots()[1] if ax is None else ax
+            colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+            for i, j in enumerate(order):
+                # Five colours for the eye, four dashes where five are not enough.
+                kind = (i % 5, i // 5 % 4) if truth is None else (0, 0) if truth[j] else (1, 1)
+                style = dict(color=colors[kind[0]], linestyle=["-", "--", "-.", ":"][kind[1]])
+                name = None if names is None else names[j]
+                ax.plot(self.t[shown], curves[shown, j], drawstyle=drawstyle, label=name, **style)
+                if name is not None and curves[-1, j] != 0:
+                    end, place = (self.t[-1], curves[-1, j]), dict(textcoords="offset points")
+                    ax.annotate(name, end, (4, 0), va="center", color=style["color"], **place)
+            if truth is not None:
+                for label, kind in (("true support", 0), ("other", 1)):
+                    ax.plot([], [], color=colors[kind], linestyle=["-", "--"][kind], label=label)
+                ax.legend(handles=ax.lines[-2:])
+            ax.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
+            ax.set_xscale("log")
+            ax.set_xlabel("path time $t$  (1 / gradient of the loss)")
+            ax.set_ylabel("coefficient  (target per unit of feature)")
         return ax

@@ -1,0 +1,180 @@
+"""Losses against finite differences and Hessians, Lipschitz constants against singular values."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import vectors
+
+from dslbi_ref import losses
+from dslbi_ref.design import centred, column_scale
+
+PROBLEMS = {
+    "squared": vectors.linear(n=30, p=6)[:2],
+    "logistic": vectors.labels(n=30, p=6)[:2],
+    "multinomial": vectors.classes(n=30, p=6, k=3),
+}
+
+
+def point(loss):
+    X, y = PROBLEMS[loss]
+    beta = vectors.array((6, 3) if loss == "multinomial" else 6, seed=5)
+    return X, y, beta, vectors.array(3, seed=6) if loss == "multinomial" else 0.3
+
+
+@pytest.mark.parametrize("loss", PROBLEMS)
+def test_gradient_is_the_derivative_of_the_value(loss):
+    X, y, beta, b = point(loss)
+
+    def f(beta, b):
+        return losses.value(X @ beta + b, y, loss=loss)
+
+    g = losses.gradient(X, y, beta, loss=loss, intercept=b)
+    h = 1e-5
+    for i in np.ndindex(beta.shape):
+        e = np.zeros_like(beta)
+        e[i] = h
+        # central differences: error h^2 |f'''| + eps / h, about 1e-10
+        np.testing.assert_allclose(g[i], (f(beta + e, b) - f(beta - e, b)) / (2 * h), atol=1e-9)
+    g_b = losses.residual(X @ beta + b, y, loss=loss).sum(axis=0)
+    difference = (f(beta, b + h) - f(beta, b - h)) / (2 * h)
+    np.testing.assert_allclose(np.sum(g_b), difference, atol=1e-9)
+    np.testing.assert_allclose(
+        losses.gradient(sp.csc_array(X), y, beta, loss=loss, intercept=b), g, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_curvature_is_the_derivative_of_the_residual(loss):
+    X, y, beta, b = point(loss)
+    eta, h = X @ beta + b, 1e-5
+    up, down = losses.residual(eta + h, y, loss=loss), losses.residual(eta - h, y, loss=loss)
+    np.testing.assert_allclose(
+        losses.curvature(eta, y, loss=loss), (up - down) / (2 * h), atol=1e-11
+    )
+
+
+def test_values_by_hand():
+    np.testing.assert_allclose(losses.value(np.array([1.0, 3.0]), np.array([0.0, 1.0])), 5 / 4)
+    two = losses.value(np.zeros(4), np.array([1.0, -1, 1, 1]), loss="logistic")
+    np.testing.assert_allclose(two, np.log(2))
+    three = losses.value(np.zeros((4, 3)), np.array([0, 1, 2, 2]), loss="multinomial")
+    np.testing.assert_allclose(three, np.log(3))
+    far = losses.value(np.array([800.0, -800.0]), np.array([-1.0, -1.0]), loss="logistic")
+    np.testing.assert_allclose(far, 400.0)
+
+
+@pytest.mark.parametrize("loss", PROBLEMS)
+def test_null_intercept_is_stationary(loss, close):
+    X, y = PROBLEMS[loss]
+    b = losses.null_intercept(y, loss=loss)
+    eta = np.zeros((30, 3)) + b if loss == "multinomial" else np.full(30, b)
+    close(losses.residual(eta, y, loss=loss).sum(axis=0), np.zeros(np.shape(b)))
+
+
+@pytest.mark.parametrize("loss", PROBLEMS)
+def test_lipschitz_bounds_the_hessian_and_is_reached(loss, close):
+    """At eta = 0 the curvature is at its largest; two classes are the worst case of the softmax."""
+    X, y = PROBLEMS[loss]
+    L = losses.lipschitz(X, loss=loss)
+    n, p = X.shape
+    if loss == "multinomial":
+        # second derivative in direction v (e_1 - e_0), where classes 0 and 1 share all probability
+        q = np.array([0.5, 0.5, 0.0])
+        top = np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1]
+        close(L, top * np.linalg.norm(X, 2) ** 2 / n)
+    else:
+        w = losses.curvature(np.zeros(n), y, loss=loss)
+        close(L, np.linalg.eigvalsh(X.T @ (w[:, None] * X))[-1])
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_spectral_norm(shape, shift, close):
+    X = vectors.array(shape) + shift
+    Xc = X - X.mean(axis=0)
+    close(losses.spectral_norm_squared(X), np.linalg.norm(X, 2) ** 2)
+    close(losses.spectral_norm_squared(sp.csc_array(X)), np.linalg.norm(X, 2) ** 2)
+    implicit = losses.spectral_norm_squared(sp.csc_array(X), X.mean(axis=0))
+    close(implicit, np.linalg.norm(Xc, 2) ** 2)
+
+
+def test_spectral_norm_by_lanczos_is_an_upper_bound():
+    X = np.where(np.abs(vectors.array((2100, 2050))) > 2.5, 1.0, 0.0)
+    exact = np.linalg.eigvalsh(X.T @ X)[-1]
+    got = losses.spectral_norm_squared(sp.csc_array(X))
+    assert exact <= got <= exact * (1 + 3e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_centred_design_is_the_centred_matrix(sparse, close):
+    X = np.where(np.abs(vectors.array((20, 7))) > 0.7, vectors.array((20, 7)) + 2, 0.0)
+    design, means = centred(sp.csc_array(X) if sparse else X, True)
+    Xc = X - X.mean(axis=0)
+    v, r = vectors.array((7, 2), seed=1), vectors.array((20, 2), seed=2)
+    close(means, X.mean(axis=0))
+    close(design.dot(v), Xc @ v)
+    close(design.dot(v[:, 0]), Xc @ v[:, 0])
+    close(design.adjoint(r), Xc.T @ r)
+    close(design.adjoint(r[:, 0]), Xc.T @ r[:, 0])
+    close(design.columns(np.array([4, 1])), Xc[:, [4, 1]])
+    close(column_scale(sp.csc_array(X) if sparse else X, True), X.std(axis=0))
+    close(column_scale(sp.csc_array(X) if sparse else X, False), np.sqrt((X**2).mean(axis=0)))
+
+
+@pytest.mark.parametrize("loss", PROBLEMS)
+def test_lipschitz_of_a_design_counts_the_intercept(loss, close):
+    X = PROBLEMS[loss][0] * 0.1
+    Xc = X - X.mean(axis=0)
+    ones = Xc if loss == "squared" else np.column_stack([Xc, np.ones(30)])
+    got = centred(X, True)[0].lipschitz(loss=loss, intercept=True)
+    close(got, losses.CURVATURE[loss] * np.linalg.norm(ones, 2) ** 2 / 30)
+
+
+@pytest.mark.parametrize(
+    "y, loss, message",
+    [
+        (np.zeros(3), "squared", r"y must have shape \(4,\), one entry per row of X, got \(3,\)"),
+        (np.zeros((4, 1)), "squared", "y must have shape"),
+        (np.array([0, 1, np.nan, 2]), "squared", "y must be finite, got nan"),
+        (np.array([0, 1, np.inf, 2]), "squared", "y must be finite, got inf"),
+        (np.array(["a", "b", "a", "b"]), "squared", "y must be numeric"),
+        (np.array([0, 1, 1, 0]), "logistic", r"y of a logistic loss must be in {-1, \+1}, got 0"),
+        (np.ones(4), "logistic", r"y must hold both classes -1 and \+1, got only \+1"),
+        (np.array([0, 0, 0, 0]), "multinomial", "y must hold at least two classes, got only 0"),
+        (np.array([0, 2, 2, 3]), "multinomial", "y of a multinomial loss must be 0, ..., k-1"),
+        (np.array([0.5, 1, 2, 3]), "multinomial", "y of a multinomial loss must be 0, ..., k-1"),
+        (np.zeros(4), "hinge", "loss must be one of squared, logistic, multinomial, got 'hinge'"),
+    ],
+)
+def test_bad_target(y, loss, message):
+    with pytest.raises(ValueError, match=message):
+        losses.check_target(y, 4, loss=loss)
+
+
+@pytest.mark.parametrize(
+    "X, message",
+    [
+        (np.zeros((0, 3)), r"X must be a non-empty 2-d array, got shape \(0, 3\)"),
+        (np.zeros((3, 0)), "X must be a non-empty 2-d array"),
+        (np.zeros(3), "X must be a non-empty 2-d array"),
+        (np.array([[1.0, np.nan]]), "X must be finite, got nan"),
+        (sp.csr_array(np.array([[1.0, -np.inf]])), "X must be finite, got -inf"),
+    ],
+)
+def test_bad_design(X, message):
+    with pytest.raises(ValueError, match=message):
+        losses.check_design(X)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_constant_columns_cannot_be_normalised(sparse):
+    X = vectors.array((10, 3))
+    X[:, 1] = 0.1
+    X = sp.csc_array(X) if sparse else X
+    with pytest.raises(
+        ValueError, match="normalize needs columns that vary, got constant column 1"
+    ):
+        column_scale(X, True)
+    X[:, [1]] = np.zeros((10, 1))
+    with pytest.raises(ValueError, match="normalize needs columns that vary, got zero column 1"):
+        column_scale(X, False)
