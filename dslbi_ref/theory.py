@@ -1,6 +1,12 @@
-"""Checkable theory: step bounds, the Lyapunov function, conserved quantities, entry rules."""
+"""Checkable theory: step bounds, conserved quantities, conditions for selecting the support."""
 
 import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from scipy.optimize import linprog
+
+from .linear_system import solver
+from .losses import check_design
 
 
 def step_bound(L, *, kappa, nu=None, D_norm=1.0):
@@ -64,3 +70,150 @@ def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
     """
     drift = W / kappa + V + sum_alpha_u - (W0 / kappa + V0)
     return np.abs(drift).max(initial=0.0)
+
+
+def _split_support(support, size):
+    """Boolean mask of a support that is neither empty nor everything, and its complement."""
+    on = np.asarray(support) != 0
+    if on.shape != (size,):
+        raise ValueError(f"support must have shape ({size},), got {on.shape}")
+    if on.all() or not on.any():
+        raise ValueError(
+            f"support must hold zeros and non-zeros, got {on.sum()} of {size} non-zero"
+        )
+    return on, ~on
+
+
+def irrepresentable(X, support):
+    """Irrepresentable number ``|X_T'X_S (X_S'X_S)^-1|_inf`` of a support S with complement T.
+
+    Below 1, the lasso and the inverse scale space can select S without any false entry on the way
+    (whatever the signs on S); the size is that of the largest row sum.
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+    support : ndarray (p,)
+        Non-zero on S: the true coefficients, or a mask. The columns of S must be independent.
+    """
+    X = check_design(X)
+    S, T = _split_support(support, X.shape[1])
+    return _row_sum(X[:, S].T @ X[:, S], X[:, S].T @ X[:, T])
+
+
+def _row_sum(square, right):
+    """Largest row sum of ``|right' square^-1|``; square must be positive definite."""
+    factor, info = scipy.linalg.lapack.dpotrf(square)
+    if info or (np.diag(factor) ** 2 <= 1e-13 * np.diag(square)).any():
+        raise ValueError("the columns of the support must be independent")
+    return float(np.abs(scipy.linalg.cho_solve((factor, False), right)).sum(axis=0).max())
+
+
+def split_irrepresentable(X, D, support, *, nu):
+    """The irrepresentable number IRR(nu) of Split LBI: the same condition, on its own Gram matrix.
+
+    ``IRR(nu) = |Sigma_JI Sigma_II^-1|_inf`` with ``Sigma = I - D A^-1 D'``, ``A = nu X'X/n + D'D``,
+    I the support of D beta and J its complement.
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+    D : ndarray or scipy.sparse, (m, p)
+    support : ndarray (m,)
+        Non-zero on I: the true D beta, or a mask.
+    nu : float > 0
+        As nu falls to zero the number tends to :func:`genlasso_conditions` 's IC0. As nu grows it
+        vanishes if X determines ``D_I beta``: the reason for splitting.
+    """
+    X, D = check_design(X), check_design(D, "D")
+    D = D.toarray() if sp.issparse(D) else D
+    I, J = _split_support(support, D.shape[0])
+    D_I, D_J = D[I], D[J]
+    reached = solver(X, D, nu)(D_I.T)
+    return _row_sum(np.eye(len(D_I)) - D_I @ reached, -(D_J @ reached).T)
+
+
+def genlasso_conditions(X, D, signs):
+    """IC0 and IC1 of the generalised lasso ``|y - X b|^2/2 + lambda |D b|_1`` for the signs of D b.
+
+    With U a basis of the kernel of D_J and ``A = U (U'X'XU)^-1 U'``, the dual variable on J of a
+    solution with these signs solves ``D_J' rho_J = (X'X A - 1) D_I' sign_I`` if there is no noise.
+
+        IC0 = |(D_J')^+ (X'X A - 1) D_I'|_inf        the solution of least 2-norm, for any signs
+        IC1 = min |rho_J|_inf over all solutions     at most 1: the signs can be recovered
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+        Independent columns on the kernel of D_J.
+    D : ndarray or scipy.sparse, (m, p)
+    signs : ndarray (m,)
+        Signs of D beta: -1, 0 or 1. Zeros make up J.
+
+    Returns
+    -------
+    ic0, ic1 : float
+        ``ic1 <= ic0``.
+
+    Notes
+    -----
+    Vaiter, Peyre, Dossal and Fadili (2013) call them that. The toolbox of Split LBI puts D beta
+    itself, with entries of size 2, in the place of its signs, and so reports twice IC1.
+    """
+    X, D = check_design(X), check_design(D, "D")
+    D = D.toarray() if sp.issparse(D) else D
+    signs = np.asarray(signs, dtype=np.float64)
+    I, J = _split_support(signs, D.shape[0])
+    if not np.isin(signs, (-1, 0, 1)).all():
+        raise ValueError(f"signs must be -1, 0 or 1, got {signs[~np.isin(signs, (-1, 0, 1))][0]}")
+    D_I, D_J = D[I], D[J]
+    U = scipy.linalg.null_space(D_J)
+    if U.shape[1] == 0:
+        raise ValueError("signs must be those of some D beta, got a support that only beta = 0 has")
+    XU = X @ U
+    if np.linalg.matrix_rank(XU) < U.shape[1]:
+        raise ValueError("X must have independent columns on the kernel of D_J")
+    # (X'X A - 1) D_I', from A = U (U'X'XU)^-1 U'
+    right = X.T @ XU @ np.linalg.solve(XU.T @ XU, U.T @ D_I.T) - D_I.T
+    ic0 = np.abs(np.linalg.pinv(D_J.T) @ right).sum(axis=1).max()
+    m, p = D_J.shape
+    level = -np.ones((m, 1))
+    program = linprog(
+        np.append(np.zeros(m), 1.0),
+        A_ub=np.block([[np.eye(m), level], [-np.eye(m), level]]),
+        b_ub=np.zeros(2 * m),
+        A_eq=np.hstack([D_J.T, np.zeros((p, 1))]),
+        b_eq=right @ signs[I],
+        bounds=[(None, None)] * m + [(0, None)],
+    )
+    return float(ic0), float(program.fun)
+
+
+def stopping_time(X, support, *, sigma):
+    """Time until which the inverse scale space has no false entry, but for a small probability.
+
+    With ``eta = 1 - irrepresentable(X, support)`` and T the complement of the support S,
+
+        tau = eta / (2 sigma) * sqrt(n / log p) / max_T (|X_j| / sqrt n).
+
+    While no false entry exists, ``rho_T = X_T'X_S (X_S'X_S)^-1 rho_S + t X_T'(I - P_S) noise / n``:
+    the first part stays below 1 - eta, and each of the second is normal with a deviation of at most
+    ``t sigma |X_j| / n``. A union bound gives the probability ``1 - 1 / (p sqrt(2 pi log p))``.
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+        p at least 2.
+    support : ndarray (p,)
+        Non-zero on S; the condition ``irrepresentable(X, support) < 1`` must hold.
+    sigma : float > 0
+        Standard deviation of the normal noise.
+    """
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    eta = 1 - irrepresentable(X, support)
+    if not eta > 0:
+        raise ValueError(f"irrepresentable(X, support) must be below 1, got {1 - eta}")
+    n, p = X.shape
+    size = np.linalg.norm(X[:, np.asarray(support) == 0], axis=0).max() / np.sqrt(n)
+    return float(eta / (2 * sigma) * np.sqrt(n / np.log(p)) / size)

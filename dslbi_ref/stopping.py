@@ -1,0 +1,124 @@
+"""Where to stop on a path: losses along it, the discrepancy principle, cross-validation in time."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from . import losses
+from .path import TIME_TOLERANCE, check_times
+
+
+def _coefficients(path, part):
+    if part is None:
+        part = "gamma" if path.beta is None else "beta"
+    if part not in ("gamma", "beta", "tilde"):
+        raise ValueError(f'part must be "gamma", "beta" or "tilde", got {part!r}')
+    if getattr(path, part) is None:
+        raise ValueError(f"the path has no {part}")
+    return part
+
+
+def path_losses(path, X, y, times, *, loss="squared", part=None):
+    """Loss of the estimates of a path on the data X, y, at each time.
+
+    Parameters
+    ----------
+    path : Path
+    X : ndarray or scipy.sparse, (n, p)
+    y : ndarray (n,)
+    times : ndarray (q,)
+        Before the first and after the last time of the path the loss is infinite: a path that had
+        to end (separable data) has no estimate there.
+    loss : "squared", "logistic" or "multinomial"
+    part : "gamma", "beta" or "tilde", optional
+        The estimate; default beta of a split path, else gamma.
+    """
+    times = np.asarray(times, dtype=np.float64)
+    part = _coefficients(path, part)
+    result = np.full(times.shape, np.inf)
+    first, last = path.t[0] * (1 - TIME_TOLERANCE), path.t[-1] * (1 + TIME_TOLERANCE)
+    inside = (first <= times) & (times <= last)
+    point = path.at(times[inside])
+    levels = np.zeros(inside.sum()) if point.intercept is None else point.intercept
+    pairs = zip(getattr(point, part), levels, strict=True)
+    result[inside] = [losses.value(X @ b + level, y, loss=loss) for b, level in pairs]
+    return result
+
+
+def discrepancy_time(path, X, y, *, sigma, part=None):
+    """First time of the path at which the mean squared residual is down to the noise, ``sigma^2``.
+
+    Infinity if it never is; arguments as for :func:`path_losses`. ``path.t`` holds the candidates.
+    """
+    small = 2 * path_losses(path, X, y, path.t, part=part) <= sigma**2
+    return float(path.t[small.argmax()]) if small.any() else np.inf
+
+
+class CrossValidation(NamedTuple):
+    """Held-out loss on a grid of times; ``best`` minimises it, ``earliest`` is within one error."""
+
+    t: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    best: float
+    earliest: float
+
+
+def cross_validate(fit, X, y, times, *, folds=5, loss="squared", part=None):
+    """Choose the path time by cross-validation.
+
+    Every fold has its own path from t = 0, and all are compared at the same times: t is one over a
+    gradient of the mean loss, so it means the same for every number of observations.
+
+    Parameters
+    ----------
+    fit : callable ``(X, y) -> Path``
+        For example ``lambda X, y: iss_path(X, y, t_max=times[-1])``.
+    X : ndarray or scipy.sparse, (n, p)
+    y : ndarray (n,)
+    times : ndarray (q,), increasing
+        Where a path of a fold ends early, its loss is infinite from there on.
+    folds : int in [2, n], or int array (n,)
+        Number of folds, dealt in turn (row i to fold i modulo folds), or the fold of each row.
+    loss, part
+        As for :func:`path_losses`.
+
+    Returns
+    -------
+    CrossValidation
+        Mean over the folds, and the standard error of that mean, at each time.
+    """
+    times = check_times(times)
+    X = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
+    y = np.asarray(y)
+    n = X.shape[0]
+    if np.ndim(folds) == 0:
+        if not 2 <= folds <= n:
+            raise ValueError(f"folds must be in [2, {n}], got {folds}")
+        folds = np.arange(n) % folds
+    folds = np.asarray(folds)
+    if folds.shape != (n,) or len(np.unique(folds)) < 2:
+        raise ValueError(f"folds must be {n} labels of two or more folds, got {folds.shape}")
+    held = np.array(
+        [
+            path_losses(
+                fit(X[folds != k], y[folds != k]),
+                X[folds == k],
+                y[folds == k],
+                times,
+                loss=loss,
+                part=part,
+            )
+            for k in np.unique(folds)
+        ]
+    )
+    ended = np.isinf(held).any(axis=0)
+    if ended.all():
+        raise ValueError("times must reach into the path of every fold, got none that does")
+    mean = np.where(ended, np.inf, held.mean(axis=0))
+    spread = np.where(ended, 0.0, held).std(axis=0, ddof=1) / np.sqrt(len(held))
+    error = np.where(ended, np.inf, spread)
+    k = mean.argmin()
+    within = (mean <= mean[k] + error[k]).argmax()
+    return CrossValidation(times, mean, error, float(times[k]), float(times[within]))
