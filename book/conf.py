@@ -62,6 +62,7 @@ napoleon_google_docstring = False
 napoleon_preprocess_types = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+highlight_language = "text"  # of displays in docstrings; everything else names its language
 nitpick_ignore_regex = [(r"py:.*", r"(?!dslbi_).*")]
 
 prf_realtyp_to_countertyp = dict.fromkeys(

@@ -1,0 +1,184 @@
+"""The figures of the book that show a path, a filter or a trade-off: arrays in, matplotlib out.
+
+Colours are those of the style in force, ``plt.style.use("dslbi_ref.book")`` in the notebooks. Every
+function draws into the axes it is given, or into a new figure of pyplot's, and returns the axes.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+GREY = "0.72"
+MODELS = (
+    ("acc_dense", "dense $W$", "-"),
+    ("acc_sparse", r"sparse $W \odot 1\{\Gamma \neq 0\}$", "--"),
+    ("acc_gamma", r"$\Gamma$ itself", ":"),
+)
+SHARES = (
+    ("nonzero_split", "of the split tensors", "-"),
+    ("nonzero_all", "of all parameters", "--"),
+)
+
+
+def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = None):
+    """Accuracy of the dense and the sparse models, and below it the non-zeros, against epochs.
+
+    Parameters
+    ----------
+    log : list of dict
+        Lines of ``log.jsonl`` with ``epoch``, the accuracies ``acc_dense, acc_sparse, acc_gamma``
+        and the densities ``nonzero_split, nonzero_all``, all of them fractions.
+    axes : two Axes, optional
+        For the accuracies and for the densities.
+
+    Returns
+    -------
+    tuple of Axes
+
+    Notes
+    -----
+    The accuracies are cut off ten points below the least accurate model of the last epoch, since
+    the sparse ones start at chance.
+    """
+    wanted = {"epoch", *(key for key, _, _ in MODELS + SHARES)}
+    if not log:
+        raise ValueError("log must hold at least one epoch, got none")
+    for row in log:
+        if not wanted <= row.keys():
+            raise ValueError(f"a line of the log must have {sorted(wanted)}, got {sorted(row)}")
+    if axes is None:
+        axes = plt.subplots(2, sharex=True, figsize=(6.4, 5.0))[1]
+    epochs = [row["epoch"] for row in log]
+    for ax, curves in zip(axes, (MODELS, SHARES), strict=True):
+        for i, (key, label, line) in enumerate(curves):
+            values = [100 * row[key] for row in log]
+            ax.plot(epochs, values, line, color=f"C{i}", label=label)
+        ax.legend()
+    last = [100 * log[-1][key] for key, _, _ in MODELS]
+    axes[0].set_ylim(max(0.0, min(last) - 10), max(last) + 2)
+    axes[0].set_ylabel("accuracy %")
+    axes[1].set(ylabel="non-zero %", xlabel="epoch", ylim=(0, None))
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return tuple(axes)
+
+
+def entry_order(norms: np.ndarray) -> np.ndarray:
+    """First row in which each column of ``norms`` (snapshots, filters) is positive; -1: never."""
+    positive = np.asarray(norms) > 0
+    return np.where(positive.any(axis=0), positive.argmax(axis=0), -1)
+
+
+def filter_norms(steps, norms, *, entry=None, ax: Axes | None = None, ylabel=None) -> Axes:
+    """Norm of every filter against training time; those that were selected in colour.
+
+    The darker the colour, the earlier the filter entered.
+
+    Parameters
+    ----------
+    steps : array of shape (T,)
+        Steps, epochs or path times of the snapshots.
+    norms : array of shape (T, n)
+        Norm of each filter of Gamma, or of W.
+    entry : int array of shape (n,), optional
+        When each filter entered, -1 for never, as from ``PathRecorder.entry_steps``. Default: the
+        first snapshot with a positive norm, which suits Gamma and not W.
+    ax : Axes, optional
+    ylabel : str, optional
+    """
+    steps, norms = np.asarray(steps), np.asarray(norms)
+    if norms.ndim != 2 or steps.shape != norms.shape[:1] or norms.size == 0:
+        raise ValueError(
+            f"norms must be of shape (len(steps), filters), got {norms.shape} for {steps.shape}"
+        )
+    entry = entry_order(norms) if entry is None else np.asarray(entry)
+    if entry.shape != norms.shape[1:]:
+        raise ValueError(f"entry must be one per filter, {norms.shape[1]}, got {entry.shape}")
+    ax = plt.subplots()[1] if ax is None else ax
+    selected = np.flatnonzero(entry >= 0)
+    rest = np.flatnonzero(entry < 0)
+    if rest.size:
+        ax.plot(steps, norms[:, rest], color=GREY, linewidth=0.8, zorder=1.5)
+    times, rank = np.unique(entry[selected], return_inverse=True)
+    # the bright end of the map would vanish on white
+    colours = plt.get_cmap("plasma")(0.8 * rank / max(len(times) - 1, 1))
+    for j, colour in zip(selected, colours, strict=True):
+        ax.plot(steps, norms[:, j], color=colour, linewidth=1.4)
+    ax.set(xlabel="step", ylabel=ylabel or "norm of the filter", ylim=(0, None))
+    ax.set_title(f"{selected.size} of {entry.size} filters selected; dark: entered early")
+    return ax
+
+
+def _tiles(weight):
+    """Filters as pictures (n, h, w) or (n, h, w, 3); many channels are laid side by side."""
+    n, c, h, w = weight.shape
+    if c == 1:
+        return weight[:, 0]
+    if c == 3:
+        return np.moveaxis(weight, 1, -1)
+    columns = math.ceil(math.sqrt(c))
+    rows = math.ceil(c / columns)
+    padded = np.zeros((n, rows * columns, h, w))
+    padded[:, :c] = weight
+    blocks = padded.reshape(n, rows, columns, h, w)
+    return blocks.transpose(0, 1, 3, 2, 4).reshape(n, rows * h, columns * w)
+
+
+def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None = None) -> Axes:
+    """A bank of filters as pictures, each in its own tile, in reading order.
+
+    Three channels are drawn as a colour picture around grey; otherwise orange is positive, purple
+    negative and white zero, and more than one channel lie side by side in the tile.
+
+    Parameters
+    ----------
+    weight : array of shape (n, channels, h, w)
+        W or Gamma of a convolution; a filter of Gamma that has not entered is an empty tile.
+    selected : bool array of shape (n,), optional
+        Filters to put in a frame.
+    columns : int >= 1, optional
+        Tiles in a row; by default about square.
+    scale : float > 0, optional
+        Weight of full colour, for several pictures on one scale; default the largest of these.
+    ax : Axes, optional
+    """
+    weight = np.asarray(weight, dtype=float)
+    if weight.ndim != 4 or weight.size == 0:
+        raise ValueError(f"weight must be of shape (n, channels, h, w), got {weight.shape}")
+    n = len(weight)
+    selected = np.zeros(n, bool) if selected is None else np.asarray(selected)
+    if selected.shape != (n,) or selected.dtype != bool:
+        raise ValueError(f"selected must be {n} truth values, got {selected.dtype}{selected.shape}")
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    scale = (np.abs(weight).max() or 1.0) if scale is None else scale
+    if not 0 < scale < np.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
+
+    tiles = _tiles(weight)
+    colour = tiles.ndim == 4
+    h, w = tiles.shape[1:3]
+    rows = math.ceil(n / columns)
+    # one pixel between the tiles, in the colour of the ground
+    shape = (rows * (h + 1) + 1, columns * (w + 1) + 1)
+    sheet = np.ones((*shape, 3)) if colour else np.full(shape, np.nan)
+    corners = [((k // columns) * (h + 1) + 1, (k % columns) * (w + 1) + 1) for k in range(n)]
+    for tile, (top, left) in zip(tiles, corners, strict=True):
+        value = np.clip(0.5 + tile / (2 * scale), 0, 1) if colour else tile
+        sheet[top : top + h, left : left + w] = value
+
+    ax = plt.subplots(figsize=(0.7 * columns, 0.7 * rows))[1] if ax is None else ax
+    limits = {} if colour else {"cmap": "PuOr_r", "vmin": -scale, "vmax": scale}
+    ax.imshow(sheet, interpolation="nearest", **limits)
+    for chosen, (top, left) in zip(selected, corners, strict=True):
+        box = ((left - 0.5, top - 0.5), w, h)
+        line = (
+            {"edgecolor": "C0", "linewidth": 2} if chosen else {"edgecolor": GREY, "linewidth": 0.6}
+        )
+        ax.add_patch(Rectangle(*box, fill=False, **line))
+    ax.set_axis_off()
+    return ax
