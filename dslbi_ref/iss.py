@@ -26,6 +26,7 @@ from .design import centred, column_scale
 from .linear_system import solver
 from .losses import check_design, check_target
 from .path import TIME_TOLERANCE, Path
+from .split_lbi import check_problem
 
 
 class ISSState(NamedTuple):
@@ -170,7 +171,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     least squares problem from scratch at each event; here it starts from the last solution.
     """
     if loss not in ("squared", "logistic"):
-        raise ValueError(f"loss must be squared or logistic, got {loss!r}")
+        raise ValueError(f'loss must be "squared" or "logistic", got {loss!r}')
     X = check_design(X)
     n, p = X.shape
     y = check_target(y, n, loss=loss)
@@ -217,7 +218,8 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
     Returns
     -------
     Path
-        As of :func:`iss_path`, with beta.
+        As of :func:`iss_path`, with beta. The revised estimator at row k is
+        ``revised.kernel_projector(D)(beta[k], gamma[k] == 0)``.
 
     Raises
     ------
@@ -229,18 +231,12 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
     Costs one solve with A for each row of D that becomes active. Where A is singular, beta is the
     solution of least norm. Derived here; the papers iterate at finite kappa.
     """
-    X = check_design(X)
-    n = X.shape[0]
-    y = check_target(y, n)
-    D = check_design(D, "D")
-    if not abs(D).max() > 0:
-        raise ValueError("D must have a non-zero entry, got rank zero")
+    X, y, D = check_problem(X, y, D)
     solve = solver(X, D, nu)
-    b = X.T @ y / n
-    D_rows = sp.csr_array(D) if sp.issparse(D) else D
+    b = X.T @ y / len(y)
 
     def rows(J):
-        D_J = D_rows[J].toarray() if sp.issparse(D) else D[J]
+        D_J = D[J].toarray() if sp.issparse(D) else D[J]
         H = -(D @ solve(D_J.T)).T
         H[np.arange(len(J)), J] += 1.0
         return H / nu  # (split-iss-gram)

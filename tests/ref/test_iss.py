@@ -16,6 +16,7 @@ from dslbi_ref import losses, transforms
 from dslbi_ref.active_set import Factor, Quadratic
 from dslbi_ref.iss import iss_path, iss_states, split_iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.split_lbi import split_lbi_path
 
 
 def integral(path):
@@ -408,6 +409,26 @@ def test_split_tends_to_the_plain_path():
     assert_allclose(errors[1:], np.array(errors[:2]) / 10, rtol=0.02)  # of first order in nu
 
 
+def test_split_lbi_tends_to_the_exact_split_path():
+    X, y, _ = vectors.step_signal(50, 30)
+    D = sp.vstack([transforms.differences(30), transforms.identity(30)], format="csr")
+    exact = split_iss_path(X, y, D, nu=1.0)
+    times = np.geomspace(exact.t[1] * 1.01, exact.t[-1], 50)
+    errors = []
+    for kappa in (5, 20, 80):
+        path = split_lbi_path(X, y, D, nu=1.0, kappa=kappa, times=times)
+        point = exact.at(times)
+        errors.append(
+            [
+                np.abs(path.gamma - point.gamma).max(axis=1).mean(),
+                np.abs(path.beta - point.beta).max(axis=1).mean(),
+            ]
+        )
+    errors = np.array(errors)
+    assert (errors[1:] < errors[:-1] / 2).all()
+    assert errors[-1].max() < 0.02
+
+
 def test_split_with_a_common_kernel():
     # X and D see differences only: A is singular on the constants.
     X, y, _ = vectors.linear(30, 25, sigma=1.0, seed=4)
@@ -541,13 +562,13 @@ X, Y, _ = vectors.linear(10, 3, k=2)
         (lambda: iss_path(X, np.r_[Y[:9], np.inf]), "y must be finite"),
         (lambda: iss_path(X, Y, t_max=0), "t_max must be positive, got 0"),
         (lambda: iss_path(X, Y, t_max=np.nan), "t_max must be positive, got nan"),
-        (lambda: iss_path(X, Y, loss="hinge"), "loss must be squared or logistic"),
-        (lambda: iss_path(X, Y, loss="multinomial"), "loss must be squared or logistic"),
+        (lambda: iss_path(X, Y, loss="hinge"), 'loss must be "squared" or "logistic"'),
+        (lambda: iss_path(X, Y, loss="multinomial"), 'loss must be "squared" or "logistic"'),
         (lambda: iss_path(X, Y, loss="logistic"), "y of a logistic loss"),
         (lambda: iss_path(X, np.ones(10), loss="logistic"), "both classes"),
         (lambda: iss_path(np.c_[X, np.ones(10)], Y, intercept=True, normalize=True), "constant"),
         (lambda: split_iss_path(X, Y, np.eye(4), nu=1), "D must have the 3 columns"),
-        (lambda: split_iss_path(X, Y, np.zeros((2, 3)), nu=1), "D must have a non-zero entry"),
+        (lambda: split_iss_path(X, Y, np.zeros((2, 3)), nu=1), "D must not be zero"),
         (lambda: split_iss_path(X, Y, np.eye(3), nu=0), "nu must be positive"),
         (lambda: split_iss_path(X, Y, np.eye(3) * np.nan, nu=1), "D must be finite"),
     ],
