@@ -1,15 +1,21 @@
 """The reference: NumPy and SciPy only, float64, written to be read beside the paper."""
 
 from .dessilbi import dessilbi_states
+from .lbi import lbi_path, lbi_states
 from .mirror_descent import mirror_descent_states
 from .path import Path, record
 from .prox import group_soft_threshold, soft_threshold
+from .split_lbi import split_lbi_path, split_lbi_states
 
 __all__ = [
     "Path",
     "dessilbi_states",
     "group_soft_threshold",
+    "lbi_path",
+    "lbi_states",
     "mirror_descent_states",
     "record",
     "soft_threshold",
+    "split_lbi_path",
+    "split_lbi_states",
 ]

@@ -26,7 +26,7 @@ def kernel_projector(D):
         any stack of these), that is the mean over connected components, in O(m + p). Otherwise a
         sparse LU of the optimality conditions, or dense least squares if that fails.
     """
-    D = sp.csr_array(D)
+    D = sp.csr_array(D, copy=True)
     D.eliminate_zeros()
     entries = np.diff(D.indptr)
     sums = D @ np.ones(D.shape[1])

@@ -15,7 +15,7 @@ Three estimators come out of one path: the dense beta, which predicts; the spars
 selects; and the revised one, the part of beta on which the inactive rows of D vanish.
 """
 
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 import numpy as np
@@ -197,13 +197,14 @@ def split_lbi_path(
         start=start,
         intercept=intercept,
     )
+    first = next(states)
     X, y, D = check_problem(X, y, D, loss)
     if times is None:
         design, _ = centred(X, intercept)
         rest, _ = minimiser(design, y, D, nu=nu, loss=loss, intercept=intercept)
         times = default_times(first_split_jump(D, rest, nu=nu, lam=lam, groups=groups)[0])
     t = check_times(times)
-    z, beta, b = evaluate(states, t, "z", "beta", "intercept")
+    z, beta, b = evaluate(chain([first], states), t, "z", "beta", "intercept")
     gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
     return split_path(X, D, t, z, gamma, beta, b if intercept else None, kappa, lam, groups)
 

@@ -100,7 +100,7 @@ def test_path_is_that_of_an_independent_loop(loss, grouped, intercept, sparse, c
     options = dict(kappa=kappa, alpha=alpha, lam=lam, loss=loss, groups=groups, intercept=intercept)
     path = lbi_path(sp.csr_array(X) if sparse else X, y, times=times, **options)
     beta, level, z = plain(X, y, times, **options)
-    assert (beta != 0).any() and not (beta[-1] != 0).all() or grouped
+    assert not beta[1].any() and beta[-1].any()
     close(path.gamma, beta)
     close(path.z, z)
     if intercept:
@@ -190,7 +190,7 @@ def test_loss_descends_up_to_the_bound(loss):
     f = np.array([losses.value(X @ b, y, loss=loss) for b in states.beta])
     moved = np.array([(d * d).sum() for d in np.diff(states.beta, axis=0)])
     assert moved.max() > 0
-    assert (np.diff(f) <= -((1.9 / 2) ** -1) * (L / 2 - 0.95 * L / 2) * moved + 1e-14).all()
+    assert (np.diff(f) <= -(L / 1.9 - L / 2) * moved + 1e-14).all()
 
 
 @pytest.mark.parametrize("factor", [2.0, 2.1, 100.0, 0.0, -1.0, np.nan])
@@ -242,9 +242,9 @@ def test_noise_free_limit_is_basis_pursuit():
     y = X @ beta
     lp = linprog(np.ones(80), A_eq=np.hstack([X, -X]), b_eq=y)
     pursuit = lp.x[:40] - lp.x[40:]
-    path = lbi_path(X, y, kappa=50.0, times=[400.0])
+    path = lbi_path(X, y, kappa=50.0, times=[40.0])
     np.testing.assert_allclose(path.gamma[0], pursuit, atol=1e-9)
-    early = lbi_path(X, y, kappa=0.2, times=[40000.0]).gamma[0]
+    early = lbi_path(X, y, kappa=0.2, times=[4000.0]).gamma[0]
     np.testing.assert_allclose(X @ early, y, atol=1e-9)
     assert np.abs(early).sum() > np.abs(pursuit).sum() + 1e-2
 
