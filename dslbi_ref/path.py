@@ -325,33 +325,6 @@ class Path:
         -------
         matplotlib Axes
         """
-        import matplotlib.pyplot as plt
+        from .path_figure import draw
 
-        curves = self.gamma.reshape(len(self.t), -1)
-        entry = self.entry_times().ravel()
-        order = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
-        if truth is not None:
-            truth = np.broadcast_to(np.asarray(truth) != 0, self.gamma.shape[1:]).ravel()
-        drawstyle = "steps-post" if self.kind == "step" else "default"
-        shown = self.t > 0
-        with plt.style.context("dslbi_ref.book"):
-            ax = plt.subplots()[1] if ax is None else ax
-            colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-            for i, j in enumerate(order):
-                # Five colours for the eye, four dashes where five are not enough.
-                kind = (i % 5, i // 5 % 4) if truth is None else (0, 0) if truth[j] else (1, 1)
-                style = dict(color=colors[kind[0]], linestyle=["-", "--", "-.", ":"][kind[1]])
-                name = None if names is None else names[j]
-                ax.plot(self.t[shown], curves[shown, j], drawstyle=drawstyle, label=name, **style)
-                if name is not None and curves[-1, j] != 0:
-                    end, place = (self.t[-1], curves[-1, j]), dict(textcoords="offset points")
-                    ax.annotate(name, end, (4, 0), va="center", color=style["color"], **place)
-            if truth is not None:
-                for label, kind in (("true support", 0), ("other", 1)):
-                    ax.plot([], [], color=colors[kind], linestyle=["-", "--"][kind], label=label)
-                ax.legend(handles=ax.lines[-2:])
-            ax.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
-            ax.set_xscale("log")
-            ax.set_xlabel("path time $t$  (1 / gradient of the loss)")
-            ax.set_ylabel("coefficient  (target per unit of feature)")
-        return ax
+        return draw(self, ax, truth, names)

@@ -191,6 +191,10 @@ def test_bad_times_of_a_path(t, message):
         (lambda p: p.support(-1.0), "t must be in"),
         (lambda p: p.auc([1, 0, 1]), r"truth must have shape \(2,\), got \(3,\)"),
         (lambda p: p.auc([1, 1]), "truth must hold true and false entries, got 2 true ones"),
+        (
+            lambda p: Path(t=np.zeros(1), z=p.z[:1], gamma=p.gamma[:1], kappa=1.0).plot(),
+            "a path is drawn on a logarithmic axis, got no positive time",
+        ),
         (lambda p: linear_path(kind="cubic"), 'kind must be "linear" or "step"'),
         (lambda p: linear_path(z=np.zeros((3, 1))), "gamma must have the shape of z"),
         (lambda p: linear_path(beta=np.zeros((2, 1))), "beta must have one row per time"),
@@ -210,7 +214,10 @@ def test_plot_draws_every_entry_that_enters(make):
     curves = [line for line in ax.lines if line.get_label() in ("a", "b")]
     assert len(curves) == 2
     for j, line in enumerate(curves):
-        np.testing.assert_array_equal(line.get_ydata(), path.gamma[path.t > 0, j])
+        expected = path.gamma[path.t > 0, j]
+        drawn = line.get_ydata()
+        np.testing.assert_array_equal(np.nan_to_num(drawn), expected)
+        assert not np.isnan(drawn[np.flatnonzero(expected)[0] - 1 :]).any()
     assert ax.get_xscale() == "log" and "t" in ax.get_xlabel() and ax.get_ylabel()
     assert {text.get_text() for text in ax.texts} == {"a", "b"}
     ax = path.plot(ax, truth=[1, 0])
