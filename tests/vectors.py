@@ -77,3 +77,11 @@ def step_signal(n=60, p=40, jumps=3, sigma=0.3, seed=0):
     )
     X = g.standard_normal((n, p))
     return X, X @ beta + sigma * g.standard_normal(n), beta
+
+
+def spins(n=100, p=6, strength=1.0, seed=0):
+    """Spins (n, p) in {-1, +1} of a chain: each equals the one before it more often than not."""
+    g = rng(seed)
+    turn = g.uniform(size=(n, p)) < 1 / (1 + np.exp(strength))
+    turn[:, 0] = g.uniform(size=n) < 0.4
+    return np.where(np.cumsum(turn, axis=1) % 2 == 0, 1.0, -1.0)
