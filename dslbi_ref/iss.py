@@ -22,11 +22,14 @@ import scipy.sparse as sp
 
 from .active_newton import Logistic
 from .active_set import Quadratic
-from .design import centred, column_scale
+from .design import Design, centred, column_scale
 from .linear_system import solver
 from .losses import check_design, check_target
 from .path import TIME_TOLERANCE, Path
 from .split_lbi import check_problem
+
+# A product whose entries are all below this part of the norms of its factors is rounding error.
+NOISE = 1e-14
 
 
 class ISSState(NamedTuple):
@@ -128,6 +131,15 @@ def _path(states, t_max):
     )
 
 
+def _correlation(design, y, y_mean=0.0):
+    """``X'(y - y_mean) / n``, zero if it is rounding error."""
+    n = len(y)
+    c = design.adjoint(y - y_mean) / n
+    j = np.abs(c).argmax()
+    size = np.linalg.norm(design.columns([j])) * np.linalg.norm(y) / n
+    return c if np.abs(c[j]) > NOISE * size else np.zeros(len(c))
+
+
 def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):
     """Exact inverse scale space of a linear model, by events.
 
@@ -185,7 +197,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     else:
         # The intercept rests at the mean of y, and drops out.
         y_mean = y.mean() if intercept else 0.0
-        c = design.adjoint(y - y_mean) / n
+        c = _correlation(design, y, y_mean)
         # Columns of the block have mean zero, so the means of the other factor drop out as well.
         states = iss_states(lambda J: design.columns(J).T @ design.X / n, c)
     path = _path(states, t_max)
@@ -233,7 +245,7 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
     """
     X, y, D = check_problem(X, y, D)
     solve = solver(X, D, nu)
-    b = X.T @ y / len(y)
+    b = _correlation(Design(X), y)
 
     def rows(J):
         D_J = D[J].toarray() if sp.issparse(D) else D[J]
@@ -241,6 +253,10 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
         H[np.arange(len(J)), J] += 1.0
         return H / nu  # (split-iss-gram)
 
-    path = _path(iss_states(rows, D @ solve(b)), t_max)
+    rest = solve(b)
+    c = D @ rest
+    if np.abs(c).max() <= NOISE * np.abs(D).max() * np.linalg.norm(rest):
+        c = np.zeros(len(c))
+    path = _path(iss_states(rows, c), t_max)
     beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)
     return replace(path, beta=beta)

@@ -242,6 +242,14 @@ def test_no_signal_is_saturated_at_once():
     assert_array_equal(path.t, [0.0])
     assert path.stop_reason.startswith("saturated")
     assert_array_equal(iss_path(X, np.zeros(30), t_max=2).t, [0.0, 2.0])
+    # nor is what rounding leaves of a constant, or of a vector orthogonal to all columns
+    assert_array_equal(iss_path(X, np.full(30, 0.1), intercept=True).t, [0.0])
+    Q = np.linalg.qr(X, mode="complete")[0]
+    assert_array_equal(iss_path(X, Q[:, -1]).t, [0.0])
+    assert_array_equal(split_iss_path(X, 1e3 * Q[:, -1], np.eye(8), nu=1.0).gamma, 0)
+    # X sees the mean of the coefficients only, D their differences only
+    flat = split_iss_path(np.ones((30, 8)), X[:, 0], transforms.differences(8), nu=1.0)
+    assert_array_equal(flat.t, [0.0])
 
 
 # ---- t_max, options, data on demand
