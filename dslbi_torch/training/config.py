@@ -30,6 +30,7 @@ class Config:
     dataset: str = _option("digits", "digits, mnist or fashion-mnist")
     model: str = _option("digits-net", "digits-net, lenet5 or lenet300")
     normalize: bool = _option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
+    shift: int = _option(0, "training pictures are moved by up to this many pixels each way")
     holdout: int = _option(0, "training pictures set aside and evaluated instead of the test set")
     init: str = _option("torch", "initial weights: torch (the layers' defaults) or he")
     seed: int = _option(0, "seed of the initial weights and of the order of the batches")
@@ -90,7 +91,7 @@ class Config:
             _require(self, name, lambda x: x >= 1, "at least 1")
         for name in ("momentum", "dampening"):
             _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
-        for name in ("holdout", "threads"):
+        for name in ("holdout", "threads", "shift"):
             _require(self, name, lambda x: x >= 0, "at least 0")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
         _require(self, "weight_decay", lambda x: 0 <= x < float("inf"), "at least 0 and finite")
@@ -231,6 +232,7 @@ RECIPES = {
             lam_conv=6.0,
             lam_linear=0.5,
             record_every=5,
+            threads=1,  # the net is too small for two to be faster
         ),
         "the demo: a small convolutional net on 8x8 digits, filters and single weights selected",
         "no download",

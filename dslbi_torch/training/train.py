@@ -7,6 +7,7 @@ import dataclasses
 import math
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +48,6 @@ class Run(NamedTuple):
 
 def set_up(config: Config) -> Run:
     """Data, net, optimizer, schedule and recorder before the first step; writes nothing."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     dtype = getattr(torch, config.dtype)
     data = datasets.load(
@@ -134,7 +133,7 @@ def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 @torch.no_grad()
-def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size=1000) -> float:
+def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size=500) -> float:
     """Share of pictures that the model, in evaluation mode, puts into the right class."""
     was_training = model.training
     model.eval()
@@ -246,7 +245,7 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         folders.write_log(folder, log)
     folders.write_environment(folder, run.data.train_x.device, log[-1]["epoch"])
 
-    with _bar(run, log[-1]["epoch"], progress) as bar:
+    with _threads(config.threads), _bar(run, log[-1]["epoch"], progress) as bar:
         for epoch in range(log[-1]["epoch"] + 1, config.epochs + 1):
             loss, lr = train_epoch(run, epoch, bar)
             seconds = time.perf_counter() - started
@@ -263,7 +262,8 @@ def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:
     x, y = run.data.train_x, run.data.train_y
     losses = torch.zeros(run.steps_per_epoch, dtype=x.dtype, device=x.device)
     checked = 0
-    for k, (xs, ys) in enumerate(datasets.batches(x, y, config.batch_size, run.generator)):
+    batches = datasets.batches(x, y, config.batch_size, run.generator, shift=config.shift)
+    for k, (xs, ys) in enumerate(batches):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(xs), ys)
         loss.backward()
@@ -296,6 +296,17 @@ def _diverged(run, epoch, what, step):
         f"{what} is not finite after step {step} (epoch {epoch}); the last good checkpoint is "
         f"{run.config.folder / 'checkpoint.pt'}, of epoch {epoch - 1}. A smaller lr may help"
     )
+
+
+@contextmanager
+def _threads(count):
+    """``count`` CPU threads inside the block; 0: as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _bar(run, epoch, progress):
