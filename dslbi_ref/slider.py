@@ -82,14 +82,15 @@ def slider(frames, labels, *, name, alt, start=0):
         f'style="max-width:100%;{"" if k == start else "display:none"}" src="{_source(frame)}">'
         for k, (frame, label) in enumerate(zip(frames, labels, strict=True))
     ]
+    # data-lm-...: JupyterLab leaves the arrow keys to the slider. The label is its spoken value.
     handle = (
         f'<input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}" '
         f'aria-label="{escape(name)}" aria-valuetext="{escape(labels[start])}" '
+        f'data-lm-suppress-shortcuts="true" '
         f'style="flex:1 1 auto;max-width:32em" oninput="{_MOVE}">'
     )
-    # the label is read out as the slider's value; the attribute lets JupyterLab pass the arrow keys
     return Slider(
-        '<figure style="margin:0" data-lm-suppress-shortcuts="true">\n'
+        '<figure class="slider" style="margin:0">\n'
         + "\n".join(images)
         + '\n<div style="display:flex;gap:1em;align-items:center">'
         + handle
