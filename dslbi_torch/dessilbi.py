@@ -74,7 +74,7 @@ def step_(
             torch.add(g, m, alpha=momentum, out=m)  # (dslbi-m)
         g = g.add(m, alpha=momentum) if nesterov else m
     if decoupled and weight_decay:
-        W.mul_(1 - kappa * alpha * weight_decay)
+        W.add_(W, alpha=-kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
     W.add_(g, alpha=-kappa * alpha)  # (dslbi-w)
     if V is not None:
         if coupling == "outside":

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 import vectors
 
 from dslbi_ref import nets
+from dslbi_ref.dessilbi import dessilbi_states
+from dslbi_torch import DessiLBI, split_groups
+from dslbi_torch.dessilbi import group_gamma, split_tensors
 from dslbi_torch.training.models import LeNet5, LeNet300
 
 
@@ -175,3 +178,53 @@ def test_the_default_start_is_that_of_torch(net):
             assert np.abs(found).max() <= 1.000001 / np.sqrt(fan_in)  # torch rounds to float32
             error = np.sqrt(4 / 45 / found.size)  # standard deviation of the mean of squares
             assert abs((found**2).mean() * fan_in - 1 / 3) < 4 * error
+
+
+# ---- Training ----------------------------------------------------------------------------------
+
+
+def test_dessilbi_training_of_lenet5(close):
+    """Everything by hand against everything in torch: same start, same batches, 200 steps.
+
+    Measured: at most 3e-15 in W, V and Gamma. The step is small enough for the loss to fall
+    steadily; at lr 0.1 it jumps, and rounding grows to 1e-4 within 80 steps, in float64 too.
+    """
+    lr, options = 0.02, dict(nu=10.0, lam=0.1)
+    start = nets.lenet5_init(vectors.rng(0), init="he")
+    X, y = vectors.images(16 * 8)
+    batches = [(X[k % 8 :: 8], y[k % 8 :: 8]) for k in range(200)]
+
+    following = iter(batches)
+    states = dessilbi_states(
+        start,
+        lambda W: nets.lenet5_loss_grad(W, *next(following))[1],
+        penalties={f"conv{i}.weight": "group" for i in (1, 2, 3)}
+        | {f"fc{i}.weight": "l1" for i in (1, 2)},
+        alpha=lr,
+        momentum=0.9,
+        **options,
+    )
+    model = LeNet5().double()
+    model.load_state_dict({name: torch.tensor(value) for name, value in start.items()})
+    optimizer = DessiLBI(split_groups(model, **options), lr=lr, momentum=0.9)
+
+    next(states)
+    active = {}
+    for k, (batch, classes) in enumerate(batches, start=1):
+        state = next(states)
+        optimizer.zero_grad()
+        F.cross_entropy(model(torch.tensor(batch)), torch.tensor(classes)).backward()
+        optimizer.step()
+        if k % 10:
+            continue
+        for name, W in model.named_parameters():
+            close(W.detach(), state.W[name])
+        for name, _, V, group in split_tensors(optimizer):
+            Gamma = group_gamma(V, group).numpy()
+            close(V, state.V[name])
+            close(Gamma, state.Gamma[name])
+            np.testing.assert_array_equal(Gamma != 0, state.Gamma[name] != 0)
+            active.setdefault(name, []).append((Gamma != 0).mean())
+    for name, densities in active.items():  # entry on the way, not before and not all at the end
+        assert densities[0] == 0 < densities[-1], name
+    assert active["fc1.weight"][-1] < 0.5
