@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _unknown(parser, argument):
     """The message for an argument that the command does not have, with the nearest that it has."""
-    flags = [word for word in parser.format_usage().split() if word.startswith("--")]
+    words = (word.strip("[]") for word in parser.format_usage().split())
+    flags = [word for word in words if word.startswith("--")]
     near = difflib.get_close_matches(argument.split("=")[0], flags, n=1)
     return f"unknown argument {argument}" + (f", did you mean {near[0]}?" if near else "")
 
@@ -146,6 +147,7 @@ def _evaluate(arguments):
 def _path(arguments):
     """show the path of a run: when what entered, the density along the epochs, and a picture"""
     print(report.path_table(arguments.run))
+    print(f"\npicture: {report.draw_path(arguments.run)}")
     return 0
 
 

@@ -224,13 +224,14 @@ _OFFICIAL = Config(
 RECIPES = {
     "digits": Recipe(
         Config(
-            epochs=40,
+            epochs=50,
             batch_size=32,
             lr=0.1,
             schedule="cosine",
+            momentum=0.8,
             nu=5.0,
-            lam_conv=6.0,
-            lam_linear=0.5,
+            lam_conv=5.0,
+            lam_linear=0.4,
             record_every=5,
             threads=1,  # the net is too small for two to be faster
         ),

@@ -1,4 +1,4 @@
-"""What a run found, as text: accuracies and densities, and when each part of the net entered."""
+"""What a run found: accuracies and densities, and when each part of the net entered."""
 
 import zipfile
 from pathlib import Path
@@ -60,6 +60,40 @@ def path_table(folder: str | Path) -> str:
     weights = folders.read_checkpoint(folder, folders.read_config(folder))["model"]
     names = [key.removeprefix("nonzero/") for key in path if key.startswith("nonzero/")]
     return f"{_entries(path, names, weights)}\n\n{_densities(log, names)}"
+
+
+def draw_path(folder: str | Path) -> Path:
+    """Draw the path of a run into ``path.png`` of its folder.
+
+    Accuracies and densities by epoch on the left; on the right, for the first three tensors that
+    are split by groups, the norm of every group of Gamma.
+    """
+    from matplotlib.figure import Figure  # here: the text above needs no matplotlib
+
+    from .. import figures
+
+    path, log = read_path(folder), folders.read_log(folder)
+    names = [key.removeprefix("gamma_norm/") for key in path if key.startswith("gamma_norm/")][:3]
+    figure = Figure(figsize=(11 if names else 6, 6), layout="constrained")
+    grid = figure.add_gridspec(6, 2 if names else 1)
+    above = figure.add_subplot(grid[:3, 0])
+    below = figure.add_subplot(grid[3:, 0], sharex=above)
+    figures.density_and_accuracy(log, axes=(above, below))
+    rows = 6 // max(1, len(names))
+    for i, name in enumerate(names):
+        ax = figure.add_subplot(grid[i * rows : (i + 1) * rows, 1])
+        entry, norms = path[f"entry/{name}"], path[f"gamma_norm/{name}"]
+        figures.filter_norms(
+            path["steps"],
+            norms.reshape(len(norms), -1),
+            entry=entry.ravel(),
+            ax=ax,
+            ylabel=f"norm in Gamma, {name.removesuffix('.weight')}",
+        )
+    file = Path(folder) / "path.png"
+    with folders.atomic(file) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return file
 
 
 def _entries(path, names, weights):

@@ -228,32 +228,38 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     FloatingPointError
         The loss or a weight is no longer finite. The checkpoint is that of the last good epoch.
     """
-    folder = config.folder
     checkpoint = folders.unfinished(config)
     if resume and checkpoint is None:
-        raise ValueError(f"{folder} must hold an unfinished run to resume, but holds no checkpoint")
-    run = set_up(config)
-    started = time.perf_counter()
+        raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
+    with _threads(config.threads):
+        run = set_up(config)
+        log = begin(run, checkpoint)
+        started = time.perf_counter() - log[-1]["time_s"]
+        with _bar(run, log[-1]["epoch"], progress) as bar:
+            for epoch in range(log[-1]["epoch"] + 1, config.epochs + 1):
+                loss, lr = train_epoch(run, epoch, bar)
+                seconds = time.perf_counter() - started
+                log.append(log_row(run, epoch=epoch, seconds=seconds, lr=lr, loss=loss))
+                save(run, log)
+                if progress is not False:
+                    bar.write(report.epoch_line(log[-1], config.epochs))
+    return run
+
+
+def begin(run: Run, checkpoint: dict | None) -> list[dict]:
+    """Make the run folder, or bring it back to its checkpoint; returns the log so far."""
+    folder = run.config.folder
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
-        log = [log_row(run, epoch=0, seconds=0.0, lr=run.scheduler.get_last_lr()[0], loss=None)]
-        folders.write_text(folder / "config.json", configs.to_json(config))
+        lr = run.scheduler.get_last_lr()[0]
+        log = [log_row(run, epoch=0, seconds=0.0, lr=lr, loss=None)]
+        folders.write_text(folder / "config.json", configs.to_json(run.config))
         save(run, log)
     else:
         log = restore(run, checkpoint)
-        started -= log[-1]["time_s"]
         folders.write_log(folder, log)
     folders.write_environment(folder, run.data.train_x.device, log[-1]["epoch"])
-
-    with _threads(config.threads), _bar(run, log[-1]["epoch"], progress) as bar:
-        for epoch in range(log[-1]["epoch"] + 1, config.epochs + 1):
-            loss, lr = train_epoch(run, epoch, bar)
-            seconds = time.perf_counter() - started
-            log.append(log_row(run, epoch=epoch, seconds=seconds, lr=lr, loss=loss))
-            save(run, log)
-            if progress is not False:
-                bar.write(report.epoch_line(log[-1], config.epochs))
-    return run
+    return log
 
 
 def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:

@@ -1,0 +1,212 @@
+"""Nets, configs, recipes and the course of lr."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dslbi_torch.training import config as configs
+from dslbi_torch.training import models
+from dslbi_torch.training.config import RECIPES, Config
+from dslbi_torch.training.train import lr_factor, make_optimizer
+
+
+@pytest.mark.parametrize(
+    "name, size, parameters",
+    [("lenet5", 28, 61_706), ("lenet300", 28, 266_610), ("digits-net", 8, 13_962)],
+)
+def test_parameter_counts_and_logits(name, size, parameters):
+    model = models.build(name)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert models.MODELS[name][1] == size
+    logits = model(torch.zeros(3, 1, size, size))
+    assert logits.shape == (3, 10)
+    # Logits, not log-probabilities: those would sum to one after exp.
+    assert not torch.isclose(logits[0].exp().sum(), torch.tensor(1.0))
+
+
+def test_layer_names_and_other_sizes():
+    assert [n for n, _ in models.build("lenet5").named_children()] == [
+        "conv1",
+        "conv2",
+        "conv3",
+        "fc1",
+        "fc2",
+    ]
+    assert models.build("lenet5", 7, 3)(torch.zeros(2, 3, 28, 28)).shape == (2, 7)
+    assert models.build("lenet300", 7, 3)(torch.zeros(2, 3, 28, 28)).shape == (2, 7)
+    assert models.build("digits-net", 7, 3)(torch.zeros(2, 3, 8, 8)).shape == (2, 7)
+
+
+def test_initial_filter_norms():
+    """sqrt(2) under he, where each entry has variance 2/fan_in; 1/sqrt(3) under torch."""
+    torch.manual_seed(0)
+    for init, norm in (("he", math.sqrt(2)), ("torch", 1 / math.sqrt(3))):
+        filters = models.build("lenet5", init=init).conv3.weight.detach().flatten(1)
+        # 120 filters of 400 entries: the mean of their norms is within one percent.
+        assert filters.norm(dim=1).mean().item() == pytest.approx(norm, rel=0.01)
+    he = models.build("lenet5", init="he")
+    assert all(layer.bias.count_nonzero() == 0 for layer in he.children())
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: models.build("lenet7"),
+            "model must be one of lenet5, lenet300, digits-net, got 'lenet7'",
+        ),
+        (lambda: models.build("lenet5", init="zero"), 'init must be "torch" or "he", got \'zero\''),
+        (lambda: configs.recipe("mnist"), "recipe must be one of digits, .*, got 'mnist'"),
+    ],
+)
+def test_unknown_names(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_configs_that_survive_json(name):
+    entry = configs.recipe(name)
+    assert entry.config.recipe == name
+    assert configs.from_json(configs.to_json(entry.config)) == entry.config
+    assert entry.about and entry.needs
+    assert str(entry.config.folder) == f"runs/{name}"
+
+
+def test_official_recipe_has_the_settings_of_the_authors_example():
+    config = RECIPES["mnist-lenet5-official"].config
+    expected = dict(
+        dataset="mnist", model="lenet5", batch_size=128, lr=0.1, epochs=60, kappa=1, nu=20,
+        momentum=0.9, weight_decay=0, normalize=False, conv="group", linear="l1", lam_conv=1,
+        lam_linear=1, init="torch", schedule="step", milestones=(20, 40), factor=0.1, holdout=0,
+    )  # fmt: skip
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_json_keeps_tuples_and_none():
+    config = Config(milestones=(3, 5), schedule="step", conv=None, data="/x", epochs=7)
+    again = configs.from_json(configs.to_json(config))
+    assert again == config and again.milestones == (3, 5) and again.conv is None
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[1]", "a config must be a JSON object, got list"),
+        ('{"epochs": 3, "epoch": 4}', "fields of Config only, got epoch"),
+        ('{"nu": -1}', "nu must be positive and finite, got -1"),
+        ('{"epochs": 2.5}', "epochs must be a whole number, got 2.5"),
+        ('{"milestones": [1, "a"]}', "milestones must be a tuple of whole numbers"),
+    ],
+)
+def test_json_that_is_no_config(text, message):
+    with pytest.raises(ValueError, match=message):
+        configs.from_json(text)
+    with pytest.raises(json.JSONDecodeError):
+        configs.from_json(text[:-1])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        *[({k: v}, f"{k} must be positive and finite, got {v!r}")
+          for k in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor")
+          for v in (0.0, -1.0, NAN, INF)],
+        *[({k: 0}, f"{k} must be at least 1, got 0")
+          for k in ("epochs", "batch_size", "record_every")],
+        *[({k: v}, rf"{k} must be in \[0, 1\), got {v!r}")
+          for k in ("momentum", "dampening") for v in (-0.1, 1.0, NAN)],
+        *[({k: -1}, f"{k} must be at least 0, got -1") for k in ("holdout", "threads")],
+        ({"seed": -1}, r"seed must be in \[0, 2\*\*63\), got -1"),
+        ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
+        ({"lr": 0.1, "lr_min": 0.2}, r"lr_min must be in \[0, lr = 0.1\], got 0.2"),
+        ({"dataset": "minst"}, "dataset must be one of digits, mnist, fashion-mnist, got 'minst'"),
+        ({"model": "x"}, "model must be one of .*, got 'x'"),
+        ({"init": "x"}, "init must be one of torch, he, got 'x'"),
+        ({"conv": "l2"}, "conv must be one of group, l1, none, got 'l2'"),
+        ({"weight": "size"}, "weight must be one of sqrt, none, got 'size'"),
+        ({"coupling": "both"}, "coupling must be one of outside, inside, got 'both'"),
+        ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, step, cosine, got 'linear'"),
+        ({"schedule": "step"}, "milestones must name at least one epoch for schedule step"),
+        ({"milestones": (4, 2)}, r"milestones must be increasing epochs from 1 on, got \(4, 2\)"),
+        ({"milestones": (0, 2)}, r"milestones must be increasing epochs from 1 on, got \(0, 2\)"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum > 0 and dampening 0, got"),
+        ({"conv": None, "linear": None}, "conv or linear must be group or l1"),
+        ({"epochs": True}, "epochs must be a whole number, got True"),
+        ({"normalize": 1}, "normalize must be true or false, got 1"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"out": 3}, "out must be a string or none, got 3"),
+    ],
+)  # fmt: skip
+def test_impossible_values(values, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**values)
+
+
+def test_differences_leave_the_place_out():
+    a = Config()
+    b = dataclasses.replace(a, out="x", data="y", device="cpu", threads=3)
+    assert configs.differences(a, b) == []
+    assert configs.differences(a, dataclasses.replace(b, nu=3.0, seed=1)) == ["seed", "nu"]
+
+
+def test_step_schedule():
+    config = RECIPES["mnist-lenet5-official"].config
+    rates = [
+        config.lr * lr_factor(config, step, 469) for step in (0, 20 * 469 - 1, 20 * 469, 40 * 469)
+    ]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001], rel=1e-14)
+
+
+def test_cosine_schedule():
+    config = Config(schedule="cosine", epochs=4, lr=0.2, lr_min=0.02)
+    rates = [0.2 * lr_factor(config, step, 10) for step in range(42)]
+    closed = [0.02 + 0.18 * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
+    assert rates[:40] == pytest.approx(closed, rel=1e-13)
+    # The scheduler looks one step beyond the last, where the half cosine may be zero.
+    assert rates[40:] == [rates[39]] * 2
+    assert lr_factor(dataclasses.replace(config, lr_min=0.0), 40, 10) > 0
+
+
+def test_constant_schedule():
+    assert {lr_factor(Config(), step, 10) for step in (0, 5, 999)} == {1.0}
+
+
+def test_optimizer_gets_every_setting():
+    config = Config(
+        conv="group", linear="l1", lam_conv=2.0, lam_linear=0.3, weight="sqrt", kappa=1.5, nu=7.0,
+        lr=0.03, momentum=0.8, dampening=0.1, weight_decay=1e-3, decoupled=True, coupling="inside",
+    )  # fmt: skip
+    model = models.build("digits-net")
+    optimizer = make_optimizer(config, model)
+    seen = {}
+    for group in optimizer.param_groups:
+        for name in group["param_names"]:
+            seen[name] = group
+    assert set(seen) == {name for name, _ in model.named_parameters()}
+    for layer, module in model.named_children():
+        weight, bias = seen[f"{layer}.weight"], seen[f"{layer}.bias"]
+        conv = isinstance(module, nn.Conv2d)
+        assert (weight["penalty"], weight["lam"]) == (("group", 2.0) if conv else ("l1", 0.3))
+        assert (weight["weight_decay"], bias["weight_decay"]) == (1e-3, 0)
+        assert bias["penalty"] is None and weight["weight"] == "sqrt"
+        for group in (weight, bias):
+            shared = (
+                "kappa",
+                "nu",
+                "lr",
+                "momentum",
+                "dampening",
+                "decoupled",
+                "coupling",
+                "nesterov",
+            )
+            assert [group[k] for k in shared] == [1.5, 7.0, 0.03, 0.8, 0.1, True, "inside", False]
