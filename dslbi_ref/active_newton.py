@@ -38,7 +38,9 @@ class Logistic:
         self.theta = np.full(self.free, losses.null_intercept(y, loss="logistic"))
         self.active = np.empty(0, dtype=int)
         gradient = design.adjoint(losses.residual(self.Z @ self.theta, y, loss="logistic"))
-        self.noise = FLOW_TOLERANCE * np.abs(gradient).max()
+        j = np.abs(gradient).argmax()
+        size = np.linalg.norm(design.columns([j])) / np.sqrt(len(y))  # the largest it could be
+        self.noise = max(FLOW_TOLERANCE * np.abs(gradient[j]), 1e-14 * size)
 
     @property
     def intercept(self):

@@ -247,6 +247,9 @@ def test_no_signal_is_saturated_at_once():
     Q = np.linalg.qr(X, mode="complete")[0]
     assert_array_equal(iss_path(X, Q[:, -1]).t, [0.0])
     assert_array_equal(split_iss_path(X, 1e3 * Q[:, -1], np.eye(8), nu=1.0).gamma, 0)
+    halves = np.r_[np.ones(15), -np.ones(15)]
+    even = np.r_[X[:15], X[:15]]
+    assert_array_equal(iss_path(even, halves, loss="logistic").t, [0.0])
     # X sees the mean of the coefficients only, D their differences only
     flat = split_iss_path(np.ones((30, 8)), X[:, 0], transforms.differences(8), nu=1.0)
     assert_array_equal(flat.t, [0.0])
