@@ -252,5 +252,5 @@ def lbi_path(
         scale=factor,
         intercept=b - np.tensordot(gamma, means, (1, 0)) if intercept else None,
         centre=means if intercept else None,
-        stop_reason="t_max",
+        stop_reason="t_max reached",
     )

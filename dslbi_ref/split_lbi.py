@@ -114,7 +114,7 @@ def split_lbi_states(
             return
     for k in count(1):
         g, g_b = gradient(beta, b)
-        r = (D @ beta - gamma) / nu
+        r = (D @ beta - gamma) / nu  # (slbi-residual)
         beta = beta - kappa * alpha * (g + Dt @ r)  # (slbi-beta)
         z = z + alpha * r  # (slbi-z)
         gamma = shrink(z, kappa=kappa, lam=lam, groups=groups)  # (slbi-gamma)
@@ -224,5 +224,5 @@ def split_path(X, D, t, z, gamma, beta, b, kappa, lam, groups):
         groups=groups,
         intercept=None if b is None else b - beta @ means,
         centre=means,
-        stop_reason="t_max",
+        stop_reason="t_max reached",
     )
