@@ -1,4 +1,4 @@
-"""The equations of the code are those of the book: every label that ends a line of code."""
+"""What the book and the code say of each other: equation labels, and the tests that it names."""
 
 import re
 from collections import Counter
@@ -61,3 +61,10 @@ def test_a_label_ends_a_line_of_code():
         if line.strip()[0] == "#"
     ]
     assert stray == []
+
+
+def test_every_test_that_the_book_names_exists():
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    book = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md"))
+    named = set(re.findall(r"`(test_\w+)`", book))
+    assert named and {name for name in named if f"def {name}(" not in tests} == set()
