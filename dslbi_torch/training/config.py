@@ -201,14 +201,15 @@ def recipe(name: str) -> Recipe:
 _LENET5 = Config(
     dataset="mnist",
     model="lenet5",
-    epochs=20,
-    lr=0.02,
+    shift=1,
+    epochs=30,
+    lr=0.05,
     schedule="cosine",
     conv="l1",
     linear="l1",
-    nu=5.0,
-    lam_conv=0.15,
-    lam_linear=0.15,
+    nu=20.0,
+    lam_conv=0.38,
+    lam_linear=0.38,
 )
 _OFFICIAL = Config(
     dataset="mnist",
@@ -244,7 +245,9 @@ RECIPES = {
         "mnist",
     ),
     "mnist-lenet5-filters": Recipe(
-        dataclasses.replace(_LENET5, conv="group"),
+        dataclasses.replace(
+            _LENET5, conv="group", weight="sqrt", nu=10.0, lam_conv=0.66, lam_linear=0.72
+        ),
         "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
         "mnist",
     ),
