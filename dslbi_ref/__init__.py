@@ -1,6 +1,7 @@
 """The reference: NumPy and SciPy only, float64, written to be read beside the paper."""
 
 from .dessilbi import dessilbi_states
+from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
 from .mirror_descent import mirror_descent_states
 from .path import Path, record
@@ -11,11 +12,13 @@ __all__ = [
     "Path",
     "dessilbi_states",
     "group_soft_threshold",
+    "iss_path",
     "lbi_path",
     "lbi_states",
     "mirror_descent_states",
     "record",
     "soft_threshold",
+    "split_iss_path",
     "split_lbi_path",
     "split_lbi_states",
 ]
