@@ -233,11 +233,7 @@ def lbi_path(
         X, y, kappa=kappa, alpha=alpha, lam=lam, loss=loss, groups=groups, intercept=intercept
     )
     first, second = next(states), next(states)
-    t = (
-        default_times(second.t)
-        if times is None
-        else check_times(times)
-    )
+    t = default_times(second.t) if times is None else check_times(times)
     z, b = evaluate(chain([first, second], states), t, "z", "intercept")
     factor = None if scale is None else 1 / scale
     gamma = np.array([shrink(r, kappa=kappa, lam=lam, groups=groups, scale=factor) for r in z])
