@@ -46,7 +46,7 @@ def read_path(folder: str | Path) -> dict[str, np.ndarray]:
     """The arrays of ``path.npz``: see :meth:`dslbi_torch.PathRecorder.arrays`."""
     file = Path(folder) / "path.npz"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a run folder, but has no path.npz") from None

@@ -315,9 +315,15 @@ def _threads(count):
         torch.set_num_threads(before)
 
 
+def _in_jupyter():
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
 def _bar(run, epoch, progress):
     if progress is None:
-        progress = sys.stderr.isatty() or "ipykernel" in sys.modules
+        progress = sys.stderr.isatty() or _in_jupyter()
     total = run.config.epochs * run.steps_per_epoch
     return tqdm(
         total=total,
