@@ -101,13 +101,16 @@ def _states(fit):
         g, flow = moved
 
 
-def _path(states, t_max):
+def collect(states, t_max):
     """Record the events up to t_max (None: 20 t0) as a Path, whose last time is t_max if finite."""
     if t_max is not None and not t_max > 0:
         raise ValueError(f"t_max must be positive, got {t_max}")
     t, z, gamma, intercept = [], [], [], []
 
     def keep(time, rho):
+        if t and time <= t[-1]:  # an event too soon for the clock: only the later state counts
+            for column in (t, z, gamma, intercept):
+                column.pop()
         t.append(time)
         z.append(rho)
         gamma.append(state.gamma)
@@ -200,7 +203,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
         c = _correlation(design, y, y_mean)
         # Columns of the block have mean zero, so the means of the other factor drop out as well.
         states = iss_states(lambda J: design.columns(J).T @ design.X / n, c)
-    path = _path(states, t_max)
+    path = collect(states, t_max)
     gamma = path.gamma / scale
     level = None
     if intercept:
@@ -257,6 +260,6 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
     c = D @ rest
     if np.abs(c).max() <= NOISE * np.abs(D).max() * np.linalg.norm(rest):
         c = np.zeros(len(c))
-    path = _path(iss_states(rows, c), t_max)
+    path = collect(iss_states(rows, c), t_max)
     beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)
     return replace(path, beta=beta)

@@ -14,7 +14,7 @@ from sklearn.linear_model import lars_path
 
 from dslbi_ref import losses, transforms
 from dslbi_ref.active_set import Factor, Quadratic
-from dslbi_ref.iss import iss_path, iss_states, split_iss_path
+from dslbi_ref.iss import ISSState, collect, iss_path, iss_states, split_iss_path
 from dslbi_ref.lbi import lbi_path
 from dslbi_ref.split_lbi import split_lbi_path
 
@@ -273,6 +273,18 @@ def test_t_max_is_exact():
     assert late.t[-1] == 3 * whole.t[-1]
     assert late.stop_reason.startswith("saturated")
     assert_array_equal(late.gamma[-1], whole.gamma[-1])
+
+
+def test_events_closer_than_the_clock_become_one():
+    first, second, flow = np.array([1.0, 0.0]), np.array([1.0, 2.0]), np.array([0.0, 1e-3])
+    events = [
+        ISSState(0.0, 0 * first, 0 * first, None, np.array([1.0, 0.0]), 1.0, ""),
+        ISSState(1.0, first, first, None, flow, 1.0, ""),
+        ISSState(1.0, first, second, None, 0 * flow, np.inf, "saturated"),
+    ]
+    path = collect(iter(events), 5.0)
+    assert_array_equal(path.t, [0.0, 1.0, 5.0])
+    assert_array_equal(path.gamma[1:], [second, second])
 
 
 def test_intercept_normalize_and_sparse_columns():
