@@ -216,13 +216,15 @@ def test_cross_validation_is_what_it_says(options, close):
     close(est.t_[[0, -1]], SplitLBIRegressor(**options).fit(X, y).t_[[0, -1]])
 
 
-def test_cross_validated_classifier_is_what_it_says(close):
-    X, y, _ = vectors.labels()
-    est = SplitLBIClassifierCV(cv=3).fit(X, y)
+@pytest.mark.parametrize("k", [2, 3])
+def test_cross_validated_classifier_is_what_it_says(k, close):
+    X, y = vectors.classes(k=k)
+    est = SplitLBIClassifierCV(cv=3, t=60.0).fit(X, y)
     for i, (train, test) in enumerate(StratifiedKFold(3).split(X, y)):
         one = SplitLBIClassifier(t=est.cv_t_[50]).fit(X[train], y[train])
-        chance = one.predict_proba(X[test])[np.arange(len(test)), (y[test] > 0).astype(int)]
-        close(est.cv_loss_[i, 50], -np.log(chance).mean())
+        eta = one.decision_function(X[test]).reshape(len(test), -1)
+        sign = np.where(y[test][:, None] == (one.classes_ if k == 3 else [1]), 1, -1)
+        close(est.cv_loss_[i, 50], -np.log(expit(sign * eta)).mean())
     assert est.t_stop_ == est.cv_t_[est.cv_loss_.mean(axis=0).argmin()]
 
 
