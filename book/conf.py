@@ -14,7 +14,8 @@ html_title = "Sparse learning along differential inclusion paths"
 language = "en"
 
 # Where the site and its source live, if anywhere: with BOOK_URL the site gets a sitemap and
-# canonical addresses, with BOOK_REPOSITORY (a code host's address) links that launch the notebooks.
+# canonical addresses, with BOOK_REPOSITORY (an address at GitHub or GitLab) links that launch the
+# notebooks.
 book_url = os.environ.get("BOOK_URL", "")
 repository = os.environ.get("BOOK_REPOSITORY", "")
 
