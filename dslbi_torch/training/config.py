@@ -246,7 +246,7 @@ RECIPES = {
     ),
     "mnist-lenet5-filters": Recipe(
         dataclasses.replace(
-            _LENET5, conv="group", weight="sqrt", nu=6.0, lam_conv=0.74, lam_linear=0.3
+            _LENET5, conv="group", weight="sqrt", nu=6.0, lam_conv=0.68, lam_linear=0.3
         ),
         "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
         "mnist",
