@@ -49,6 +49,7 @@ class Config:
     linear: str | None = _option("l1", "penalty of linear layers: group (neurons), l1 or none")
     lam_conv: float = _option(1.0, "penalty level lambda of convolutions")
     lam_linear: float = _option(1.0, "penalty level lambda of linear layers")
+    lam_named: str = _option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
     weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = _option(1.0, "damping kappa")
     nu: float = _option(100.0, "coupling nu")
@@ -109,6 +110,7 @@ class Config:
                 "nesterov needs momentum > 0 and dampening 0, "
                 f"got momentum {self.momentum} and dampening {self.dampening}"
             )
+        named_levels(self.lam_named)
         if self.conv is None and self.linear is None:
             raise ValueError("conv or linear must be group or l1, got none for both: no path")
 
@@ -116,6 +118,20 @@ class Config:
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.out or f"runs/{self.recipe or self.dataset}")
+
+
+def named_levels(text: str) -> dict[str, float]:
+    """``{"conv3.weight": 0.7}`` of ``"conv3.weight=0.7"``; several are separated by commas."""
+    levels = {}
+    for part in filter(None, text.split(",")):
+        name, _, level = part.partition("=")
+        try:
+            levels[name] = float(level)
+        except ValueError:
+            levels[name] = float("nan")
+        if not (name and 0 < levels[name] < float("inf")):
+            raise ValueError(f"lam_named must be NAME=POSITIVE,..., got {part!r}")
+    return levels
 
 
 # Fields that say where a run happens, not what it computes.

@@ -98,7 +98,11 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
         model,
         config.conv,
         config.linear,
-        lam={"conv": config.lam_conv, "linear": config.lam_linear},
+        lam={
+            "conv": config.lam_conv,
+            "linear": config.lam_linear,
+            **configs.named_levels(config.lam_named),
+        },
         weight=config.weight,
         weight_decay=config.weight_decay,
     )

@@ -210,3 +210,18 @@ def test_optimizer_gets_every_setting():
                 "nesterov",
             )
             assert [group[k] for k in shared] == [1.5, 7.0, 0.03, 0.8, 0.1, True, "inside", False]
+
+
+def test_single_tensors_may_have_levels_of_their_own():
+    config = Config(lam_conv=2.0, lam_linear=0.3, lam_named="conv2.weight=5,fc1.weight=0.1")
+    optimizer = make_optimizer(config, models.build("digits-net"))
+    levels = {
+        n: g["lam"] for g in optimizer.param_groups for n in g["param_names"] if "weight" in n
+    }
+    expected = {"conv1.weight": 2.0, "conv2.weight": 5.0, "fc1.weight": 0.1, "fc2.weight": 0.3}
+    assert levels == expected
+    for text in ("conv2.weight", "conv2.weight=x", "conv2.weight=-1", "=1", "conv2.weight=nan"):
+        with pytest.raises(ValueError, match="lam_named must be NAME=POSITIVE"):
+            Config(lam_named=text)
+    with pytest.raises(ValueError, match="names among"):
+        make_optimizer(Config(lam_named="conv9.weight=1"), models.build("digits-net"))
