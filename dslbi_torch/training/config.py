@@ -262,7 +262,13 @@ RECIPES = {
     ),
     "mnist-lenet5-filters": Recipe(
         dataclasses.replace(
-            _LENET5, conv="group", weight="sqrt", nu=6.0, lam_conv=0.68, lam_linear=0.3
+            _LENET5,
+            conv="group",
+            weight="sqrt",
+            nu=6.0,
+            lam_conv=0.42,
+            lam_linear=0.3,
+            lam_named="conv3.weight=0.7",
         ),
         "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
         "mnist",
