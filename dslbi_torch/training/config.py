@@ -268,7 +268,7 @@ RECIPES = {
             nu=6.0,
             lam_conv=0.42,
             lam_linear=0.3,
-            lam_named="conv3.weight=0.7",
+            lam_named="conv3.weight=0.85",
         ),
         "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
         "mnist",
