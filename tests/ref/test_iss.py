@@ -207,6 +207,15 @@ def test_ties_enter_together():
     assert_allclose(path.gamma[3], c, atol=1e-13)
 
 
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(2, 15), p=st.integers(2, 20), seed=st.integers(0, 10**6))
+def test_small_integers_tie_all_the_time(n, p, seed):
+    X, y = np.round(vectors.array((n, p), seed)), np.round(2 * vectors.array(n, seed + 1))
+    top = np.abs(X.T @ y / n).max()
+    path = iss_path(X, y, t_max=1e4 / max(top, 1e-3))
+    assert kkt_residual(path, squared_flow(X, y, path)) < 1e-9
+
+
 def test_duplicate_columns_ride_along():
     X, y, _ = vectors.linear(40, 15, sigma=1.0, seed=5)
     wide = np.hstack([X, X[:, :4], -X[:, 4:8]])
@@ -226,6 +235,17 @@ def test_dependent_column_that_meets_the_boundary_in_a_tie():
     path = iss_path(X, y, t_max=np.inf)
     assert kkt_residual(path, squared_flow(X, y, path)) < 1e-12
     assert_allclose(path.gamma[-1] @ X.T, y, atol=1e-12)
+
+
+def test_nearly_duplicate_columns_stay_at_the_boundary():
+    X, y, _ = vectors.linear(40, 15, sigma=1.0, seed=5)
+    wide = np.hstack([X, X + 1e-8 * vectors.array((40, 15), seed=6)])
+    path, single = iss_path(wide, y, t_max=100), iss_path(X, y, t_max=100)
+    assert np.abs(path.z).max() == 1
+    assert ((path.gamma != 0).sum(axis=1) <= 15).all()
+    # what rides along is wrong by the distance of the twins, integrated over time
+    assert kkt_residual(path, squared_flow(wide, y, path)) < 1e-5
+    assert_allclose(path.gamma[-1] @ wide.T, single.gamma[-1] @ X.T, atol=1e-6)
 
 
 def test_a_column_of_zeros_never_enters():
