@@ -27,7 +27,7 @@ demo: $(STAMP)  ## train on the embedded digits, print the table, check the twin
 
 # Notebooks first, by nbval against their committed outputs; then the tests.
 test: $(STAMP)  ## notebooks against their outputs, then every test
-	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 \
 	  --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
 	$(BIN)/python -m pytest -q tests
 

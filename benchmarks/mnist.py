@@ -28,7 +28,14 @@ def finished(folder, epochs):
     if last["epoch"] < epochs:
         return None
     environment = json.loads((folder / "environment.json").read_text())
-    return last | {"environment": environment}
+    session = environment.pop("sessions")[0]
+    words = [word for word in session["command"][1:] if "--out" not in word]
+    words = [word for word in words if "/" not in word]  # where it was written is of no interest
+    about = {
+        "command": " ".join(["python -m dslbi_torch", *words]),
+        "date": session["started"][:10],
+    }
+    return last | {"environment": environment | about}
 
 
 def show(values, digits=2):
@@ -58,7 +65,7 @@ def main():
                 train(config)
             lasts.append(finished(folder, config.epochs))
         record[name] = {
-            "command": f"python -m dslbi_torch train {name} --seed S",
+            "command": f"python benchmarks/mnist.py --recipes {name}",
             "seeds": args.seeds,
             "runs": lasts,
         }
@@ -69,11 +76,10 @@ def main():
             f"{show([v['acc_gamma'] for v in lasts]):>16}"
             f"{show([v['nonzero_all'] for v in lasts], 1):>14}"
             f"{' / '.join(f'{x:.0f}' for x in third):>18}"
-            f"{max(v['time_s'] for v in lasts):>8.0f}"
         )
     print(
         f"{'recipe':<24}{'dense %':>16}{'sparse %':>16}{'Gamma %':>16}{'non-zero %':>14}"
-        f"{'conv3, of 120':>18}{'s':>8}"
+        f"{'conv3, of 120':>18}"
     )
     print("\n".join(rows))
     print(
