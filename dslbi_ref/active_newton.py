@@ -16,7 +16,7 @@ from . import losses
 from .active_set import FLOW_TOLERANCE, PIVOT_TOLERANCE
 
 MAX_NEWTON = 100
-# The loss of a correct margin of 30 is 1e-13 of that of a margin of 0: is there a minimiser at all?
+# A predictor of 30 is a probability of 1 - 1e-13: is there a finite minimiser at all?
 WIDE_MARGIN = 30.0
 
 
@@ -106,10 +106,7 @@ class Logistic:
         left, doubted = [], False
         for _ in range(MAX_NEWTON):
             eta = self.Z @ self.theta
-            margin = self.y * eta
-            if margin.min() > 0:  # a multiple of theta has any loss above zero
-                return None
-            if not doubted and np.abs(margin).max() > WIDE_MARGIN:
+            if not doubted and np.abs(eta).max() > WIDE_MARGIN:
                 doubted = True
                 if self.separable(rho):
                     return None

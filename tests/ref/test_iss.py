@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import vectors
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog, minimize
 from sklearn.linear_model import lars_path
 
-from dslbi_ref import losses, transforms
+from dslbi_ref import active_newton, losses, transforms
 from dslbi_ref.active_set import Factor, Quadratic
 from dslbi_ref.iss import ISSState, collect, iss_path, iss_states, split_iss_path
 from dslbi_ref.lbi import lbi_path
@@ -552,6 +552,42 @@ def test_logistic_leaving_and_duplicates():
     assert kkt_residual(path, logistic_flow(wide, y, path)) < 1e-9
     assert_allclose(path.t, single.t, rtol=1e-9)
     assert_allclose(path.gamma @ wide.T, single.gamma @ X.T, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(10, 40), p=st.integers(1, 15), seed=st.integers(0, 10**6))
+@example(n=28 % 20 + 20, p=3 + 28 % 9, seed=28)  # Newton's full step would go astray here
+@example(n=37 % 20 + 20, p=3 + 37 % 9, seed=37)
+def test_logistic_with_heavy_tails(n, p, seed):
+    X = vectors.array((n, p), seed) ** 3
+    y = np.where(X.sum(axis=1) + 3 * vectors.array(n, seed + 1) > 0, 1.0, -1.0)
+    y[:2] = -1.0, 1.0
+    path = iss_path(X, y, loss="logistic", intercept=True, t_max=100.0)
+    if path.stop_reason.startswith("separable"):
+        parts = dict(t=path.t, z=path.z, gamma=path.gamma, intercept=path.intercept)
+        path = replace(path, **{name: part[:-1] for name, part in parts.items()})
+    size = max(1, np.abs(path.gamma).max())
+    assert kkt_residual(path, logistic_flow(X, y, path)) < 1e-9 * size
+
+
+def test_logistic_near_duplicates():
+    X, y, _ = vectors.labels(120, 10, seed=5)
+    wide = np.hstack([X, X + 1e-8 * vectors.array((120, 10), seed=6)])
+    path = iss_path(wide, y, loss="logistic", t_max=100)
+    assert np.abs(path.z).max() == 1
+    assert ((path.gamma != 0).sum(axis=1) <= 10).all()
+    assert kkt_residual(path, logistic_flow(wide, y, path)) < 1e-5
+    single = iss_path(X, y, loss="logistic", t_max=100)
+    assert_allclose(path.gamma[-1] @ wide.T, single.gamma[-1] @ X.T, atol=1e-6)
+
+
+def test_newton_that_does_not_end_asks_whether_there_is_an_end(monkeypatch):
+    monkeypatch.setattr(active_newton, "MAX_NEWTON", 3)
+    x = np.array([-2.0, -1.0, 1.0, 3.0])
+    path = iss_path(x[:, None], np.sign(x), loss="logistic")
+    assert path.stop_reason.startswith("separable")
+    y = np.array([-1.0, 1.0, -1.0, 1.0])
+    assert iss_path(x[:, None], y, loss="logistic").stop_reason.startswith("saturated")
 
 
 def test_logistic_stops_where_one_column_separates():
