@@ -539,24 +539,34 @@ def test_digits_recipe_selects_in_every_layer(tmp_path):
 @pytest.mark.data
 @pytest.mark.parametrize("name", [n for n in configs.RECIPES if n != "digits"])
 def test_recipes_on_real_pictures(data_root, tmp_path, name):
-    """A few steps of each: net, data and optimizer fit, and the loss falls from ln 10."""
+    """A few passes of each: net, data and optimizer fit, and the loss falls from ln 10.
+
+    The official settings (pixels in [0, 1], small initial weights) stay near ln 10 for some 300
+    steps, so there the steps are only asked to be finite and to move every weight.
+    """
     config = dataclasses.replace(
         configs.recipe(name).config,
         data=str(data_root),
         out=str(tmp_path),
-        holdout=57_000,
+        holdout=48_000,
         epochs=1,
         schedule="constant",
         threads=1,
     )
     run = train.set_up(config)
-    assert len(run.data.train_x) == 3000
+    assert len(run.data.train_x) == 12_000
     losses = []
-    for xs, ys in datasets.batches(run.data.train_x, run.data.train_y, 128, run.generator):
-        run.optimizer.zero_grad()
-        loss = F.cross_entropy(run.model(xs), ys)
-        loss.backward()
-        run.optimizer.step()
-        losses.append(loss.item())
+    start = [p.detach().clone() for p in run.model.parameters()]
+    for _ in range(2):
+        for xs, ys in datasets.batches(run.data.train_x, run.data.train_y, 128, run.generator):
+            run.optimizer.zero_grad()
+            loss = F.cross_entropy(run.model(xs), ys)
+            loss.backward()
+            run.optimizer.step()
+            losses.append(loss.item())
     assert losses[0] == pytest.approx(np.log(10), abs=0.15)
-    assert np.mean(losses[-5:]) < losses[0] - 0.1
+    assert np.isfinite(losses).all()
+    for before, after in zip(start, run.model.parameters(), strict=True):
+        assert not torch.equal(before, after.detach())
+    if name != "mnist-lenet5-official":
+        assert np.mean(losses[-5:]) < losses[0] - 0.5
