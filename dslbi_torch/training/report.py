@@ -22,14 +22,14 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
     """
     measured = f"on {holdout} held out" if holdout else "on the test set"
     lines = [
-        f"{'':<26}{'accuracy %':>16}{'non-zero % of':>18}{'non-zero % of':>18}",
-        f"{'model':<26}{measured:>16}{'split tensors':>18}{'all parameters':>18}",
+        f"{'':<26}{'accuracy %':>20}{'non-zero % of':>18}{'non-zero % of':>18}",
+        f"{'model':<26}{measured:>20}{'split tensors':>18}{'all parameters':>18}",
     ]
     for key, name in MODELS.items():
         accuracy, split, all_ = (
             100 * rows[key][k] for k in ("accuracy", "nonzero_split", "nonzero_all")
         )
-        lines.append(f"{name:<26}{accuracy:>16.2f}{split:>18.2f}{all_:>18.2f}")
+        lines.append(f"{name:<26}{accuracy:>20.2f}{split:>18.2f}{all_:>18.2f}")
     return "\n".join(lines)
 
 
