@@ -16,8 +16,9 @@ PIVOT_TOLERANCE = 1e-12
 # Flow below this fraction of its largest starting value is rounding error.
 FLOW_TOLERANCE = 1e-13
 EPS = np.finfo(float).eps
-# Rows of H computed at once, at least and at most: 16 together take the time of three alone.
-BLOCK = (16, 64)
+# Rows of H computed at once. 32 together take the time of four alone (n = 1000, p = 5000), and on
+# the paths of benchmarks/paths.py nearly all of them are needed in the end.
+BLOCK = 32
 # Up to this size all of H is computed at the first event.
 SMALL = 256
 
@@ -86,17 +87,16 @@ class Rows:
         self.place = np.full(p, -1)  # -1: not stored
         self.owner = np.empty(p, dtype=int)  # owner[place[j]] = j
         self.count = 0
-        self.store = np.empty((min(p, 2 * BLOCK[1]), p))
+        self.store = np.empty((min(p, 4 * BLOCK), p))
 
     def fetch(self, j, wait):
         """Row j; on a miss the rows of smallest ``wait``, probably next, are computed with it."""
         p = len(self.place)
         if self.place[j] < 0:
             absent = np.flatnonzero(self.place < 0)
-            size = min(max(self.count, BLOCK[0]), BLOCK[1])
-            if p > SMALL and len(absent) > size:
+            if p > SMALL and len(absent) > BLOCK:
                 order = np.where(absent == j, -1.0, wait[absent])
-                absent = absent[np.argpartition(order, size - 1)[:size]]
+                absent = absent[np.argpartition(order, BLOCK - 1)[:BLOCK]]
             end = self.count + len(absent)
             if end > len(self.store):
                 room = min(max(end, 2 * len(self.store)), p)
