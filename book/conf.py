@@ -29,6 +29,7 @@ extensions = [
     "myst_nb",
     "docstrings",
     "offline_mathjax",
+    "path_costs",
     "public_names",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

@@ -1,0 +1,126 @@
+"""Tables and the picture of the page on costs, from benchmarks/results/paths.json at every build.
+
+``{path-costs}`` takes one argument: ``peers``, ``end`` or ``figure``. The picture is drawn into the
+folder of the build; nothing that is derived from the record lies in the repository.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from sphinx.util.docutils import SphinxDirective
+
+RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "paths.json"
+PANELS = {
+    "n (p = 2000)": "observations $n$ ($p = 2000$)",
+    "p (n = 500)": "columns $p$ ($n = 500$)",
+    "m (image)": "rows $m$ of $D$ (images, split)",
+    "events (n = 500, p = 2000)": "events ($n = 500$, $p = 2000$)",
+}
+ALT = (
+    "Four panels with logarithmic axes, blue for a whole path and orange, dashed, for one event of "
+    "it. Against n the blue curve is level while the orange one rises. Against p, m and the number "
+    "of events the blue curve rises."
+)
+CAPTION = (
+    "CPU milliseconds, measured with one BLAS thread. The numbers at the points count the events "
+    "of the path."
+)
+
+
+def table(header, rows):
+    """Markdown of a table; a first column of words, numbers right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def peers(record):
+    """CPU time of each method and its ratio to the exact path, one pair of columns per problem."""
+    problems = record["against_lasso"]
+    header = ["method"]
+    for problem in problems:
+        header += ["{n} × {p}, {events} events: ms".format(**problem), "times ISS"]
+    rows = [
+        [name]
+        + [
+            f"{number:.1f}"
+            for problem in problems
+            for row in [problem["methods"][name]]
+            for number in (1e3 * row["seconds"], row["ratio"])
+        ]
+        for name in problems[0]["methods"]
+    ]
+    return table(header, rows)
+
+
+def end(record):
+    """Paths followed until the gradient is zero."""
+    header = ["problem", "events", "leavings", "last time over first", "residual", "seconds"]
+    rows = [
+        [
+            "{n} × {p}".format(**row),
+            row["events"],
+            row["removals"],
+            f"{row['t_end']:.0f}",
+            f"{row['kkt_residual']:.0e}",
+            f"{row['seconds']:.2f}",
+        ]
+        for row in record["saturated"]
+    ]
+    return table(header, rows)
+
+
+def draw(record, path):
+    """The picture of the scaling, as an SVG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.style.context("dslbi_ref.book"):
+        fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.6), sharey=True)
+        for ax, (key, label) in zip(axes.flat, PANELS.items(), strict=True):
+            rows = record["scaling"][key]
+            size, ms = rows["size"], [1e3 * s for s in rows["seconds"]]
+            each = [a / b for a, b in zip(ms, rows["events"], strict=True)]
+            ax.loglog(size, ms, "C0o-", label="whole path")
+            ax.loglog(size, each, "C1s--", label="one event")
+            place = dict(textcoords="offset points", ha="center", fontsize=8)
+            if not key.startswith("events"):
+                for x, y, count in zip(size, ms, rows["events"], strict=True):
+                    ax.annotate(str(count), (x, y), (0, 7), **place)
+            ax.minorticks_off()
+            # labels nearer than a factor of 1.6 would run into each other
+            far = [x for x, above in zip(size, [*size[1:], 1e99], strict=True) if above > 1.6 * x]
+            ax.set_xticks(far, [f"{x}" for x in far])
+            ax.set(xlabel=label, ylim=(0.05, 3000), xlim=(size[0] / 1.4, 1.4 * size[-1]))
+        for ax in axes[:, 0]:
+            ax.set_ylabel("CPU milliseconds")
+            ax.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1000"])
+        axes[0, 0].legend(loc="upper right")
+        fig.savefig(path, metadata={"Date": None})
+        plt.close(fig)
+
+
+class PathCosts(SphinxDirective):
+    required_arguments = 1
+
+    def run(self):
+        self.env.note_dependency(str(RECORD))
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
+        kind = self.arguments[0]
+        if kind in ("peers", "end"):
+            return self.parse_text_to_nodes(peers(record) if kind == "peers" else end(record))
+        if kind != "figure":
+            raise self.error(f'path-costs must be "peers", "end" or "figure", got {kind!r}')
+        path = Path(self.env.app.doctreedir) / "path_costs.svg"
+        draw(record, path)
+        place = Path(os.path.relpath(path, self.env.srcdir)).as_posix()
+        return self.parse_text_to_nodes(
+            f"```{{figure}} /{place}\n:alt: {ALT}\n:width: 100%\n\n{CAPTION}\n```"
+        )
+
+
+def setup(app):
+    app.add_directive("path-costs", PathCosts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
