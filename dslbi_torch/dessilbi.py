@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 from torch.optim import Optimizer
+from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_differentiable
 
-from .prox import group_scale, group_weight, prox
+from . import foreach as lists
+from .prox import axes, group_scale, group_weight, prox
 
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
@@ -26,11 +28,25 @@ def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
 
 def _gap(W, V, *, kappa, lam, penalty, group_dim, weight):
     """``W - Gamma`` without a pass for Gamma, in the wider dtype of W and V."""
+    if W.dtype != V.dtype:
+        W = W.to(V.dtype)
+    recorded = torch.is_grad_enabled()
+    if recorded:
+        V = V.clone()  # the graph keeps it, and V itself will be written to
     if penalty == "l1":
         shrunk = softshrink(V, lam)
-        return torch.sub(W, shrunk, alpha=kappa, out=shrunk)
+        return torch.sub(W, shrunk, alpha=kappa, out=None if recorded else shrunk)
     scale = group_scale(V, lam, group_dim=group_dim, weight=weight)
-    return torch.addcmul(W.to(V.dtype), V, scale, value=-kappa)
+    return torch.addcmul(W, V, scale, value=-kappa)
+
+
+def _add_(x, y, c):
+    """``x += c * y`` in place; c is a number, or a tensor of one element."""
+    if isinstance(c, Tensor):
+        # Under autograd the product keeps y for the derivative in c, and y is written to later.
+        x.add_((y.clone() if torch.is_grad_enabled() else y) * c)
+    else:
+        x.add_(y, alpha=c)
 
 
 def step_(
@@ -68,18 +84,18 @@ def step_(
         if coupling == "inside":
             g = g.add(gap, alpha=1 / nu)
     if m is not None:
-        if dampening:
+        if dampening or torch.is_grad_enabled():
             m.mul_(momentum).add_(g, alpha=1 - dampening)
         else:
             torch.add(g, m, alpha=momentum, out=m)  # (dslbi-m)
         g = g.add(m, alpha=momentum) if nesterov else m
     if decoupled and weight_decay:
-        W.add_(W, alpha=-kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
-    W.add_(g, alpha=-kappa * alpha)  # (dslbi-w)
+        _add_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
+    _add_(W, g, -kappa * alpha)  # (dslbi-w)
     if V is not None:
         if coupling == "outside":
-            W.add_(gap, alpha=-kappa * alpha / nu)
-        V.add_(gap, alpha=alpha / nu)  # (dslbi-v)
+            _add_(W, gap, -kappa * alpha / nu)
+        _add_(V, gap, alpha / nu)  # (dslbi-v)
 
 
 # Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
@@ -106,58 +122,104 @@ def dual_dtype(p: Tensor) -> torch.dtype:
     return torch.promote_types(p.dtype, torch.float32)
 
 
-def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
-    """``(name, W, V, group)`` of every tensor that the optimizer splits, V zero before its first
-    step.
-
-    Names come from ``named_parameters()``; tensors given without one are called
-    ``group<i>.<j>``. An optimizer that splits nothing is refused.
-    """
-    found = []
-    for i, group in enumerate(optimizer.param_groups):
-        if group.get("penalty") is None:
-            continue
-        names = group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
-        for name, p in zip(names, group["params"], strict=True):
-            V = optimizer.state.get(p, {}).get("V")
-            if V is None:
-                V = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
-            found.append((name, p, V, group))
-    if not found:
-        raise ValueError('the optimizer splits nothing: no group has penalty "l1" or "group"')
-    return found
+def _step_group(group, Ws, Vs, ms, grads, firsts):
+    """One iteration of the tensors of a parameter group, by the route that its flags ask for."""
+    options = {key: group[key] for key in _STEP_OPTIONS}
+    columns = [[_as_real(_local(x, group)) for x in column] for column in (Ws, Vs, ms, grads)]
+    Ws, Vs, ms, grads = columns
+    if group["maximize"]:
+        grads = torch._foreach_neg(grads)
+    if options["dampening"] and any(firsts):
+        # A tensor's first step sets m = g. It happens once, so without lists.
+        for k in range(len(Ws)):
+            now = {**options, "dampening": 0.0} if firsts[k] else options
+            _step_tensor(Ws[k], Vs[k], ms[k], grads[k], alpha=_alpha(group, Ws[k]), **now)
+    elif _in_lists(group, Ws):
+        for columns in _same_device_and_dtype(Ws, Vs, ms, grads):
+            lists.step_(*columns, alpha=_alpha(group, columns[0][0]), **options)
+    else:
+        for k in range(len(Ws)):
+            _step_tensor(Ws[k], Vs[k], ms[k], grads[k], alpha=_alpha(group, Ws[k]), **options)
 
 
-def group_gamma(V: Tensor, group: dict) -> Tensor:
-    """Gamma of a tensor with the settings of its parameter group."""
-    keys = ("kappa", "lam", "penalty", "group_dim", "weight")
-    return gamma(V, **{key: group[key] for key in keys})
+def _alpha(group, W):
+    """The step as a number; as a tensor on W's device where reading it would break a graph."""
+    lr = group["lr"]
+    if not isinstance(lr, Tensor):
+        return lr
+    if group["capturable"] or group["differentiable"] or torch.compiler.is_compiling():
+        return lr.reshape(()).to(W.device)
+    return lr.item()
 
 
-def selected(V: Tensor, group: dict) -> Tensor:
-    """Whether Gamma is non-zero: per entry for l1, per group (with axes of length 1) for group.
+def _in_lists(group, Ws):
+    """Whether a group takes the foreach route: as asked, else where it is the faster one."""
+    if group["foreach"] is not None or group["differentiable"]:
+        return bool(group["foreach"])
+    if group["penalty"] is None and Ws[0].device.type == "cpu":
+        return True  # nothing to cut into pieces
+    return _default_to_fused_or_foreach(Ws, False)[1]
 
-    A group is selected as a whole, also where single entries of it happen to be zero.
-    """
-    if group["penalty"] == "l1":
-        return V.abs() > group["lam"]
-    keys = ("lam", "group_dim", "weight")
-    return group_scale(V, **{key: group[key] for key in keys}) > 0
+
+def _same_device_and_dtype(*columns):
+    """The lists of a group, cut into lists of one device and dtype; an empty column is None."""
+    cut = Optimizer._group_tensors_by_device_and_dtype(list(columns))
+    for lists_, _ in cut.values():
+        yield [None if column[0] is None else column for column in lists_]
+
+
+def _step_tensor(W, V, m, grad, **options):
+    for piece in _pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
+        step_(*piece, **options)
+
+
+def _as_real(x):
+    """A complex tensor as a real one with one axis more, which every group sums over."""
+    return torch.view_as_real(x) if x is not None and x.is_complex() else x
+
+
+def _local(x, group):
+    """This process's shard of a DTensor where no group reaches beyond it; else x as it is."""
+    if not hasattr(x, "to_local"):
+        return x
+    if group["penalty"] == "group":
+        summed = axes(x.ndim, group["group_dim"])
+        if any(
+            placement.is_shard() and placement.dim % x.ndim in summed for placement in x.placements
+        ):
+            return x
+    return x.to_local()
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
     """Refuse a value outside (low, high) or [low, high), NaN included."""
-    number = float(value)
+    number = float(value.detach() if isinstance(value, Tensor) else value)
     if not ((low < number if strict else low <= number) and number < high):
         want = "positive and finite" if strict else f"at least {low} and finite"
         if high < math.inf:
             want = f"in [{low}, {high})"
-        raise ValueError(f"{name} must be {want}, got {value}")
+        known = _TORCH_WORDS.get(name)  # what torch.optim says, where it has the option
+        raise ValueError(
+            f"{known}: {value} (must be {want})" if known else f"{name} must be {want}, got {value}"
+        )
+
+
+_TORCH_WORDS = {
+    "lr": "Invalid learning rate",
+    "momentum": "Invalid momentum value",
+    "weight_decay": "Invalid weight_decay value",
+}
 
 
 def _check_group(group):
     if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    if group["foreach"] and group["fused"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["foreach"] and group["differentiable"]:
+        raise RuntimeError("`foreach` does not support `differentiable`")
     for name in ("lr", "kappa", "nu", "lam"):
         _check_number(name, group[name], 0, strict=True)
     for name in ("momentum", "dampening"):
@@ -175,8 +237,8 @@ def _check_tensors(group):
     """Refuse tensors that cannot be stepped, or cannot carry the penalty of their group."""
     names = group.get("param_names") or range(len(group["params"]))
     for name, p in zip(names, group["params"], strict=True):
-        if not p.is_floating_point():
-            raise ValueError(f"parameter {name} must have a real floating dtype, got {p.dtype}")
+        if not (p.is_floating_point() or p.is_complex()):
+            raise ValueError(f"parameter {name} must have a floating dtype, got {p.dtype}")
         if group["penalty"] is None:
             continue
         if p.ndim == 0 or p.numel() == 0:
@@ -185,7 +247,13 @@ def _check_tensors(group):
                 f'"{group["penalty"]}": it needs at least one axis and one entry'
             )
         if group["penalty"] == "group":
+            axes(p.ndim, group["group_dim"])
             group_weight(p.shape, group_dim=group["group_dim"], weight=group["weight"])
+            dims = group["group_dim"]
+            if p.is_complex() and min((dims,) if isinstance(dims, int) else dims, default=0) < 0:
+                raise ValueError(
+                    f"group_dim of the complex parameter {name} must not be negative, got {dims}"
+                )
 
 
 class DessiLBI(Optimizer):
@@ -215,12 +283,21 @@ class DessiLBI(Optimizer):
     coupling : "outside" or "inside"
         Whether ``(W - Gamma) / nu`` stays outside the momentum buffer (the authors' code) or
         enters it (the paper's form, as recalled).
+    foreach, fused : bool or None
+        The route of the arithmetic: tensor by tensor (cut into pieces that stay in the processor's
+        cache), lists of tensors, or one pass of a GPU kernel. None: lists on a GPU, tensor by
+        tensor on a CPU. All agree to rounding.
+    capturable : bool
+        A tensor ``lr`` is not read by the host, so that a CUDA graph can hold the step.
+    differentiable : bool
+        Autograd goes through the step; tensor by tensor only.
 
     Notes
     -----
     ``state[p]`` holds ``"momentum_buffer"`` and ``"V"``: 8 bytes per float32 parameter. V keeps
     float32 for bf16 and fp16 parameters, also through ``load_state_dict``. ``p.grad`` is never
-    changed. A parameter without a gradient is left alone, W and V both.
+    changed. A parameter without a gradient is left alone, W and V both. A complex parameter is
+    treated as its real and imaginary parts: l1 shrinks each, a group holds both.
 
     Differences from the authors' code: lam can be set, any slice can be a group, tensors that
     cannot carry a penalty are refused instead of silently pulled to zero, decay does not compound
@@ -245,6 +322,10 @@ class DessiLBI(Optimizer):
         nesterov: bool = False,
         coupling: str = "outside",
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ):
         defaults = dict(
             lr=lr,
@@ -261,9 +342,21 @@ class DessiLBI(Optimizer):
             nesterov=nesterov,
             coupling=coupling,
             maximize=maximize,
+            foreach=foreach,
+            fused=fused,
+            capturable=capturable,
+            differentiable=differentiable,
         )
         _check_group(defaults)
         super().__init__(params, defaults)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        for group in self.param_groups:  # saved before these existed
+            for key in ("foreach", "fused"):
+                group.setdefault(key, None)
+            for key in ("capturable", "differentiable"):
+                group.setdefault(key, False)
 
     def add_param_group(self, param_group: dict) -> None:
         """Add a group; its options are checked before anything changes."""
@@ -285,7 +378,7 @@ class DessiLBI(Optimizer):
             del self.param_groups[n_groups]
             raise
 
-    @torch.no_grad()
+    @_use_grad_for_differentiable
     def step(self, closure=None):
         """One iteration; returns the loss of the closure, if one is given."""
         loss = None
@@ -293,27 +386,30 @@ class DessiLBI(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            options = {key: group[key] for key in _STEP_OPTIONS}
-            options["alpha"] = float(group["lr"])
-            first = {**options, "dampening": 0.0}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p.grad.is_sparse:
-                    raise RuntimeError("DessiLBI does not support sparse gradients")
-                grad = -p.grad if group["maximize"] else p.grad
-                state = self.state[p]
-                now = options
-                if group["penalty"] is not None and "V" not in state:
-                    state["V"] = torch.zeros_like(p, dtype=dual_dtype(p))
-                if group["momentum"] and "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                    now = first
-                V = state["V"] if group["penalty"] is not None else None
-                m = state["momentum_buffer"] if group["momentum"] else None
-                for piece in _pieces((p, V, m, grad), group["penalty"], group["group_dim"]):
-                    step_(*piece, **now)
+            Ws, Vs, ms, grads, firsts = [], [], [], [], []
+            self._collect(group, Ws, Vs, ms, grads, firsts)
+            if Ws:
+                _step_group(group, Ws, Vs, ms, grads, firsts)
         return loss
+
+    def _collect(self, group, Ws, Vs, ms, grads, firsts):
+        """Fill the lists with what has a gradient; V and m start with the first one."""
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            if p.grad.is_sparse:
+                raise RuntimeError("DessiLBI does not support sparse gradients")
+            state = self.state[p]
+            if group["penalty"] is not None and "V" not in state:
+                state["V"] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
+            first = group["momentum"] and "momentum_buffer" not in state
+            if first:
+                state["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+            Ws.append(p)
+            Vs.append(state["V"] if group["penalty"] is not None else None)
+            ms.append(state["momentum_buffer"] if group["momentum"] else None)
+            grads.append(p.grad)
+            firsts.append(bool(first))
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .dessilbi import group_gamma, selected, split_tensors
+from .structure import group_gamma, selected, split_tensors
 
 
 def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .dessilbi import group_gamma, selected, split_tensors
 from .prox import axes, group_norms
+from .structure import group_gamma, selected, split_tensors
 
 NEVER = -1
 

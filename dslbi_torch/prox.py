@@ -8,8 +8,6 @@ with ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Groups of a tensor are i
 1)`` a kernel, ``()`` the whole tensor); ``w_g`` is 1, or the square root of the size of the group.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -29,9 +27,10 @@ def l1_dual_norm(x: Tensor) -> Tensor:
     return x.abs().max() if x.numel() else x.new_zeros(())
 
 
-@cache
 def axes(ndim: int, group_dim) -> tuple[int, ...]:
     """The axes that a group norm sums over: all but those of ``group_dim``."""
+    if group_dim == 0 and ndim:  # the usual case, fast: it is asked once a tensor and step
+        return tuple(range(1, ndim))
     dims = (group_dim,) if isinstance(group_dim, int) else tuple(group_dim)
     for d in dims:
         if not -ndim <= d < ndim:
@@ -48,15 +47,16 @@ def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
     return torch.linalg.vector_norm(x, dim=summed, keepdim=keepdim)
 
 
-@cache  # these two run once a tensor and step: on a LeNet they cost as much as the arithmetic
 def group_weight(shape: torch.Size, *, group_dim=0, weight: str | None = None) -> float:
     """Factor of ``lam`` for the groups of a tensor: 1, or the square root of their size."""
-    if weight not in (None, "sqrt"):
+    if weight is None:
+        return 1.0
+    if weight != "sqrt":
         raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
     size = 1
     for d in axes(len(shape), group_dim):
         size *= shape[d]
-    return size**0.5 if weight == "sqrt" else 1.0
+    return size**0.5
 
 
 def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
@@ -70,7 +70,7 @@ def group_scale(v: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None 
     w = group_weight(v.shape, group_dim=group_dim, weight=weight)
     norms = group_norms(v, group_dim=group_dim, keepdim=True)
     # a group of norm 0 gives 1 - lam/0 = -inf, clamped to 0
-    return norms.reciprocal_().mul_(-lam * w).add_(1).clamp_(min=0)
+    return torch.rsub(norms.reciprocal(), 1, alpha=lam * w).relu_()
 
 
 def group_soft_threshold(

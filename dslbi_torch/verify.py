@@ -1,11 +1,14 @@
 """Reference against device: both updates on the same gradients, compared in a table."""
 
+from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .dessilbi import DessiLBI, group_gamma
+from .dessilbi import DessiLBI
+from .structure import group_gamma
 
 N_STEPS = 100
 
@@ -29,10 +32,20 @@ VARIANTS = (
 )
 
 
+# How a step is computed, and the flags of the optimizer that ask for it.
+ROUTES = {
+    "loop": dict(foreach=False, fused=False),
+    "foreach": dict(foreach=True),
+    "fused": dict(fused=True),
+    "compiled": dict(foreach=False, fused=False),
+}
+
+
 class Row(NamedTuple):
-    """One comparison: where, what, how many entries were selected, and the largest difference."""
+    """One comparison: where, how, what, the share of entries selected, the largest difference."""
 
     device: str
+    route: str
     dtype: str
     penalty: str
     coupling: str
@@ -60,7 +73,26 @@ def _gradients(shape, n_steps):
         yield signal * np.cos(phase + 0.03 * k) + 0.1 * rng.standard_normal(shape)
 
 
-def _compare(device, dtype, options):
+def routes(device: str) -> list[str]:
+    """The routes that can be taken on a device."""
+    return ["loop", "foreach", *(["fused"] if device == "cuda" else []), "compiled"]
+
+
+def _step(optimizer, route, device):
+    """What makes one step by the route.
+
+    Compiled on a CPU means the traced graph of the step: what its code generator adds needs a C++
+    compiler, and is PyTorch's to verify.
+    """
+    if route != "compiled":
+        return optimizer.step
+    step = partial(optimizer.step.__wrapped__.__wrapped__, optimizer)
+    backend = "aot_eager" if device == "cpu" else "inductor"
+    torch._dynamo.reset()  # the cases before count as recompilations otherwise
+    return torch.no_grad()(torch.compile(step, backend=backend, fullgraph=True))
+
+
+def _compare(device, route, dtype, options):
     """Largest relative difference of W, V and Gamma over the run, and the share selected last.
 
     The reference runs in float64 on the values that the device's dtype can hold.
@@ -72,7 +104,8 @@ def _compare(device, dtype, options):
     W = 0.3 * np.random.default_rng(1).standard_normal(shape)
     p = torch.nn.Parameter(torch.tensor(W, dtype=dtype, device=device))
     W = p.detach().double().cpu().numpy().copy()  # a float64 tensor on the CPU shares its memory
-    optimizer = DessiLBI([p], lr=settings.pop("alpha"), **settings)
+    optimizer = DessiLBI([p], lr=settings.pop("alpha"), **settings, **ROUTES[route])
+    take_step = _step(optimizer, route, device)
     group, state = optimizer.param_groups[0], optimizer.state[p]
     split = group["penalty"] is not None
     V, m = (np.zeros(shape) if split else None), None
@@ -86,7 +119,7 @@ def _compare(device, dtype, options):
 
     for g in _gradients(shape, N_STEPS):
         p.grad = torch.tensor(g, dtype=dtype, device=device)
-        optimizer.step()
+        take_step()
         W, V, m = step(W, V, m, p.grad.double().cpu().numpy(), **reference)
         worst = max(worst, differ(W, p))
         if split:
@@ -97,20 +130,23 @@ def _compare(device, dtype, options):
 
 
 def verify() -> list[Row]:
-    """Compare the twins on every device present: each penalty, coupling, variant and dtype."""
+    """Compare the twins on every device present, by every route, dtype, penalty and coupling.
+
+    Compiling takes seconds a case, so the compiled step runs with one variant only.
+    """
     rows = []
-    for device in devices():
-        for dtype in (torch.float64, torch.float32):
-            name = str(dtype).removeprefix("torch.")
+    for device, dtype in product(devices(), (torch.float64, torch.float32)):
+        name = str(dtype).removeprefix("torch.")
+        for route in routes(device):
             for penalty, structure in PENALTIES:
-                for coupling in ("outside", "inside") if structure["penalty"] else ("outside",):
-                    for variant, rest in VARIANTS:
-                        options = {**structure, **rest, "coupling": coupling}
-                        worst, share = _compare(device, dtype, options)
-                        tolerance = TOLERANCE[name, device]
-                        rows.append(
-                            Row(device, name, penalty, coupling, variant, share, worst, tolerance)
-                        )
+                couplings = ("outside", "inside") if structure["penalty"] else ("outside",)
+                for coupling, (variant, rest) in product(couplings, VARIANTS):
+                    if route == "compiled" and (coupling, variant) != ("outside", "momentum"):
+                        continue
+                    options = {**structure, **rest, "coupling": coupling}
+                    worst, share = _compare(device, route, dtype, options)
+                    case = (device, route, name, penalty, coupling, variant)
+                    rows.append(Row(*case, share, worst, TOLERANCE[name, device]))
     return rows
 
 
@@ -121,12 +157,13 @@ def table(rows: list[Row]) -> str:
         where.append(torch.cuda.get_device_name())
     lines = [
         f"DessiLBI, reference against device: {N_STEPS} steps ({', '.join(where)})",
-        f"{'device':<7}{'dtype':<9}{'penalty':<13}{'coupling':<10}{'variant':<22}"
+        f"{'device':<7}{'route':<10}{'dtype':<9}{'penalty':<13}{'coupling':<10}{'variant':<22}"
         f"{'selected %':>10}{'difference':>12}{'allowed':>10}",
     ]
     for row in rows:
         lines.append(
-            f"{row.device:<7}{row.dtype:<9}{row.penalty:<13}{row.coupling:<10}{row.variant:<22}"
+            f"{row.device:<7}{row.route:<10}{row.dtype:<9}{row.penalty:<13}{row.coupling:<10}"
+            f"{row.variant:<22}"
             f"{100 * row.selected:>10.1f}{row.difference:>12.1e}{row.tolerance:>10.0e}"
             f"{'' if row.passed else '  FAILED'}"
         )

@@ -16,7 +16,7 @@ from dslbi_torch import (
     split_groups,
     support_masks,
 )
-from dslbi_torch.dessilbi import group_gamma, split_tensors
+from dslbi_torch.structure import group_gamma, split_tensors
 
 
 def trained(n_steps=40, recorder=None):

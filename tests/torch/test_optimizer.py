@@ -11,7 +11,7 @@ import vectors
 from torch import nn
 
 from dslbi_torch import DessiLBI, split_groups
-from dslbi_torch.dessilbi import group_gamma, split_tensors
+from dslbi_torch.structure import group_gamma, split_tensors
 
 
 def param(shape, seed=0, dtype=torch.float64):
@@ -63,6 +63,7 @@ def test_without_penalty_it_is_sgd():
         torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-13)
 
 
+@torch.no_grad()
 def test_large_tensors_are_stepped_in_pieces_with_the_same_result():
     """A tensor over the piece size, against the update on the whole tensor."""
     from dslbi_torch.dessilbi import _PIECE, step_
@@ -269,9 +270,9 @@ def test_zero_duals_give_zero_gamma_without_nan():
 
 NAN = float("nan")
 BAD = [
-    (dict(lr=0.0), "lr must be positive and finite, got 0.0"),
-    (dict(lr=-1.0), "lr must be positive and finite, got -1.0"),
-    (dict(lr=NAN), "lr must be positive and finite, got nan"),
+    (dict(lr=0.0), r"Invalid learning rate: 0.0 \(must be positive and finite\)"),
+    (dict(lr=-1.0), r"Invalid learning rate: -1.0 \(must be positive and finite\)"),
+    (dict(lr=NAN), r"Invalid learning rate: nan \(must be positive and finite\)"),
     (dict(lr=torch.ones(2)), "Tensor lr must be 1-element"),
     (dict(kappa=0), "kappa must be positive and finite, got 0"),
     (dict(kappa=NAN), "kappa must be positive and finite, got nan"),
@@ -279,10 +280,10 @@ BAD = [
     (dict(nu=float("inf")), "nu must be positive and finite, got inf"),
     (dict(lam=0), "lam must be positive and finite, got 0"),
     (dict(lam=NAN), "lam must be positive and finite, got nan"),
-    (dict(momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
-    (dict(momentum=-0.1), r"momentum must be in \[0, 1\), got -0.1"),
+    (dict(momentum=1.0), r"Invalid momentum value: 1.0 \(must be in \[0, 1\)\)"),
+    (dict(momentum=-0.1), r"Invalid momentum value: -0.1 \(must be in \[0, 1\)\)"),
     (dict(dampening=2), r"dampening must be in \[0, 1\), got 2"),
-    (dict(weight_decay=-1), "weight_decay must be at least 0 and finite, got -1"),
+    (dict(weight_decay=-1), r"Invalid weight_decay value: -1 \(must be at least 0 and finite\)"),
     (dict(nesterov=True, momentum=0), "Nesterov momentum requires a momentum and zero dampening"),
     (dict(coupling="both"), 'coupling must be "outside" or "inside", got \'both\''),
     (dict(penalty="l2"), 'penalty must be None, "l1" or "group", got \'l2\''),
@@ -312,8 +313,11 @@ def test_bad_tensors_are_refused():
         DessiLBI([p, p])
     with pytest.raises(ValueError, match="some parameters appear in more than one parameter group"):
         DessiLBI([dict(params=[p]), dict(params=[p])])
-    with pytest.raises(ValueError, match="real floating dtype, got torch.complex64"):
-        DessiLBI([nn.Parameter(torch.zeros(2, dtype=torch.complex64))])
+    with pytest.raises(ValueError, match="must have a floating dtype, got torch.int64"):
+        DessiLBI([nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)])
+    with pytest.raises(ValueError, match="complex parameter 0 must not be negative, got -1"):
+        z = nn.Parameter(torch.zeros(2, 2, dtype=torch.complex64))
+        DessiLBI([z], penalty="group", group_dim=-1)
     with pytest.raises(ValueError, match=r"unknown options \['mu'\]"):
         DessiLBI([dict(params=[p], mu=3)])
     q = nn.Parameter(torch.zeros(4, 2))

@@ -7,7 +7,7 @@ import vectors
 
 import dslbi_torch.dessilbi as twin
 from dslbi_ref.dessilbi import gamma, step
-from dslbi_torch import DessiLBI
+from dslbi_torch import DessiLBI, structure
 
 # One tensor of every kind: shape, and how it is split.
 TENSORS = {
@@ -92,7 +92,7 @@ class Lockstep:
                     assert "V" not in optimizer.state[p]
                     continue
                 V = optimizer.state[p]["V"]
-                G = twin.group_gamma(V, group).numpy()
+                G = structure.group_gamma(V, group).numpy()
                 expected = gamma(self.V[name], **reference_options(self.options[name])[0])
                 close(V, self.V[name], dtype)
                 close(G, expected, dtype)
