@@ -32,7 +32,8 @@ def path_losses(path, X, y, times, *, loss="squared", part=None):
         to end (separable data) has no estimate there.
     loss : "squared", "logistic" or "multinomial"
     part : "gamma", "beta" or "tilde", optional
-        The estimate; default beta of a split path, else gamma.
+        The estimate; default beta of a split path, else gamma. With an intercept all parts of a
+        path have the same prediction at the column means of the data it was fitted to.
     """
     times = np.asarray(times, dtype=np.float64)
     part = _coefficients(path, part)
@@ -40,8 +41,11 @@ def path_losses(path, X, y, times, *, loss="squared", part=None):
     first, last = path.t[0] * (1 - TIME_TOLERANCE), path.t[-1] * (1 + TIME_TOLERANCE)
     inside = (first <= times) & (times <= last)
     point = path.at(times[inside])
+    estimates = getattr(point, part)
     levels = np.zeros(inside.sum()) if point.intercept is None else point.intercept
-    pairs = zip(getattr(point, part), levels, strict=True)
+    if point.intercept is not None and path.beta is not None and part != "beta":
+        levels = levels + (point.beta - estimates) @ path.centre  # the intercept is that of beta
+    pairs = zip(estimates, levels, strict=True)
     result[inside] = [losses.value(X @ b + level, y, loss=loss) for b, level in pairs]
     return result
 

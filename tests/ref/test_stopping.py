@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dslbi_ref import losses
 from dslbi_ref.iss import iss_path, split_iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.split_lbi import split_lbi_path
 from dslbi_ref.stopping import cross_validate, discrepancy_time, path_losses
 
 
@@ -41,6 +42,19 @@ def test_part_of_a_split_path():
         path_losses(path, X, y, t, part="tilde")
     with pytest.raises(ValueError, match="part must be"):
         path_losses(path, X, y, t, part="z")
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("part", ["beta", "tilde", "gamma"])
+def test_parts_of_a_split_path_do_not_see_where_the_origin_is(part, loss):
+    X, y, _ = vectors.linear(40, 10, sigma=1.0) if loss == "squared" else vectors.labels(40, 10)
+    options = dict(nu=2.0, kappa=10.0, loss=loss, intercept=True)
+    path, moved = (split_lbi_path(Z, y, np.eye(10), **options) for Z in (X, X + 3))
+    here = path_losses(path, X, y, path.t, loss=loss, part=part)
+    there = path_losses(moved, X + 3, y, path.t, loss=loss, part=part)
+    assert_allclose(there, here, rtol=1e-9)
+    if part != "beta" and loss == "squared":  # nothing is in at first: the mean of y
+        assert_allclose(here[0], losses.value(np.full(40, y.mean()), y), rtol=1e-12)
 
 
 def test_discrepancy_time():
