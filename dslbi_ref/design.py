@@ -16,10 +16,13 @@ class Design(NamedTuple):
     X : ndarray or scipy.sparse.csc_array, (n, p)
     mean : ndarray (p,) or None
         What is still to be subtracted from each column.
+    size : float or None
+        Largest norm of a column before it was centred; None: of X.
     """
 
     X: np.ndarray | sp.csc_array
     mean: np.ndarray | None = None
+    size: float | None = None
 
     def dot(self, beta):
         """Product with beta, (p,) or (p, k)."""
@@ -38,9 +41,12 @@ class Design(NamedTuple):
         return np.asfortranarray(block if self.mean is None else block - self.mean[j])
 
     def noise(self, y):
-        """Size below which an entry of ``X'y / n`` is rounding error."""
-        squares = (self.X * self.X).sum(axis=0)
-        return 1e-14 * np.sqrt(squares.max()) * np.linalg.norm(y) / len(y)
+        """Size below which an entry of ``X'y / n`` is rounding error.
+
+        Taking the mean off a column leaves an error of the size of the column as it was.
+        """
+        size = largest_norm(self.X) if self.size is None else self.size
+        return 1e-14 * size * np.linalg.norm(y) / len(y)
 
     def lipschitz(self, *, loss="squared", intercept=False):
         """Lipschitz constant of the gradient in (beta, intercept).
@@ -54,6 +60,11 @@ class Design(NamedTuple):
         return CURVATURE[loss] * norm
 
 
+def largest_norm(X):
+    """Largest Euclidean norm of a column of X."""
+    return float(np.sqrt((X * X).sum(axis=0).max()))
+
+
 def centred(X, intercept):
     """Design of X, and the column means that were taken off: zero unless ``intercept``.
 
@@ -63,7 +74,8 @@ def centred(X, intercept):
     if not intercept:
         return Design(X), np.zeros(X.shape[1])
     means = np.asarray(X.mean(axis=0)).ravel()
-    return (Design(X, means) if sp.issparse(X) else Design(X - means)), means
+    size = largest_norm(X)
+    return (Design(X, means, size) if sp.issparse(X) else Design(X - means, None, size)), means
 
 
 def column_scale(X, intercept):

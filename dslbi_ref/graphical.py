@@ -106,7 +106,8 @@ def _path(gradient, p, free, L, noise, *, kappa, alpha, lam, times):
     t = default_times(second.t) if times is None else check_times(times)
     z, free = evaluate(chain([first, second], states), t, "z", "intercept")
     gamma = shrink(z, kappa=kappa, lam=lam)
-    return Path(t=t, z=z, gamma=gamma, intercept=free, kappa=kappa, lam=lam, stop_reason="t_max")
+    end = "t_max reached"
+    return Path(t=t, z=z, gamma=gamma, intercept=free, kappa=kappa, lam=lam, stop_reason=end)
 
 
 def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):

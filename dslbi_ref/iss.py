@@ -136,11 +136,8 @@ def collect(states, t_max):
 
 def _correlation(design, y, y_mean=0.0):
     """``X'(y - y_mean) / n``, zero if it is rounding error."""
-    n = len(y)
-    c = design.adjoint(y - y_mean) / n
-    j = np.abs(c).argmax()
-    size = np.linalg.norm(design.columns([j])) * np.linalg.norm(y) / n
-    return c if np.abs(c[j]) > NOISE * size else np.zeros(len(c))
+    c = design.adjoint(y - y_mean) / len(y)
+    return c if np.abs(c).max() > design.noise(y) else np.zeros(len(c))
 
 
 def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):

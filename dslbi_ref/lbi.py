@@ -92,7 +92,7 @@ def checked_step(alpha, bound, default):
         return default
     if not 0 < alpha < bound:
         raise ValueError(
-            f"alpha must be positive and below the step bound {bound:.6g}, got {alpha}"
+            f"alpha must be positive and below the step bound {bound:.6g}, got {alpha:.6g}"
         )
     return alpha
 

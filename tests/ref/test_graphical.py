@@ -142,6 +142,12 @@ def test_the_chain_is_found():
     assert gaussian_path(Y, kappa=10).auc(truth) == 1
 
 
+def test_a_path_says_why_it_ends():
+    X, Y = vectors.spins(300, P), vectors.array((300, P), 5)
+    for path in (ising_path(X, kappa=2), gaussian_path(Y, kappa=2)):
+        assert path.stop_reason == "t_max reached"
+
+
 def test_loss_falls_below_the_step_bound():
     X = vectors.spins(100, P)
     path = ising_path(X, kappa=10, times=np.linspace(1, 30, 300))

@@ -9,6 +9,7 @@ import vectors
 from scipy.optimize import linprog
 
 from dslbi_ref import losses
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import dual_norm, first_jump, lbi_path, lbi_states
 from dslbi_ref.mirror_descent import elastic_net, mirror_descent_states
 from dslbi_ref.path import Path, record, shrink
@@ -204,6 +205,12 @@ def test_step_at_the_bound_is_refused_by_name(loss, factor):
         lbi_path(X, y, kappa=3.0, alpha=factor / 2 * bound, loss=loss)
 
 
+def test_a_refused_step_is_named_in_six_digits():
+    X, y = PROBLEMS["squared"]
+    with pytest.raises(ValueError, match=r"got 33\.3333$"):
+        lbi_path(X, y, kappa=3.0, alpha=100 / 3)
+
+
 def test_two_classes_are_a_logistic_model(close):
     """Softmax of two classes with kappa is the logistic path with 2 kappa, from either side."""
     X, y, _ = vectors.labels()
@@ -331,6 +338,24 @@ def test_nothing_enters_without_a_gradient(close):
     close(path.intercept, [0.1, 0.1])
     with pytest.raises(ValueError, match="times must be given: the gradient at zero is zero"):
         lbi_path(X, y, kappa=2.0, intercept=True)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csc_array])
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e4, 1e6])
+def test_the_rounding_of_centring_is_no_gradient(offset, form):
+    """y is orthogonal to the columns, and they lie far from zero: nothing may ever enter."""
+    X = vectors.array((270, 100)) + offset
+    Q = np.linalg.qr(np.column_stack([X, np.ones(270)]))[0]
+    y = vectors.array(270, seed=1)
+    for _ in range(3):
+        y = y - Q @ (Q.T @ y)
+    start, first = islice(lbi_states(form(X), y, kappa=2.0, intercept=True), 2)
+    assert first.t == np.inf and not first.z.any()
+    path = iss_path(form(X), y, intercept=True, t_max=np.inf)
+    assert path.stop_reason.startswith("saturated") and not path.gamma.any()
+    # and what little there is, is seen
+    seen = iss_path(form(X), y + 1e-6 * X[:, 0], intercept=True, t_max=np.inf)
+    assert np.isfinite(seen.entry_times()[0])
 
 
 def test_arguments_are_left_alone_and_states_are_fresh():
