@@ -27,7 +27,7 @@ def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
 
 
 def _gap(W, V, *, kappa, lam, penalty, group_dim, weight):
-    """``W - Gamma`` without a pass for Gamma, in the wider dtype of W and V."""
+    """``W - Gamma`` without a pass for Gamma, in the wider dtype of W and V. It may be W itself."""
     if W.dtype != V.dtype:
         W = W.to(V.dtype)
     recorded = torch.is_grad_enabled()
@@ -37,6 +37,9 @@ def _gap(W, V, *, kappa, lam, penalty, group_dim, weight):
         shrunk = softshrink(V, lam)
         return torch.sub(W, shrunk, alpha=kappa, out=None if recorded else shrunk)
     scale = group_scale(V, lam, group_dim=group_dim, weight=weight)
+    if type(scale) is Tensor and scale.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not (recorded or scale.any()):  # on a CPU it costs nothing to look
+            return W  # no group is selected: Gamma = 0
     return torch.addcmul(W, V, scale, value=-kappa)
 
 
@@ -44,7 +47,7 @@ def _add_(x, y, c):
     """``x += c * y`` in place; c is a number, or a tensor of one element."""
     if isinstance(c, Tensor):
         # Under autograd the product keeps y for the derivative in c, and y is written to later.
-        x.add_((y.clone() if torch.is_grad_enabled() else y) * c)
+        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
     else:
         x.add_(y, alpha=c)
 
@@ -89,13 +92,15 @@ def step_(
         else:
             torch.add(g, m, alpha=momentum, out=m)  # (dslbi-m)
         g = g.add(m, alpha=momentum) if nesterov else m
-    if decoupled and weight_decay:
-        _add_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
-    _add_(W, g, -kappa * alpha)  # (dslbi-w)
     if V is not None:
-        if coupling == "outside":
-            _add_(W, gap, -kappa * alpha / nu)
         _add_(V, gap, alpha / nu)  # (dslbi-v)
+    if decoupled and weight_decay:
+        if V is not None and gap is W:
+            gap = W.clone()
+        _add_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
+    if V is not None and coupling == "outside":
+        _add_(W, gap, -kappa * alpha / nu)  # the last use of gap: it may be W
+    _add_(W, g, -kappa * alpha)  # (dslbi-w)
 
 
 # Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
@@ -125,39 +130,33 @@ def dual_dtype(p: Tensor) -> torch.dtype:
 def _step_group(group, Ws, Vs, ms, grads, firsts):
     """One iteration of the tensors of a parameter group, by the route that its flags ask for."""
     options = {key: group[key] for key in _STEP_OPTIONS}
-    columns = [[_as_real(_local(x, group)) for x in column] for column in (Ws, Vs, ms, grads)]
-    Ws, Vs, ms, grads = columns
+    options["alpha"] = _alpha(group)
     if group["maximize"]:
         grads = torch._foreach_neg(grads)
-    if options["dampening"] and any(firsts):
-        # A tensor's first step sets m = g. It happens once, so without lists.
-        for k in range(len(Ws)):
-            now = {**options, "dampening": 0.0} if firsts[k] else options
-            _step_tensor(Ws[k], Vs[k], ms[k], grads[k], alpha=_alpha(group, Ws[k]), **now)
-    elif _in_lists(group, Ws):
+    first = {**options, "dampening": 0.0}  # m = g
+    if _in_lists(group, Ws) and not (options["dampening"] and any(firsts)):
         for columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-            lists.step_(*columns, alpha=_alpha(group, columns[0][0]), **options)
-    else:
-        for k in range(len(Ws)):
-            _step_tensor(Ws[k], Vs[k], ms[k], grads[k], alpha=_alpha(group, Ws[k]), **options)
+            lists.step_(*columns, **options)
+        return
+    for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
+        for piece in _pieces((W, V, m, grad), group["penalty"], group["group_dim"]):
+            step_(*piece, **(first if is_first else options))
 
 
-def _alpha(group, W):
-    """The step as a number; as a tensor on W's device where reading it would break a graph."""
+def _alpha(group):
+    """The step: a number, or a tensor where reading it would break a graph."""
     lr = group["lr"]
     if not isinstance(lr, Tensor):
         return lr
     if group["capturable"] or group["differentiable"] or torch.compiler.is_compiling():
-        return lr.reshape(()).to(W.device)
+        return lr.reshape(())
     return lr.item()
 
 
 def _in_lists(group, Ws):
-    """Whether a group takes the foreach route: as asked, else where it is the faster one."""
-    if group["foreach"] is not None or group["differentiable"]:
+    """Whether a group takes the foreach route: as asked, else as torch.optim decides."""
+    if group["foreach"] is not None or group["differentiable"] or Ws[0].device.type == "cpu":
         return bool(group["foreach"])
-    if group["penalty"] is None and Ws[0].device.type == "cpu":
-        return True  # nothing to cut into pieces
     return _default_to_fused_or_foreach(Ws, False)[1]
 
 
@@ -168,27 +167,16 @@ def _same_device_and_dtype(*columns):
         yield [None if column[0] is None else column for column in lists_]
 
 
-def _step_tensor(W, V, m, grad, **options):
-    for piece in _pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
-        step_(*piece, **options)
-
-
-def _as_real(x):
-    """A complex tensor as a real one with one axis more, which every group sums over."""
-    return torch.view_as_real(x) if x is not None and x.is_complex() else x
-
-
-def _local(x, group):
-    """This process's shard of a DTensor where no group reaches beyond it; else x as it is."""
-    if not hasattr(x, "to_local"):
+def _plain(x, group):
+    """x without what a step need not know: the real parts of a complex tensor, as one axis more
+    that every group sums over; the shard of a DTensor where no group reaches beyond it."""
+    if x is None:
         return x
-    if group["penalty"] == "group":
-        summed = axes(x.ndim, group["group_dim"])
-        if any(
-            placement.is_shard() and placement.dim % x.ndim in summed for placement in x.placements
-        ):
-            return x
-    return x.to_local()
+    if hasattr(x, "to_local"):
+        summed = axes(x.ndim, group["group_dim"]) if group["penalty"] == "group" else ()
+        if not any(place.is_shard() and place.dim % x.ndim in summed for place in x.placements):
+            x = x.to_local()
+    return torch.view_as_real(x) if x.is_complex() else x
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
@@ -405,10 +393,16 @@ class DessiLBI(Optimizer):
             first = group["momentum"] and "momentum_buffer" not in state
             if first:
                 state["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
-            Ws.append(p)
-            Vs.append(state["V"] if group["penalty"] is not None else None)
-            ms.append(state["momentum_buffer"] if group["momentum"] else None)
-            grads.append(p.grad)
+            row = (
+                p,
+                state["V"] if group["penalty"] is not None else None,
+                state["momentum_buffer"] if group["momentum"] else None,
+                p.grad,
+            )
+            if p.is_complex() or hasattr(p, "to_local"):
+                row = [_plain(x, group) for x in row]
+            for column, x in zip((Ws, Vs, ms, grads), row, strict=True):
+                column.append(x)
             firsts.append(bool(first))
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -51,7 +51,7 @@ def step_(
 
     Beside the lists it holds one more array of their size, ``W - Gamma``.
     """
-    add, add_ = torch._foreach_add, _add_
+    add = torch._foreach_add
     gs = grads
     if weight_decay and not decoupled:
         gs = add(gs, Ws, alpha=weight_decay)
@@ -66,17 +66,17 @@ def step_(
         torch._foreach_add_(ms, gs, alpha=1 - dampening)  # (dslbi-m)
         gs = add(gs, ms, alpha=momentum) if nesterov else ms
     if decoupled and weight_decay:
-        add_(Ws, Ws, -kappa * alpha * weight_decay)
-    add_(Ws, gs, -kappa * alpha)  # (dslbi-w)
+        _add_(Ws, Ws, -kappa * alpha * weight_decay)
+    _add_(Ws, gs, -kappa * alpha)  # (dslbi-w)
     if Vs is not None:
         if coupling == "outside":
-            add_(Ws, gaps, -kappa * alpha / nu)
-        add_(Vs, gaps, alpha / nu)  # (dslbi-v)
+            _add_(Ws, gaps, -kappa * alpha / nu)
+        _add_(Vs, gaps, alpha / nu)  # (dslbi-v)
 
 
 def _add_(xs, ys, c):
     """``x += c * y`` for every pair; c is a number, or a tensor of one element."""
     if isinstance(c, torch.Tensor):
-        torch._foreach_add_(xs, torch._foreach_mul(ys, c))
+        torch._foreach_add_(xs, torch._foreach_mul(ys, c.to(ys[0].device)))
     else:
         torch._foreach_add_(xs, ys, alpha=c)

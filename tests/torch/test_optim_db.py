@@ -338,21 +338,6 @@ def test_deepcopy_keeps_every_public_attribute(device):
         assert public(copy.deepcopy(optimizer)) == public(optimizer)
 
 
-def test_the_default_route_is_lists_on_a_gpu_and_a_loop_with_pieces_on_the_cpu(monkeypatch):
-    """What no flag asks for; the GPU's answer is torch's own."""
-    from dslbi_torch import dessilbi
-
-    called = []
-    step = dessilbi.lists.step_
-    monkeypatch.setattr(dessilbi.lists, "step_", lambda *a, **k: (called.append(1), step(*a, **k)))
-    for penalty, by_lists in ((None, 1), ("l1", 0), ("group", 0)):
-        p = nn.Parameter(torch.ones(3, 2))
-        p.grad = torch.ones_like(p)
-        called.clear()
-        DessiLBI([p], penalty=penalty).step()
-        assert len(called) == by_lists
-
-
 @cache
 def _flags():
     return set(inspect.signature(DessiLBI).parameters) & {

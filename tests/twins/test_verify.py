@@ -38,7 +38,8 @@ def test_a_wrong_update_is_found(monkeypatch):
     rows = verify.verify()
     split = [row for row in rows if row.dtype == "float64" and row.penalty != "none"]
     assert not any(row.passed for row in split if row.route in ("loop", "compiled"))
-    assert all(row.passed for row in split if row.route == "foreach")  # another code path
+    by_lists = [row for row in split if row.route == "foreach"]
+    assert all(row.passed for row in by_lists if "dampening" not in row.variant)
     assert "FAILED" in verify.table(rows)
 
 
