@@ -40,6 +40,13 @@ def test_an_equation_has_one_place_in_the_book():
     assert [label for label, count in equations().items() if count > 1] == []
 
 
+def test_the_reference_lists_every_module():
+    page = (ROOT / "book" / "api_ref.md").read_text(encoding="utf-8")
+    listed = re.findall(r"automodule:: dslbi_ref\.(\w+)$", page, re.MULTILINE)
+    modules = {path.stem for path in files("dslbi_ref")} - {"__init__"}
+    assert sorted(listed) == sorted(modules)
+
+
 def test_labels_of_the_twin_are_labels_of_the_reference():
     reference = {label for label, _, _ in labels("dslbi_ref")}
     assert {
