@@ -8,8 +8,6 @@ W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * pr
 accumulates ``(W - Gamma) / nu``. Gamma is a function of V and is never stored.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
@@ -17,7 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_differentiable
 
 from . import foreach as lists
-from .prox import axes, group_scale, group_weight, prox
+from .fused import Fused, step_scaled
+from .options import check_group, check_tensors
+from .prox import axes, group_scale, prox
 
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
@@ -127,22 +127,6 @@ def dual_dtype(p: Tensor) -> torch.dtype:
     return torch.promote_types(p.dtype, torch.float32)
 
 
-def _step_group(group, Ws, Vs, ms, grads, firsts):
-    """One iteration of the tensors of a parameter group, by the route that its flags ask for."""
-    options = {key: group[key] for key in _STEP_OPTIONS}
-    options["alpha"] = _alpha(group)
-    if group["maximize"]:
-        grads = torch._foreach_neg(grads)
-    first = {**options, "dampening": 0.0}  # m = g
-    if _in_lists(group, Ws) and not (options["dampening"] and any(firsts)):
-        for columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-            lists.step_(*columns, **options)
-        return
-    for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
-        for piece in _pieces((W, V, m, grad), group["penalty"], group["group_dim"]):
-            step_(*piece, **(first if is_first else options))
-
-
 def _alpha(group):
     """The step: a number, or a tensor where reading it would break a graph."""
     lr = group["lr"]
@@ -163,8 +147,16 @@ def _in_lists(group, Ws):
 def _same_device_and_dtype(*columns):
     """The lists of a group, cut into lists of one device and dtype; an empty column is None."""
     cut = Optimizer._group_tensors_by_device_and_dtype(list(columns))
-    for lists_, _ in cut.values():
-        yield [None if column[0] is None else column for column in lists_]
+    for place, (lists_, _) in cut.items():
+        yield place, [None if column[0] is None else column for column in lists_]
+
+
+def _step_each(Ws, Vs, ms, grads, *, firsts, **options):
+    """Tensor by tensor, the large ones on a CPU piece by piece."""
+    first = {**options, "dampening": 0.0}
+    for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
+        for piece in _pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
+            step_(*piece, **(first if is_first else options))
 
 
 def _plain(x, group):
@@ -177,71 +169,6 @@ def _plain(x, group):
         if not any(place.is_shard() and place.dim % x.ndim in summed for place in x.placements):
             x = x.to_local()
     return torch.view_as_real(x) if x.is_complex() else x
-
-
-def _check_number(name, value, low, *, strict, high=math.inf):
-    """Refuse a value outside (low, high) or [low, high), NaN included."""
-    number = float(value.detach() if isinstance(value, Tensor) else value)
-    if not ((low < number if strict else low <= number) and number < high):
-        want = "positive and finite" if strict else f"at least {low} and finite"
-        if high < math.inf:
-            want = f"in [{low}, {high})"
-        known = _TORCH_WORDS.get(name)  # what torch.optim says, where it has the option
-        raise ValueError(
-            f"{known}: {value} (must be {want})" if known else f"{name} must be {want}, got {value}"
-        )
-
-
-_TORCH_WORDS = {
-    "lr": "Invalid learning rate",
-    "momentum": "Invalid momentum value",
-    "weight_decay": "Invalid weight_decay value",
-}
-
-
-def _check_group(group):
-    if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    if group["foreach"] and group["fused"]:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if group["fused"] and group["differentiable"]:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if group["foreach"] and group["differentiable"]:
-        raise RuntimeError("`foreach` does not support `differentiable`")
-    for name in ("lr", "kappa", "nu", "lam"):
-        _check_number(name, group[name], 0, strict=True)
-    for name in ("momentum", "dampening"):
-        _check_number(name, group[name], 0, strict=False, high=1)
-    _check_number("weight_decay", group["weight_decay"], 0, strict=False)
-    if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
-        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-    if group["coupling"] not in ("outside", "inside"):
-        raise ValueError(f'coupling must be "outside" or "inside", got {group["coupling"]!r}')
-    if group["penalty"] not in (None, "l1", "group"):
-        raise ValueError(f'penalty must be None, "l1" or "group", got {group["penalty"]!r}')
-
-
-def _check_tensors(group):
-    """Refuse tensors that cannot be stepped, or cannot carry the penalty of their group."""
-    names = group.get("param_names") or range(len(group["params"]))
-    for name, p in zip(names, group["params"], strict=True):
-        if not (p.is_floating_point() or p.is_complex()):
-            raise ValueError(f"parameter {name} must have a floating dtype, got {p.dtype}")
-        if group["penalty"] is None:
-            continue
-        if p.ndim == 0 or p.numel() == 0:
-            raise ValueError(
-                f"parameter {name} of shape {tuple(p.shape)} cannot carry the penalty "
-                f'"{group["penalty"]}": it needs at least one axis and one entry'
-            )
-        if group["penalty"] == "group":
-            axes(p.ndim, group["group_dim"])
-            group_weight(p.shape, group_dim=group["group_dim"], weight=group["weight"])
-            dims = group["group_dim"]
-            if p.is_complex() and min((dims,) if isinstance(dims, int) else dims, default=0) < 0:
-                raise ValueError(
-                    f"group_dim of the complex parameter {name} must not be negative, got {dims}"
-                )
 
 
 class DessiLBI(Optimizer):
@@ -273,8 +200,8 @@ class DessiLBI(Optimizer):
         enters it (the paper's form, as recalled).
     foreach, fused : bool or None
         The route of the arithmetic: tensor by tensor (cut into pieces that stay in the processor's
-        cache), lists of tensors, or one pass of a GPU kernel. None: lists on a GPU, tensor by
-        tensor on a CPU. All agree to rounding.
+        cache), lists of tensors, or one pass of a GPU kernel over l1 tensors and groups along
+        dimension 0. None: lists on a GPU, tensor by tensor on a CPU. All agree to rounding.
     capturable : bool
         A tensor ``lr`` is not read by the host, so that a CUDA graph can hold the step.
     differentiable : bool
@@ -335,11 +262,13 @@ class DessiLBI(Optimizer):
             capturable=capturable,
             differentiable=differentiable,
         )
-        _check_group(defaults)
+        check_group(defaults)
+        self._fused = Fused()
         super().__init__(params, defaults)
 
     def __setstate__(self, state):
         super().__setstate__(state)
+        self._fused = Fused()
         for group in self.param_groups:  # saved before these existed
             for key in ("foreach", "fused"):
                 group.setdefault(key, None)
@@ -351,7 +280,7 @@ class DessiLBI(Optimizer):
         unknown = set(param_group) - set(self.defaults) - {"params", "param_names"}
         if unknown:
             raise ValueError(f"unknown options {sorted(unknown)} in a parameter group")
-        _check_group({**self.defaults, **param_group})
+        check_group({**self.defaults, **param_group})
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         tensors = [p[1] if isinstance(p, tuple) else p for p in params]
@@ -361,10 +290,12 @@ class DessiLBI(Optimizer):
         n_groups = len(self.param_groups)
         super().add_param_group(param_group)
         try:
-            _check_tensors(self.param_groups[n_groups])
-        except ValueError:
+            check_tensors(self.param_groups[n_groups])
+        except (ValueError, RuntimeError):
             del self.param_groups[n_groups]
             raise
+        # The fused step takes the gradients as a GradScaler left them.
+        self._step_supports_amp_scaling = any(group["fused"] for group in self.param_groups)
 
     @_use_grad_for_differentiable
     def step(self, closure=None):
@@ -373,12 +304,37 @@ class DessiLBI(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            Ws, Vs, ms, grads, firsts = [], [], [], [], []
-            self._collect(group, Ws, Vs, ms, grads, firsts)
-            if Ws:
-                _step_group(group, Ws, Vs, ms, grads, firsts)
+        found_inf = getattr(self, "found_inf", None)  # of a GradScaler, where a group is fused
+        if found_inf is not None and any(group["dampening"] for group in self.param_groups):
+            if found_inf.item():  # a first step that was skipped must stay the first
+                return loss
+        for index, group in enumerate(self.param_groups):
+            self._step_group(index, group)
         return loss
+
+    def _step_group(self, index, group):
+        """One iteration of a parameter group, by the route that its flags ask for."""
+        Ws, Vs, ms, grads, firsts = [], [], [], [], []
+        self._collect(group, Ws, Vs, ms, grads, firsts)
+        if not Ws:
+            return
+        options = {key: group[key] for key in _STEP_OPTIONS}
+        options["alpha"] = _alpha(group)
+        outer = dict(
+            maximize=group["maximize"],
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+        if options["dampening"] and any(firsts):  # m = g: once, so without lists
+            step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
+        elif group["fused"]:
+            for place, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
+                self._fused.step((index, *place), *columns, options=options, **outer)
+        elif _in_lists(group, Ws):
+            for _, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
+                step_scaled(lists.step_, *columns, **outer, **options)
+        else:
+            step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
 
     def _collect(self, group, Ws, Vs, ms, grads, firsts):
         """Fill the lists with what has a gradient; V and m start with the first one."""

@@ -215,6 +215,10 @@ def _kernel(
 INTERPRETED = triton is not None and not isinstance(_kernel, triton.JITFunction)
 
 
+class Unsupported(ValueError):
+    """Lists that the fused step cannot take."""
+
+
 def why_not(
     Ws: list[Tensor],
     Vs: list[Tensor] | None,
@@ -307,7 +311,7 @@ def step_(
 
     Raises
     ------
-    ValueError
+    Unsupported
         With the reason of :func:`why_not`, before anything is written. It is asked when addresses
         or gradients' layouts change, not at every step.
     """
@@ -325,7 +329,7 @@ def step_(
         if reason is None and group and norms is None:
             reason = 'the fused step needs norms for penalty "group", got None'
         if reason:
-            raise ValueError(reason)
+            raise Unsupported(reason)
     blocks = table.blocks((shapes, group), device, lambda: block_rows(shapes, group))
     if not len(blocks):
         return

@@ -18,7 +18,7 @@ import pytest
 import torch
 import vectors
 
-from dslbi_torch import dessilbi, kernels
+from dslbi_torch import DessiLBI, dessilbi, kernels
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -593,3 +593,98 @@ def test_without_triton_the_module_says_so(monkeypatch):
     with pytest.raises(ValueError, match="the fused step needs triton, which is not installed"):
         bare.step_(W, W, W, W, None, alpha=0.1)
     assert bare.bytes_per_parameter(torch.float32) == 28
+
+
+# The optimizer with fused=True
+
+
+def optimizer(fused, dtype=torch.float64, **options):
+    """Filters, rows and plain vectors in three groups, of which the last has no penalty."""
+    (Ws, _, _), _ = lists(((6, 2, 3, 3), (5, 40), (7,)), dtype)
+    params = [torch.nn.Parameter(W.clone()) for W in Ws]
+    splits = dict(penalty="group", weight="sqrt"), dict(penalty="l1"), dict(penalty=None)
+    groups = [dict(params=[p], **split) for p, split in zip(params, splits, strict=True)]
+    options = {**dict(lr=0.3, kappa=1.3, nu=2.0, lam=0.2), **options}
+    return DessiLBI(groups, **options, fused=fused), params
+
+
+def train(optimizer, params, steps, start=0):
+    for k in range(start, start + steps):
+        for i, p in enumerate(params):
+            p.grad = torch.tensor(vectors.array(tuple(p.shape), 50 * k + i)).to(p)
+        optimizer.step()
+
+
+def state_of(optimizer, params):
+    return [
+        [p.detach(), *(optimizer.state[p][k] for k in sorted(optimizer.state[p]))] for p in params
+    ]
+
+
+OPTIONS = (
+    dict(),
+    dict(momentum=0.0),
+    dict(dampening=0.5, weight_decay=0.1),
+    dict(nesterov=True, coupling="inside", maximize=True),
+    dict(weight_decay=0.1, decoupled=True),
+    dict(group_dim=1),  # by foreach: the kernel owns rows only
+)
+
+
+@on_device
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_fused_optimizer_is_the_plain_one(options):
+    runs = []
+    for fused in (True, False):
+        ours, params = optimizer(fused, **options)
+        train(ours, params[1:], 1)  # the first tensor gets its first gradient late
+        train(ours, params, 3, start=1)
+        ours.param_groups[0]["lam"] = 0.1
+        ours.param_groups[1]["lr"] = torch.tensor(0.1)
+        train(ours, params, 2, start=4)
+        runs.append(state_of(ours, params))
+    agree(*runs)
+
+
+@on_device
+def test_the_fused_optimizer_resumes_bit_for_bit():
+    """Also when V was written to by hand, or the optimizer copied, in between."""
+    whole, params = optimizer(True, torch.float32)
+    train(whole, params, 6)
+    first, again = optimizer(True, torch.float32)
+    train(first, again, 3)
+    second, fresh = optimizer(True, torch.float32)
+    with torch.no_grad():
+        for p, q in zip(fresh, again, strict=True):
+            p.copy_(q)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(second, fresh, 3, start=3)
+    equal(state_of(second, fresh), state_of(whole, params))
+    train(first, again, 1, start=3)
+    first.state[again[0]]["V"].mul_(1.0)
+    train(first, again, 2, start=4)
+    equal(state_of(first, again), state_of(whole, params))
+
+
+@on_device
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+@pytest.mark.parametrize("group_dim", [0, 1])
+def test_the_fused_optimizer_under_a_gradient_scaler(dampening, group_dim):
+    """What a GradScaler hands over: scaled gradients, and steps that must leave no trace."""
+    runs = []
+    for scale in (1.0, 4.0):
+        ours, params = optimizer(True, lr=0.1, dampening=dampening, group_dim=group_dim)
+        assert ours._step_supports_amp_scaling
+        for k, skipped in enumerate((True, False, False, True, False)):
+            for i, p in enumerate(params):
+                p.grad = scale * torch.tensor(vectors.array(tuple(p.shape), 50 * k + i)).to(p)
+                if skipped:
+                    p.grad.fill_(float("inf"))
+            if skipped and scale == 1.0:
+                continue
+            if scale != 1.0:
+                ours.grad_scale = torch.tensor(scale, device=DEVICE)
+                ours.found_inf = torch.tensor(float(skipped), device=DEVICE)
+            ours.step()
+        runs.append(state_of(ours, params))
+    agree(*runs)

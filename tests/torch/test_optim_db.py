@@ -354,6 +354,8 @@ def test_every_flag_of_torch_optim_exists_and_cannot_contradict_another():
         DessiLBI(p, fused=True, differentiable=True)
     with pytest.raises(RuntimeError, match="`foreach` does not support `differentiable`"):
         DessiLBI(p, foreach=True, differentiable=True)
+    with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating"):
+        DessiLBI([nn.Parameter(torch.ones(2, dtype=torch.complex64))], fused=True)
 
 
 @pytest.mark.parametrize("penalty", [None, "l1", "group"])

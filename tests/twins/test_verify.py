@@ -44,5 +44,5 @@ def test_a_wrong_update_is_found(monkeypatch):
 
 
 def test_nan_fails():
-    row = verify.Row("cpu", "float64", "l1", "outside", "plain", 0.5, math.nan, 1e-12)
+    row = verify.Row("cpu", "loop", "float64", "l1", "outside", "plain", 0.5, math.nan, 1e-12)
     assert not row.passed

@@ -1,0 +1,85 @@
+"""What an option may be. Each refusal is one line, in torch's words where torch has some."""
+
+import math
+
+from torch import Tensor
+
+from .prox import axes, group_weight
+
+
+def _check_number(name, value, low, *, strict, high=math.inf):
+    """Refuse a value outside (low, high) or [low, high), NaN included."""
+    number = float(value.detach() if isinstance(value, Tensor) else value)
+    if not ((low < number if strict else low <= number) and number < high):
+        want = "positive and finite" if strict else f"at least {low} and finite"
+        if high < math.inf:
+            want = f"in [{low}, {high})"
+        known = _TORCH_WORDS.get(name)  # what torch.optim says, where it has the option
+        raise ValueError(
+            f"{known}: {value} (must be {want})" if known else f"{name} must be {want}, got {value}"
+        )
+
+
+_TORCH_WORDS = {
+    "lr": "Invalid learning rate",
+    "momentum": "Invalid momentum value",
+    "weight_decay": "Invalid weight_decay value",
+}
+
+
+def check_group(group):
+    if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if group["foreach"] and group["fused"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["foreach"] and group["differentiable"]:
+        raise RuntimeError("`foreach` does not support `differentiable`")
+    for name in ("lr", "kappa", "nu", "lam"):
+        _check_number(name, group[name], 0, strict=True)
+    for name in ("momentum", "dampening"):
+        _check_number(name, group[name], 0, strict=False, high=1)
+    _check_number("weight_decay", group["weight_decay"], 0, strict=False)
+    if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+    if group["coupling"] not in ("outside", "inside"):
+        raise ValueError(f'coupling must be "outside" or "inside", got {group["coupling"]!r}')
+    if group["penalty"] not in (None, "l1", "group"):
+        raise ValueError(f'penalty must be None, "l1" or "group", got {group["penalty"]!r}')
+
+
+def check_tensors(group):
+    """Refuse tensors that cannot be stepped, or cannot carry the penalty of their group."""
+    names = group.get("param_names") or range(len(group["params"]))
+    for name, p in zip(names, group["params"], strict=True):
+        if not (p.is_floating_point() or p.is_complex()):
+            raise ValueError(f"parameter {name} must have a floating dtype, got {p.dtype}")
+        if group["fused"] and not (p.is_floating_point() and _has_kernel(p.device.type)):
+            raise RuntimeError(
+                "`fused=True` requires all the params to be floating point Tensors of supported "
+                f"devices: ['cuda'], got parameter {name} of {p.dtype} on {p.device}"
+            )
+        if group["penalty"] is None:
+            continue
+        if p.ndim == 0 or p.numel() == 0:
+            raise ValueError(
+                f"parameter {name} of shape {tuple(p.shape)} cannot carry the penalty "
+                f'"{group["penalty"]}": it needs at least one axis and one entry'
+            )
+        if group["penalty"] == "group":
+            axes(p.ndim, group["group_dim"])
+            group_weight(p.shape, group_dim=group["group_dim"], weight=group["weight"])
+            dims = group["group_dim"]
+            if p.is_complex() and min((dims,) if isinstance(dims, int) else dims, default=0) < 0:
+                raise ValueError(
+                    f"group_dim of the complex parameter {name} must not be negative, got {dims}"
+                )
+
+
+def _has_kernel(device_type):
+    if device_type == "cuda":
+        return True
+    from . import kernels  # it loads triton
+
+    return device_type == "cpu" and kernels.INTERPRETED
