@@ -17,7 +17,8 @@ from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_di
 from . import foreach as lists
 from .fused import Fused, step_scaled
 from .options import check_group, check_tensors
-from .prox import axes, group_scale, prox
+from .prox import group_scale, prox
+from .tensors import dual_dtype, duals_kept, plain
 
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
@@ -26,7 +27,7 @@ def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
     return kappa * shrunk  # (dslbi-gamma)
 
 
-def _gap(W, V, *, kappa, lam, penalty, group_dim, weight):
+def gap_of(W, V, *, kappa, lam, penalty, group_dim, weight):
     """``W - Gamma`` without a pass for Gamma, in the wider dtype of W and V. It may be W itself."""
     if W.dtype != V.dtype:
         W = W.to(V.dtype)
@@ -83,7 +84,9 @@ def step_(
     if weight_decay and not decoupled:
         g = g.add(W, alpha=weight_decay)
     if V is not None:
-        gap = _gap(W, V, kappa=kappa, lam=lam, penalty=penalty, group_dim=group_dim, weight=weight)
+        gap = gap_of(
+            W, V, kappa=kappa, lam=lam, penalty=penalty, group_dim=group_dim, weight=weight
+        )
         if coupling == "inside":
             g = g.add(gap, alpha=1 / nu)
     if m is not None:
@@ -121,12 +124,6 @@ def _pieces(tensors, penalty, group_dim):
     return zip(*cut, strict=True)
 
 
-def dual_dtype(p: Tensor) -> torch.dtype:
-    """dtype of V: the parameter's, or float32 where that is narrower (a bf16 V stalls below
-    lam)."""
-    return torch.promote_types(p.dtype, torch.float32)
-
-
 def _alpha(group):
     """The step: a number, or a tensor where reading it would break a graph."""
     lr = group["lr"]
@@ -157,18 +154,6 @@ def _step_each(Ws, Vs, ms, grads, *, firsts, **options):
     for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
         for piece in _pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
             step_(*piece, **(first if is_first else options))
-
-
-def _plain(x, group):
-    """x without what a step need not know: the real parts of a complex tensor, as one axis more
-    that every group sums over; the shard of a DTensor where no group reaches beyond it."""
-    if x is None:
-        return x
-    if hasattr(x, "to_local"):
-        summed = axes(x.ndim, group["group_dim"]) if group["penalty"] == "group" else ()
-        if not any(place.is_shard() and place.dim % x.ndim in summed for place in x.placements):
-            x = x.to_local()
-    return torch.view_as_real(x) if x.is_complex() else x
 
 
 class DessiLBI(Optimizer):
@@ -297,6 +282,10 @@ class DessiLBI(Optimizer):
         # The fused step takes the gradients as a GradScaler left them.
         self._step_supports_amp_scaling = any(group["fused"] for group in self.param_groups)
 
+    def alpha(self, group: dict) -> float:
+        """The step of V: the group's lr."""
+        return float(group["lr"])
+
     @_use_grad_for_differentiable
     def step(self, closure=None):
         """One iteration; returns the loss of the closure, if one is given."""
@@ -356,7 +345,7 @@ class DessiLBI(Optimizer):
                 p.grad,
             )
             if p.is_complex() or hasattr(p, "to_local"):
-                row = [_plain(x, group) for x in row]
+                row = [plain(x, group) for x in row]
             for column, x in zip((Ws, Vs, ms, grads), row, strict=True):
                 column.append(x)
             firsts.append(bool(first))
@@ -364,27 +353,8 @@ class DessiLBI(Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16
         parameter."""
-        saved = {}
-
-        def keep(_, incoming):
-            ids = [i for group in incoming["param_groups"] for i in group["params"]]
-            saved.update({k: incoming["state"].get(i, {}).get("V") for k, i in enumerate(ids)})
-
-        def restore(_):
-            params = [p for group in self.param_groups for p in group["params"]]
-            for k, p in enumerate(params):
-                if saved.get(k) is not None:
-                    self.state[p]["V"] = saved[k].to(p.device, dual_dtype(p), copy=True)
-
-        hooks = (
-            self.register_load_state_dict_pre_hook(keep),
-            self.register_load_state_dict_post_hook(restore, prepend=True),
-        )
-        try:
+        with duals_kept(self):
             super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 _STEP_OPTIONS = (

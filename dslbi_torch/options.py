@@ -36,8 +36,8 @@ def check_group(group):
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["foreach"] and group["differentiable"]:
         raise RuntimeError("`foreach` does not support `differentiable`")
-    for name in ("lr", "kappa", "nu", "lam"):
-        _check_number(name, group[name], 0, strict=True)
+    _check_number("lr", group["lr"], 0, strict=True)
+    check_splitting(group)
     for name in ("momentum", "dampening"):
         _check_number(name, group[name], 0, strict=False, high=1)
     _check_number("weight_decay", group["weight_decay"], 0, strict=False)
@@ -45,6 +45,12 @@ def check_group(group):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
     if group["coupling"] not in ("outside", "inside"):
         raise ValueError(f'coupling must be "outside" or "inside", got {group["coupling"]!r}')
+
+
+def check_splitting(group):
+    """Refuse options that say how W is coupled to Gamma and cannot be."""
+    for name in ("kappa", "nu", "lam"):
+        _check_number(name, group[name], 0, strict=True)
     if group["penalty"] not in (None, "l1", "group"):
         raise ValueError(f'penalty must be None, "l1" or "group", got {group["penalty"]!r}')
 

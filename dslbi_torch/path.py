@@ -35,9 +35,9 @@ class PathRecorder:
     Attributes
     ----------
     steps : list of int
-        Steps at which snapshots were taken; ``times``: the path time, the sum of lr, at each.
+        Steps at which snapshots were taken; ``times``: the path time, the sum of alpha, at each.
     step, time : int, float
-        Steps seen and the sum of lr of the first split tensor's group so far.
+        Steps seen and the sum of alpha of the first split tensor's group so far.
     """
 
     def __init__(self, optimizer: Optimizer, *, every: int = 1, elements: bool = False):
@@ -70,7 +70,7 @@ class PathRecorder:
     def _after_step(self, *_):
         self.step += 1
         tensors = split_tensors(self.optimizer)
-        self.time += float(tensors[0][3]["lr"])
+        self.time += self.optimizer.alpha(tensors[0][3])
         for name, _, V, group in tensors:
             entry = self.entry.get(name)
             if entry is not None:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .dessilbi import dual_dtype, gamma
+from .dessilbi import gamma
 from .prox import group_scale
+from .tensors import dual_dtype
 
 
 def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
