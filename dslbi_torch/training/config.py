@@ -50,6 +50,7 @@ class Config:
     lam_conv: float = _option(1.0, "penalty level lambda of convolutions")
     lam_linear: float = _option(1.0, "penalty level lambda of linear layers")
     lam_named: str = _option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
+    target: float = _option(0.0, "share of the split weights to select, in (0, 1]; 0: as lam says")
     weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = _option(1.0, "damping kappa")
     nu: float = _option(100.0, "coupling nu")
@@ -94,6 +95,7 @@ class Config:
             _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
         for name in ("holdout", "threads", "shift"):
             _require(self, name, lambda x: x >= 0, "at least 0")
+        _require(self, "target", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
         _require(self, "weight_decay", lambda x: 0 <= x < float("inf"), "at least 0 and finite")
         _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")

@@ -20,6 +20,7 @@ from ..dessilbi import DessiLBI
 from ..groups import split_groups
 from ..masks import density, gamma_weights, sparse_weights
 from ..path import PathRecorder
+from ..target import TargetDensity
 from . import config as configs
 from . import data as datasets
 from . import folder as folders
@@ -35,6 +36,7 @@ class Run(NamedTuple):
     model: torch.nn.Module
     optimizer: DessiLBI
     scheduler: LambdaLR
+    controller: TargetDensity | None  # of the penalty levels
     recorder: PathRecorder
     generator: torch.Generator  # of the order of the batches
 
@@ -70,11 +72,14 @@ def set_up(config: Config) -> Run:
         config.model, len(data.classes), data.train_x.shape[1], init=config.init
     ).to(device, dtype)
     optimizer = make_optimizer(config, model)
+    steps = math.ceil(len(data.train_x) / config.batch_size)
+    controller = None
+    if config.target:  # before the recorder, which then sees each step's levels
+        controller = TargetDensity(optimizer, config.target, steps=config.epochs * steps)
     recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
     generator = torch.Generator().manual_seed(config.seed)
-    steps = math.ceil(len(data.train_x) / config.batch_size)
     scheduler = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
-    return Run(config, data, model, optimizer, scheduler, recorder, generator)
+    return Run(config, data, model, optimizer, scheduler, controller, recorder, generator)
 
 
 def pick_device(name: str) -> torch.device:
@@ -96,13 +101,10 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
     """The optimizer of a config, with the weights of convolutions and linear layers split."""
     groups = split_groups(
         model,
-        config.conv,
-        config.linear,
-        lam={
-            "conv": config.lam_conv,
-            "linear": config.lam_linear,
-            **configs.named_levels(config.lam_named),
-        },
+        {name: {"lam": lam} for name, lam in configs.named_levels(config.lam_named).items()},
+        conv=config.conv,
+        linear=config.linear,
+        lam={"conv": config.lam_conv, "linear": config.lam_linear},
         weight=config.weight,
         weight_decay=config.weight_decay,
     )
@@ -359,6 +361,7 @@ def save(run: Run, log: list[dict]) -> None:
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scheduler": run.scheduler.state_dict(),
+        "controller": run.controller.state_dict() if run.controller else None,
         "recorder": run.recorder.state_dict(),
         "batches": run.generator.get_state(),
         "rng": torch.get_rng_state(),
@@ -373,6 +376,8 @@ def restore(run: Run, checkpoint: dict) -> list[dict]:
     run.model.load_state_dict(checkpoint["model"])
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     run.scheduler.load_state_dict(checkpoint["scheduler"])
+    if run.controller:
+        run.controller.load_state_dict(checkpoint["controller"])
     run.recorder.load_state_dict(checkpoint["recorder"])
     run.generator.set_state(checkpoint["batches"].cpu())
     torch.set_rng_state(checkpoint["rng"].cpu())

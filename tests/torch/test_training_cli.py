@@ -218,7 +218,7 @@ def test_recipes_lists_every_recipe_and_its_needs(capsys):
 
 @pytest.mark.parametrize("difference, status", [(1e-15, 0), (1e-3, 1)])
 def test_verify_fails_with_a_row(capsys, monkeypatch, difference, status):
-    row = verify.Row("cpu", "float64", "l1", "outside", "plain", 0.5, difference, 1e-12)
+    row = verify.Row("cpu", "loop", "float64", "l1", "outside", "plain", 0.5, difference, 1e-12)
     monkeypatch.setattr(verify, "verify", lambda: [row])
     found, printed, _ = call(capsys, "verify")
     assert found == status and "float64" in printed

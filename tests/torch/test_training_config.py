@@ -223,5 +223,5 @@ def test_single_tensors_may_have_levels_of_their_own():
     for text in ("conv2.weight", "conv2.weight=x", "conv2.weight=-1", "=1", "conv2.weight=nan"):
         with pytest.raises(ValueError, match="lam_named must be NAME=POSITIVE"):
             Config(lam_named=text)
-    with pytest.raises(ValueError, match="names among"):
+    with pytest.raises(ValueError, match="rule 'conv9.weight' must match a parameter among"):
         make_optimizer(Config(lam_named="conv9.weight=1"), models.build("digits-net"))

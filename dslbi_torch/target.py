@@ -1,0 +1,157 @@
+"""Ask for a density instead of a penalty level."""
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .prox import group_norms, group_weight
+from .structure import split_tensors
+
+
+class TargetDensity:
+    """Steer the penalty levels of an optimizer so that a given share of its weights is selected.
+
+    Gamma is a function of V, so at any moment there is a level at which Gamma has a given number of
+    non-zeros: a quantile of ``|V|`` (of the groups' norms). The controller multiplies the levels of
+    all split tensors by one common factor, so that their ratios stay as set, and chooses it after
+    every ``every`` steps as the quantile for the density that is due: growing in proportion to the
+    steps from nothing to ``target`` in the first ``ramp`` of the run, and ``target`` from then on.
+    Which weights make up the share, and in which order they enter, is left to the path.
+
+    It is attached as a post-step hook: no line of the loop changes.
+
+    Parameters
+    ----------
+    optimizer : DessiLBI or Split
+    target : float in (0, 1], or dict of such
+        Share of the split tensors' entries, as ``nonzero_split`` of :func:`dslbi_torch.density`.
+        It is met to within one group (one entry, without groups) after every control. A dict gives
+        names of split tensors their own share: only they are steered, each on its own, with the
+        other tensors of its parameter group.
+    steps : int >= 1
+        Steps of the whole run.
+    ramp : float in [0, 1]
+        Share of the run in which the density grows. 0: at target from the first control on.
+    every : int >= 1
+        Steps between two controls. A control sorts the scores of all split tensors.
+
+    Raises
+    ------
+    ValueError
+        For a value outside these intervals, or an optimizer that splits nothing.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        target: float | dict[str, float],
+        *,
+        steps: int,
+        ramp: float = 0.5,
+        every: int = 10,
+    ):
+        self.parts = _parts(optimizer, target)
+        if not 0 <= ramp <= 1:
+            raise ValueError(f"ramp must be in [0, 1], got {ramp}")
+        for name, value in (("steps", steps), ("every", every)):
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        self.optimizer, self.steps = optimizer, steps
+        self.ramp, self.every, self.step = ramp, every, 0
+        self.levels = [group.get("lam") for group in optimizer.param_groups]
+        self._hook = optimizer.register_step_post_hook(self._after_step)
+
+    def detach(self) -> None:
+        """Stop steering; the levels stay as they are."""
+        self._hook.remove()
+
+    def _after_step(self, *_):
+        self.step += 1
+        if self.step % self.every == 0 or self.step == self.steps:
+            self.control()
+
+    @torch.no_grad()
+    def control(self) -> None:
+        """Set the levels now, for the density that is due."""
+        ramp = self.ramp * self.steps
+        due = 1.0 if self.step >= ramp else self.step / ramp
+        groups = self.optimizer.param_groups
+        for target, indices in self.parts:
+            levels = {id(groups[i]): self.levels[i] for i in indices}
+            rows = [
+                _scores(V, group, levels[id(group)])
+                for _, _, V, group in split_tensors(self.optimizer)
+                if id(group) in levels
+            ]
+            device = rows[0][0].device
+            scores = torch.cat([score.to(device, torch.float64) for score, _ in rows])
+            sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
+            factor = _quantile(scores, sizes, target * due)
+            if factor is not None:
+                for i in indices:
+                    groups[i]["lam"] = self.levels[i] * factor
+
+    def state_dict(self) -> dict:
+        """Plain numbers for a checkpoint; the levels of the moment are in the optimizer's."""
+        return {"step": self.step, "levels": list(self.levels)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue a run of the same optimizer."""
+        if len(state["levels"]) != len(self.levels):
+            raise ValueError(
+                f"the state must be of {len(self.levels)} groups, got {len(state['levels'])}"
+            )
+        self.step, self.levels = state["step"], list(state["levels"])
+
+
+def _parts(optimizer, target):
+    """Shares, and for each the indices of the parameter groups that it is a share of."""
+    where = {}
+    for name, _, _, group in split_tensors(optimizer):
+        where[name] = next(i for i, own in enumerate(optimizer.param_groups) if own is group)
+    if isinstance(target, dict):
+        for name in target:
+            if name not in where:
+                raise ValueError(
+                    f"target must name split tensors among {sorted(where)}, got {name!r}"
+                )
+        parts = [(share, [where[name]]) for name, share in target.items()]
+    else:
+        parts = [(target, sorted(set(where.values())))]
+    steered = [i for _, indices in parts for i in indices]
+    if len(set(steered)) < len(steered):
+        raise ValueError("target must give a parameter group one share, got several tensors of one")
+    for share, _ in parts:
+        if not 0 < share <= 1:
+            raise ValueError(f"target must be in (0, 1], got {share}")
+    return parts
+
+
+def _scores(V: Tensor, group: dict, level: float) -> tuple[Tensor, Tensor]:
+    """The factors of the level below which each group of V is selected, and the groups' sizes."""
+    if group["penalty"] == "l1":
+        score = V.abs().flatten() / level
+        return score, torch.ones_like(score)
+    options = dict(group_dim=group["group_dim"])
+    weight = group_weight(V.shape, weight=group["weight"], **options)
+    score = group_norms(V, **options).flatten() / (level * weight)
+    return score, torch.full_like(score, V.numel() // score.numel())
+
+
+def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:
+    """The factor that the groups of largest score exceed which together make up ``density``.
+
+    The nearer of the two possible shares is taken; None where not even one score is positive.
+    """
+    scores, order = scores.sort(descending=True)
+    share = sizes[order].cumsum(0) / sizes.sum()
+    k = int((share - density).abs().argmin()) + 1  # groups to select
+    if density < share[0].item() / 2:
+        k = 0
+    above = scores[k - 1].item() if k else None
+    below = scores[k].item() if k < len(scores) else 0.0
+    if above is None:
+        return below if below > 0 else None  # at the threshold itself nothing is selected
+    if not above > 0:
+        return None
+    return (above + below) / 2 if above > below else below

@@ -1,0 +1,224 @@
+"""Rules that say what is split, and the controller that is told a density instead of a level."""
+
+import copy
+
+import pytest
+import torch
+import vectors
+from torch import nn
+
+from dslbi_torch import (
+    DessiLBI,
+    PathRecorder,
+    Split,
+    TargetDensity,
+    density,
+    split_groups,
+    split_table,
+    support_masks,
+)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 5, 2), nn.Flatten(),
+        nn.Linear(45, 10), nn.Linear(10, 4),
+    )  # fmt: skip
+
+
+def options_of(groups):
+    return {name: group for group in groups for name, _ in group["params"]}
+
+
+def test_the_first_words_of_a_rule_pick_the_axes():
+    for penalty, name, dim in (
+        ("group", "0", 0),
+        ("filter", "0", 0),
+        ("input channel", "0", 1),
+        ("kernel", "0", (0, 1)),
+        ("tensor", "0", ()),
+        ("filter", "2", 1),  # the first axis of a transposed convolution is its input
+        ("group", "2", 1),
+        ("input channel", "2", 0),
+        ("kernel", "2", (0, 1)),
+        ("row", "4", 0),
+        ("column", "4", 1),
+        ("tensor", "1", ()),
+    ):
+        group = options_of(split_groups(net(), {name: penalty}))[f"{name}.weight"]
+        assert (group["penalty"], group["group_dim"]) == ("group", dim), (penalty, name)
+
+
+def test_names_patterns_and_types_and_the_later_rule_wins():
+    rules = {
+        "*.weight": {"nu": 3.0},
+        nn.Linear: "row",
+        "5": {"penalty": "l1", "lam": 0.2, "weight": "sqrt"},
+        "4.weight": {"nu": 7.0},
+        "0": None,
+    }
+    found = options_of(split_groups(net(), rules, lam=0.5, kappa=2.0, weight_decay=0.1))
+    assert found["0.weight"]["penalty"] is None
+    assert found["0.weight"]["weight_decay"] == 0.1
+    assert found["0.bias"]["weight_decay"] == 0.0
+    four, five = found["4.weight"], found["5.weight"]
+    assert (four["penalty"], four["nu"], four["lam"]) == ("group", 7.0, 0.5)
+    assert (five["penalty"], five["nu"], five["lam"]) == ("l1", 3.0, 0.2)
+    assert (five["weight"], four["weight"], five["kappa"]) == ("sqrt", None, 2.0)
+    assert found["1.weight"]["penalty"] is None  # a rule without a penalty splits nothing new
+    DessiLBI(split_groups(net(), rules))
+
+
+def test_every_parameter_is_in_one_group_and_equal_options_share_one():
+    model = net()
+    groups = split_groups(model, {"2": "filter"}, lam={"conv": 1.0, "linear": 0.5})
+    names = [name for group in groups for name, _ in group["params"]]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    linear = [g for g in groups if g["penalty"] == "l1"]
+    assert [name for g in linear for name, _ in g["params"]] == ["4.weight", "5.weight"]
+
+
+def test_the_table_shows_groups_and_what_is_left():
+    text = split_table(split_groups(net(), {"0": "kernel"}, lam={"conv": 6.0, "linear": 0.5}, nu=5))
+    line = next(line for line in text.splitlines() if line.startswith("0.weight"))
+    assert line.split() == ["0.weight", "8x2x3x3", "group", "16", "9", "6", "5", "-"]
+    last = text.splitlines()[-1]
+    assert "unpenalised: 7 tensors, 203 parameters (0.bias, 1.weight, 1.bias, 2.weight" in last
+    assert split_table(DessiLBI(split_groups(net()))).count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            dict(rules={"conv9": "l1"}),
+            r"rule 'conv9' must match a parameter among 0.weight, 0.bias",
+        ),
+        (dict(rules={"0": "l2"}), "penalty of rule '0' must be None or one of l1, group, filter"),
+        (dict(rules={3: "l1"}), "a rule must be for a name, a pattern or a module type, got 3"),
+        (
+            dict(rules={"4": "kernel"}),
+            r"4.weight of shape \(10, 45\) has no groups of kind 'kernel'",
+        ),
+        (dict(rules={"0": "row"}), r"0.weight of shape \(8, 2, 3, 3\) has no groups of kind 'row'"),
+        (dict(rules={"1": "filter"}), r"1.weight of shape \(8,\) has no groups of kind 'filter'"),
+        (dict(conv="l0"), "conv must be None or one of"),
+        (dict(lam={"conv": 1.0}), 'a dict with the keys "conv" and "linear"'),
+        (dict(rules={"0": None}, linear=None), "must have a trainable layer to split"),
+    ],
+)
+def test_what_cannot_be_grouped_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        split_groups(net(), **arguments)
+
+
+# The controller
+
+
+def walk(optimizer, n_steps, start=0):
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for k in range(start, start + n_steps):
+        for i, p in enumerate(params):
+            p.grad = torch.tensor(vectors.array(tuple(p.shape), 97 * k + i)).to(p.dtype)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("target", [0.02, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("conv", ["l1", "kernel"])
+@pytest.mark.parametrize("around", [None, torch.optim.AdamW])
+def test_the_target_is_hit(target, conv, around):
+    """Within 10 % of the target, or within one group of it, whatever the level was."""
+    for lam in (1e-3, 10.0):
+        model = net()
+        groups = split_groups(model, conv=conv, lam=lam, nu=2.0)
+        optimizer = Split(around(groups, lr=0.01)) if around else DessiLBI(groups, lr=0.05)
+        TargetDensity(optimizer, target, steps=43, every=10)
+        walk(optimizer, 43)
+        reached = density(optimizer, model)["nonzero_split"]
+        split = sum(layer["size"] for layer in density(optimizer, model)["layers"])
+        assert abs(reached - target) <= max(0.1 * target, 9 / 2 / split), (reached, target)
+
+
+def test_the_density_grows_on_the_ramp_and_the_ratio_of_levels_stays():
+    model = net()
+    groups = split_groups(model, conv="l1", lam={"conv": 3.0, "linear": 1.0}, nu=2.0)
+    optimizer = DessiLBI(groups, lr=0.05)
+    controller = TargetDensity(optimizer, 0.4, steps=100, ramp=0.5, every=10)
+    recorder = PathRecorder(optimizer)
+    for k in range(10):
+        walk(optimizer, 10, start=10 * k)
+        reached = density(optimizer, model)["nonzero_split"]
+        assert reached == pytest.approx(0.4 * min(1, (k + 1) / 5), abs=0.01)
+        assert optimizer.param_groups[0]["lam"] == 3 * optimizer.param_groups[1]["lam"]
+    controller.detach()
+    levels = [group["lam"] for group in optimizer.param_groups]
+    walk(optimizer, 10)
+    assert [group["lam"] for group in optimizer.param_groups] == levels
+    assert len(recorder.steps) == 111
+
+
+def test_single_tensors_have_targets_of_their_own():
+    model = net()
+    groups = split_groups(model, {"4": {"lam": 0.7}, "5": {"lam": 0.3}}, nu=2.0)
+    optimizer = DessiLBI(groups, lr=0.05)
+    TargetDensity(optimizer, {"4.weight": 0.2, "0.weight": 0.25}, steps=20, every=5)
+    walk(optimizer, 20)
+    layers = {row["name"]: row for row in density(optimizer, model)["layers"]}
+    assert layers["4.weight"]["nonzero"] == 90
+    assert layers["0.weight"]["groups_selected"] == 2
+    assert options_of(split_groups(model, {"5": {"lam": 0.3}}))["5.weight"]["lam"] == 0.3
+    assert optimizer.param_groups[2]["lam"] == 0.3  # not steered
+
+
+def test_it_waits_where_there_is_no_evidence_and_takes_ties_as_one():
+    p = nn.Parameter(torch.ones(4, 5))
+    optimizer = DessiLBI([p], lr=0.1, penalty="l1", nu=1.0)
+    controller = TargetDensity(optimizer, 0.5, steps=10)
+    controller.control()
+    assert optimizer.param_groups[0]["lam"] == 1  # V is zero: nothing to choose from
+    p.grad = torch.zeros_like(p)
+    for _ in range(10):
+        optimizer.step()
+    assert support_masks(optimizer)["group0.0"].float().mean() in (0, 1)
+
+
+def test_a_checkpoint_continues_bit_for_bit():
+    def fresh():
+        model = net()
+        optimizer = DessiLBI(split_groups(model, nu=2.0), lr=0.05)
+        return model, optimizer, TargetDensity(optimizer, 0.3, steps=60)
+
+    model, whole, _ = fresh()
+    walk(whole, 60)
+    first, one, controller = fresh()
+    walk(one, 33)
+    second, two, again = fresh()
+    second.load_state_dict(first.state_dict())
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    again.load_state_dict(controller.state_dict())
+    walk(two, 27, start=33)
+    for a, b in zip(model.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [g.get("lam") for g in whole.param_groups] == [g.get("lam") for g in two.param_groups]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(target=0.0), r"target must be in \(0, 1\], got 0.0"),
+        (dict(target=float("nan")), r"target must be in \(0, 1\], got nan"),
+        (dict(target={"0.weight": 2}), r"target must be in \(0, 1\], got 2"),
+        (dict(target={"7.weight": 0.1}), "target must name split tensors among .*, got '7.weight'"),
+        (dict(target={"4.weight": 0.1, "5.weight": 0.2}), "a parameter group one share"),
+        (dict(target=0.1, steps=0), "steps must be an integer of at least 1, got 0"),
+        (dict(target=0.1, every=1.5), "every must be an integer of at least 1, got 1.5"),
+        (dict(target=0.1, ramp=2), r"ramp must be in \[0, 1\], got 2"),
+    ],
+)
+def test_bad_targets_are_refused(options, message):
+    optimizer = DessiLBI(split_groups(net()))
+    with pytest.raises(ValueError, match=message):
+        TargetDensity(optimizer, **{"steps": 10, **options})
+    with pytest.raises(ValueError, match="the optimizer splits nothing"):
+        TargetDensity(DessiLBI(net().parameters()), 0.1, steps=10)
