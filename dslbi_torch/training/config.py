@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -50,7 +52,10 @@ class Config:
     lam_conv: float = _option(1.0, "penalty level lambda of convolutions")
     lam_linear: float = _option(1.0, "penalty level lambda of linear layers")
     lam_named: str = _option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
-    target: float = _option(0.0, "share of the split weights to select, in (0, 1]; 0: as lam says")
+    target: str = _option(
+        "", "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
+    )
+    ramp: float = _option(0.5, "target: share of the run in which the selected share grows")
     weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = _option(1.0, "damping kappa")
     nu: float = _option(100.0, "coupling nu")
@@ -95,7 +100,7 @@ class Config:
             _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
         for name in ("holdout", "threads", "shift"):
             _require(self, name, lambda x: x >= 0, "at least 0")
-        _require(self, "target", lambda x: 0 <= x <= 1, "in [0, 1]")
+        _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
         _require(self, "weight_decay", lambda x: 0 <= x < float("inf"), "at least 0 and finite")
         _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")
@@ -112,7 +117,8 @@ class Config:
                 "nesterov needs momentum > 0 and dampening 0, "
                 f"got momentum {self.momentum} and dampening {self.dampening}"
             )
-        named_levels(self.lam_named)
+        named_numbers("lam_named", self.lam_named)
+        _ = self.shares  # refuses what is no share
         if self.conv is None and self.linear is None:
             raise ValueError("conv or linear must be group or l1, got none for both: no path")
 
@@ -121,19 +127,33 @@ class Config:
         """The run folder."""
         return Path(self.out or f"runs/{self.recipe or self.dataset}")
 
-
-def named_levels(text: str) -> dict[str, float]:
-    """``{"conv3.weight": 0.7}`` of ``"conv3.weight=0.7"``; several are separated by commas."""
-    levels = {}
-    for part in filter(None, text.split(",")):
-        name, _, level = part.partition("=")
+    @property
+    def shares(self) -> float | dict[str, float] | None:
+        """``target`` as numbers: a share of all, one for each name, or None."""
+        if "=" in self.target:
+            return named_numbers("target", self.target, at_most=1)
         try:
-            levels[name] = float(level)
+            share = float(self.target or "nan")
         except ValueError:
-            levels[name] = float("nan")
-        if not (name and 0 < levels[name] < float("inf")):
-            raise ValueError(f"lam_named must be NAME=POSITIVE,..., got {part!r}")
-    return levels
+            share = float("nan")
+        if self.target and not 0 < share <= 1:
+            raise ValueError(f"target must be in (0, 1] or NAME=SHARE,..., got {self.target!r}")
+        return share if self.target else None
+
+
+def named_numbers(field_name: str, text: str, at_most: float = math.inf) -> dict[str, float]:
+    """``{"conv3.weight": 0.7}`` of ``"conv3.weight=0.7"``; several are separated by commas."""
+    want = "NAME=POSITIVE,..." if at_most == math.inf else f"NAME=SHARE,... of at most {at_most:g}"
+    numbers = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.partition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            numbers[name] = float("nan")
+        if not (name and 0 < numbers[name] <= min(at_most, sys.float_info.max)):
+            raise ValueError(f"{field_name} must be {want}, got {part!r}")
+    return numbers
 
 
 # Fields that say where a run happens, not what it computes.

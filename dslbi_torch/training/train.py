@@ -74,8 +74,10 @@ def set_up(config: Config) -> Run:
     optimizer = make_optimizer(config, model)
     steps = math.ceil(len(data.train_x) / config.batch_size)
     controller = None
-    if config.target:  # before the recorder, which then sees each step's levels
-        controller = TargetDensity(optimizer, config.target, steps=config.epochs * steps)
+    if config.shares:  # before the recorder, which then sees each step's levels
+        controller = TargetDensity(
+            optimizer, config.shares, steps=config.epochs * steps, ramp=config.ramp
+        )
     recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
     generator = torch.Generator().manual_seed(config.seed)
     scheduler = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
@@ -99,9 +101,10 @@ def pick_device(name: str) -> torch.device:
 
 def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
     """The optimizer of a config, with the weights of convolutions and linear layers split."""
+    levels = configs.named_numbers("lam_named", config.lam_named)
     groups = split_groups(
         model,
-        {name: {"lam": lam} for name, lam in configs.named_levels(config.lam_named).items()},
+        {name: {"lam": lam} for name, lam in levels.items()},
         conv=config.conv,
         linear=config.linear,
         lam={"conv": config.lam_conv, "linear": config.lam_linear},

@@ -225,3 +225,18 @@ def test_single_tensors_may_have_levels_of_their_own():
             Config(lam_named=text)
     with pytest.raises(ValueError, match="rule 'conv9.weight' must match a parameter among"):
         make_optimizer(Config(lam_named="conv9.weight=1"), models.build("digits-net"))
+
+
+def test_target_is_a_share_or_a_share_for_each_name():
+    assert Config().shares is None
+    assert Config(target="0.1").shares == 0.1
+    assert Config(target="conv3.weight=0.15,fc1.weight=1").shares == {
+        "conv3.weight": 0.15,
+        "fc1.weight": 1.0,
+    }
+    for text in ("0", "1.5", "nan", "x", "conv1.weight"):
+        with pytest.raises(ValueError, match=r"target must be in \(0, 1\] or NAME=SHARE,..., got"):
+            Config(target=text)
+    for text in ("conv1.weight=2", "=0.1", "conv1.weight=x"):
+        with pytest.raises(ValueError, match="target must be NAME=SHARE,... of at most 1, got"):
+            Config(target=text)
