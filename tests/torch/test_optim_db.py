@@ -417,3 +417,41 @@ def test_the_step_compiles_without_graph_breaks_nor_recompilation(penalty, forea
             assert 1 <= counter.frame_count <= 2, counter.frame_count
         runs.append([p.detach() for p in params])
     assert_same(*runs, rtol=1e-6)
+
+
+def test_hooks_and_the_profiler_see_the_step():
+    p = nn.Parameter(torch.ones(3, 2))
+    p.grad = torch.ones_like(p)
+    optimizer = DessiLBI([p], penalty="l1")
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    assert seen == ["before", "after"]
+    assert "Optimizer.step#DessiLBI.step" in {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_the_step():
+    """capturable, with lr in a tensor: replays follow gradients and lr that are written in place."""
+    for foreach in (False, True):
+        runs = []
+        for captured in (False, True):
+            torch.manual_seed(0)
+            p = nn.Parameter(torch.randn(8, 3, device="cuda"))
+            lr = torch.tensor(0.1, device="cuda")
+            options = dict(SPLIT, penalty="group", foreach=foreach, capturable=True)
+            optimizer = DessiLBI([p], lr=lr, **options)
+            p.grad = torch.zeros_like(p)
+            optimizer.step()  # makes the state
+            graph = torch.cuda.CUDAGraph()
+            if captured:
+                with torch.cuda.graph(graph):
+                    optimizer.step()
+            for k in range(4):
+                p.grad.copy_(torch.randn(8, 3, generator=torch.Generator().manual_seed(k)))
+                lr.fill_(0.1 / (k + 1))
+                graph.replay() if captured else optimizer.step()
+            runs.append([p.detach(), *optimizer.state[p].values()])
+        assert_same(*runs, rtol=1e-6)
