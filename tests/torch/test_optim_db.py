@@ -434,7 +434,7 @@ def test_hooks_and_the_profiler_see_the_step():
 
 @pytest.mark.gpu
 def test_a_cuda_graph_holds_the_step():
-    """capturable, with lr in a tensor: replays follow gradients and lr that are written in place."""
+    """capturable, with lr in a tensor: replays follow gradients and lr written in place."""
     for foreach in (False, True):
         runs = []
         for captured in (False, True):
