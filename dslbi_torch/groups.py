@@ -163,8 +163,8 @@ def _grouping(name, p, module, penalty):
 
 
 def split_table(groups: list[dict] | Optimizer) -> str:
-    """What :func:`split_groups` or an optimizer splits, as aligned text: one line per tensor, and
-    what is left unpenalised."""
+    """What :func:`split_groups` or an optimizer splits, as aligned text: one line per tensor, with
+    the axes that groups are slices along in brackets, and what is left unpenalised."""
     if isinstance(groups, Optimizer):
         groups = [
             {**group, "params": list(zip(group["param_names"], group["params"], strict=True))}
@@ -177,14 +177,17 @@ def split_table(groups: list[dict] | Optimizer) -> str:
             if group["penalty"] is None:
                 left.append((name, p.numel()))
                 continue
-            size = 1
-            if group["penalty"] == "group":
-                for d in axes(p.ndim, group["group_dim"]):
+            size, penalty = 1, group["penalty"]
+            if penalty == "group":
+                dim = group.get("group_dim", 0)
+                for d in axes(p.ndim, dim):
                     size *= p.shape[d]
+                kept = (dim,) if isinstance(dim, int) else dim
+                penalty = f"group[{','.join(map(str, kept))}]"
             shape = "x".join(map(str, p.shape))
             shown = (group.get(key) for key in ("lam", "nu", "weight"))
             shown = ["-" if x is None else f"{x:g}" if not isinstance(x, str) else x for x in shown]
-            rows.append((name, shape, group["penalty"], p.numel() // size, size, *shown))
+            rows.append((name, shape, penalty, p.numel() // size, size, *shown))
     table = [head, *([str(x) for x in row] for row in rows)]
     widths = [max(len(row[k]) for row in table) for k in range(len(head))]
     lines = [

@@ -82,7 +82,7 @@ def test_every_parameter_is_in_one_group_and_equal_options_share_one():
 def test_the_table_shows_groups_and_what_is_left():
     text = split_table(split_groups(net(), {"0": "kernel"}, lam={"conv": 6.0, "linear": 0.5}, nu=5))
     line = next(line for line in text.splitlines() if line.startswith("0.weight"))
-    assert line.split() == ["0.weight", "8x2x3x3", "group", "16", "9", "6", "5", "-"]
+    assert line.split() == ["0.weight", "8x2x3x3", "group[0,1]", "16", "9", "6", "5", "-"]
     last = text.splitlines()[-1]
     assert "unpenalised: 7 tensors, 203 parameters (0.bias, 1.weight, 1.bias, 2.weight" in last
     assert split_table(DessiLBI(split_groups(net()))).count("\n") == 4
