@@ -129,6 +129,8 @@ def _parts(optimizer, target):
 
 def _scores(V: Tensor, group: dict, level: float) -> tuple[Tensor, Tensor]:
     """The factors of the level below which each group of V is selected, and the groups' sizes."""
+    if hasattr(V, "full_tensor"):
+        V = V.full_tensor()  # every process of a sharded run chooses the same level
     if group["penalty"] == "l1":
         score = V.abs().flatten() / level
         return score, torch.ones_like(score)
