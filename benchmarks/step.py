@@ -4,6 +4,9 @@
 
 One thread; the optimizers take turns in every round, so a ratio compares steps of the same moment;
 medians over the rounds. Convolutions carry the group penalty, linear weights l1, the rest none.
+DessiLBI is measured in two states: fresh, when nothing is selected and a step needs no Gamma of the
+groups, and with half of the groups and of the single weights selected. PAT of torchao takes part
+where it is installed.
 """
 
 import argparse
@@ -11,12 +14,15 @@ import json
 import platform
 import time
 from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 import torchvision
 
-from dslbi_torch import DessiLBI
+from dslbi_torch import DessiLBI, Split
+from dslbi_torch.prox import group_norms
 
 LENET5 = [(6, 1, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 16, 5, 5), (120,)]
 LENET5 += [(84, 120), (84,), (10, 84), (10,)]
@@ -39,29 +45,75 @@ def parameters(shapes):
     return params
 
 
-def dessilbi(params):
-    kinds = {4: "group", 2: "l1", 1: None}
-    groups = [dict(params=[p for p in params if p.ndim == d], penalty=k) for d, k in kinds.items()]
-    return DessiLBI([g for g in groups if g["params"]], lr=1e-3, nu=20, momentum=0.9)
+def groups(params, conv, linear):
+    """One parameter group for each number of axes, with the options of its kind."""
+    options = {4: conv, 2: linear, 1: {}}
+    found = [dict(params=[p for p in params if p.ndim == d], **o) for d, o in options.items()]
+    return [group for group in found if group["params"]]
+
+
+def split(params):
+    return groups(params, dict(penalty="group"), dict(penalty="l1"))
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=1e-3, momentum=0.9, fused=True)
+
+
+def half_selected(params):
+    """DessiLBI with V at half or at twice the level, and a step so small that it stays there."""
+    optimizer = DessiLBI(split(params), lr=1e-9, nu=20, momentum=0.9)
+    optimizer.step()
+    for group in optimizer.param_groups:
+        for p in group["params"] if group.get("penalty") else ():
+            V = optimizer.state[p]["V"]
+            V.normal_(generator=torch.Generator().manual_seed(1))
+            l1 = group["penalty"] == "l1"
+            size = V.abs() if l1 else group_norms(V, group_dim=0, keepdim=True)
+            V.mul_(torch.where(size > size.median(), 2.0, 0.5) / size)
+    return optimizer
+
+
+def pat(params):
+    from torchao.prototype.pat import PruneOptimizer
+
+    conv = dict(group_type="Dim0Grouper", prox_type="ProxGroupLasso", reg_lambda=1e-3)
+    linear = dict(group_type="ElemGrouper", prox_type="ProxLasso", reg_lambda=1e-3)
+    return PruneOptimizer(sgd(groups(params, conv, linear)))
 
 
 OPTIMIZERS = {
-    "SGD fused": lambda params: torch.optim.SGD(params, lr=1e-3, momentum=0.9, fused=True),
+    "SGD fused": sgd,
     "SGD": lambda params: torch.optim.SGD(params, lr=1e-3, momentum=0.9),
     "Adam fused": lambda params: torch.optim.Adam(params, lr=1e-3, fused=True),
-    "DessiLBI": dessilbi,
+    "DessiLBI": lambda params: DessiLBI(split(params), lr=1e-3, nu=20, momentum=0.9),
+    "DessiLBI, half selected": half_selected,
+    "Split, SGD fused": lambda params: Split(sgd(split(params)), nu=20),
 }
+OPTIONAL = {"PAT, SGD fused": ("torchao", pat)}  # by the package that they need
+
+
+def available():
+    """The optimizers whose packages are installed."""
+    found = dict(OPTIMIZERS)
+    for name, (package, make) in OPTIONAL.items():
+        if find_spec(package):
+            found[name] = make
+        else:
+            print(f"{name}: skipped, {package} is not installed")
+    return found
 
 
 def state_bytes(optimizer):
     """Bytes of tensor state per parameter (single counters left out)."""
-    tensors = [t for s in optimizer.state.values() for t in s.values() if t.numel() > 1]
+    values = [v for s in optimizer.state.values() for v in s.values()]
+    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.numel() > 1]
     n = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
     return sum(t.numel() * t.element_size() for t in tensors) / n
 
 
-def measure(shapes, rounds):
-    optimizers = {name: make(parameters(shapes)) for name, make in OPTIMIZERS.items()}
+def measure(shapes, makers, rounds):
+    optimizers = {name: make(parameters(shapes)) for name, make in makers.items()}
     times = {name: [] for name in optimizers}
     for k in range(rounds + 3):  # three rounds of warm-up
         for name, optimizer in optimizers.items():
@@ -86,15 +138,15 @@ def main():
     parser.add_argument("--out", help="also write the figures to this JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = {}
-    print(f"{'list':<15}{'parameters':>12}  {'optimizer':<12}{'ms':>9}{'ratio':>8}{'bytes':>8}")
+    makers, result = available(), {}
+    print(f"{'list':<15}{'parameters':>12}  {'optimizer':<24}{'ms':>9}{'ratio':>8}{'bytes':>8}")
     for name, sizes in shapes().items():
         n = sum(int(np.prod(s)) for s in sizes)
         rounds = args.rounds * (10 if n < 1e6 else 1)
-        result[name] = measure(sizes, rounds)
+        result[name] = measure(sizes, makers, rounds)
         for optimizer, row in result[name].items():
             print(
-                f"{name:<15}{n:>12,}  {optimizer:<12}{row['ms']:>9.3f}"
+                f"{name:<15}{n:>12,}  {optimizer:<24}{row['ms']:>9.3f}"
                 f"{row['ratio']:>8.2f}{row['bytes']:>8.1f}"
             )
     print("ratio: to SGD fused, median of the rounds; bytes: of state per parameter")
@@ -103,6 +155,7 @@ def main():
             command="python benchmarks/step.py",
             date=str(date.today()),
             torch=torch.__version__,
+            peers={p: version(p) for p, _ in OPTIONAL.values() if find_spec(p)},
             machine=f"{platform.machine()}, 1 thread",
         )
         with open(args.out, "w") as file:
