@@ -18,7 +18,7 @@ from . import foreach as lists
 from .fused import Fused, step_scaled
 from .options import check_group, check_tensors
 from .prox import group_scale, prox
-from .tensors import dual_dtype, duals_kept, plain
+from .tensors import aligned, dual_dtype, duals_kept, is_sharded, plain
 
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
@@ -116,6 +116,8 @@ def _pieces(tensors, penalty, group_dim):
     W = tensors[0]
     if W.numel() <= _PIECE or W.device.type != "cpu" or (penalty == "group" and group_dim == ()):
         return [tensors]
+    if is_sharded(W):
+        return [tensors]
     dim = 0
     if penalty == "group":
         dim = group_dim if isinstance(group_dim, int) else group_dim[0]
@@ -198,6 +200,18 @@ class DessiLBI(Optimizer):
     float32 for bf16 and fp16 parameters, also through ``load_state_dict``. ``p.grad`` is never
     changed. A parameter without a gradient is left alone, W and V both. A complex parameter is
     treated as its real and imaginary parts: l1 shrinks each, a group holds both.
+
+    On several machines: replicas (DDP) need nothing, since equal gradients move W, m and V equally.
+    Shards are DTensors (``fully_shard``, tensor parallelism): build the optimizer from the sharded
+    parameters, and V is cut as they are. Single weights, and groups that one shard holds whole
+    (filters, where dimension 0 is cut), are stepped without communication. Groups that reach across
+    shards have their norms reduced in every step, one number a group, and go tensor by tensor
+    whatever ``foreach`` and ``fused`` say; there every process must have gradients of the same
+    parameters. Checkpoints are those of ``torch.distributed.checkpoint.state_dict``. Paths, masks
+    and densities read from shards are those of whole weights, and every process must ask for them.
+    ``ZeroRedundancyOptimizer`` deals out whole tensors, and wants them without names; each process
+    then has the V of its own, in the attribute ``optim``. The older FSDP flattens its shards, which
+    leaves l1 as the only penalty.
 
     Differences from the authors' code: lam can be set, any slice can be a group, tensors that
     cannot carry a penalty are refused instead of silently pulled to zero, decay does not compound
@@ -304,8 +318,8 @@ class DessiLBI(Optimizer):
     def _step_group(self, index, group):
         """One iteration of a parameter group, by the route that its flags ask for."""
         Ws, Vs, ms, grads, firsts = [], [], [], [], []
-        self._collect(group, Ws, Vs, ms, grads, firsts)
-        if not Ws:
+        spread = self._collect(group, Ws, Vs, ms, grads, firsts)
+        if not (Ws or spread):
             return
         options = {key: group[key] for key in _STEP_OPTIONS}
         options["alpha"] = _alpha(group)
@@ -314,6 +328,11 @@ class DessiLBI(Optimizer):
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
         )
+        if spread:
+            *columns, first = zip(*spread, strict=True)
+            step_scaled(_step_each, *map(list, columns), firsts=first, **outer, **options)
+            if not Ws:
+                return
         if options["dampening"] and any(firsts):  # m = g: once, so without lists
             step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
         elif group["fused"]:
@@ -326,7 +345,12 @@ class DessiLBI(Optimizer):
             step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
 
     def _collect(self, group, Ws, Vs, ms, grads, firsts):
-        """Fill the lists with what has a gradient; V and m start with the first one."""
+        """Fill the lists with what has a gradient; V and m start with the first one.
+
+        Returned are the rows of the DTensors that have groups in several shards. No list may mix
+        them with tensors.
+        """
+        spread = []
         for p in group["params"]:
             if p.grad is None:
                 continue
@@ -344,11 +368,15 @@ class DessiLBI(Optimizer):
                 state["momentum_buffer"] if group["momentum"] else None,
                 p.grad,
             )
-            if p.is_complex() or hasattr(p, "to_local"):
-                row = [plain(x, group) for x in row]
+            if p.is_complex() or is_sharded(p):
+                row = [plain(aligned(x, p), group) for x in row]
+                if is_sharded(row[0]):
+                    spread.append((*row, bool(first)))
+                    continue
             for column, x in zip((Ws, Vs, ms, grads), row, strict=True):
                 column.append(x)
             firsts.append(bool(first))
+        return spread
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16

@@ -68,6 +68,13 @@ def check_tensors(group):
             )
         if group["penalty"] is None:
             continue
+        if getattr(p, "_fsdp_flattened", False):  # of the older FSDP: a cut of a flat vector
+            if group["penalty"] == "group":
+                raise ValueError(
+                    f"parameter {name} must keep its shape to carry groups, got a flattened one: "
+                    "shard with torch.distributed.fsdp.fully_shard, or use l1"
+                )
+            continue
         if p.ndim == 0 or p.numel() == 0:
             raise ValueError(
                 f"parameter {name} of shape {tuple(p.shape)} cannot carry the penalty "

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from .prox import axes, group_norms
 from .structure import group_gamma, selected, split_tensors
+from .tensors import is_sharded, shard, whole
 
 NEVER = -1
 
@@ -38,6 +39,13 @@ class PathRecorder:
         Steps at which snapshots were taken; ``times``: the path time, the sum of alpha, at each.
     step, time : int, float
         Steps seen and the sum of alpha of the first split tensor's group so far.
+
+    Notes
+    -----
+    The record of sharded parameters is that of whole ones. It is kept as the parameters are, and
+    gathered when it is read: there ``entry_steps``, ``arrays``, ``save`` and ``state_dict`` must be
+    called by every process. Attach a recorder after loading the optimizer's state:
+    ``torch.distributed.checkpoint.state_dict`` gives an optimizer without state a step of lr 0.
     """
 
     def __init__(self, optimizer: Optimizer, *, every: int = 1, elements: bool = False):
@@ -54,8 +62,8 @@ class PathRecorder:
         self._summed: dict[str, tuple[int, ...]] = {}
         for name, W, V, group in split_tensors(optimizer):
             if elements or group["penalty"] == "group":
-                shape = selected(V, group).shape
-                self.entry[name] = torch.full(shape, NEVER, dtype=torch.int64, device=W.device)
+                chosen = selected(V, group)
+                self.entry[name] = torch.full_like(chosen, NEVER, dtype=torch.int64)
             grouped = group["penalty"] == "group"
             self._summed[name] = axes(W.ndim, group["group_dim"]) if grouped else ()
             self._norms[name], self._weights[name], self._nonzero[name] = [], [], []
@@ -74,7 +82,8 @@ class PathRecorder:
         for name, _, V, group in tensors:
             entry = self.entry.get(name)
             if entry is not None:
-                entry.masked_fill_((entry == NEVER) & selected(V, group), self.step)
+                entry, chosen = shard(entry), shard(selected(V, group))
+                entry.masked_fill_((entry == NEVER) & chosen, self.step)
         if self.step % self.every == 0:
             self.record()
 
@@ -102,7 +111,7 @@ class PathRecorder:
                 f"no entry steps of {name!r}: recorded are {sorted(self.entry)} "
                 "(single weights need elements=True)"
             )
-        entry = self.entry[name].cpu().numpy()
+        entry = whole(self.entry[name]).cpu().numpy()
         return entry.squeeze(self._summed[name])
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -113,11 +122,11 @@ class PathRecorder:
         """
         out = {"steps": np.array(self.steps), "times": np.array(self.times)}
         for name, counts in self._nonzero.items():
-            out[f"nonzero/{name}"] = torch.stack(counts).cpu().numpy()
+            out[f"nonzero/{name}"] = _gathered(counts).cpu().numpy()
         for key, series in (("gamma_norm", self._norms), ("weight_norm", self._weights)):
             for name, values in series.items():
                 if values:
-                    out[f"{key}/{name}"] = torch.stack(values).cpu().numpy()
+                    out[f"{key}/{name}"] = _gathered(values).cpu().numpy()
         for name in self.entry:
             out[f"entry/{name}"] = self.entry_steps(name)
         return out
@@ -143,10 +152,10 @@ class PathRecorder:
             "elements": self.elements,
             "steps": list(self.steps),
             "times": list(self.times),
-            "entry": {k: v.clone() for k, v in self.entry.items()},
-            "nonzero": {k: torch.stack(v) for k, v in self._nonzero.items()},
-            "gamma_norm": {k: torch.stack(v) for k, v in self._norms.items() if v},
-            "weight_norm": {k: torch.stack(v) for k, v in self._weights.items() if v},
+            "entry": {k: whole(v).clone() for k, v in self.entry.items()},
+            "nonzero": {k: _gathered(v) for k, v in self._nonzero.items()},
+            "gamma_norm": {k: _gathered(v) for k, v in self._norms.items() if v},
+            "weight_norm": {k: _gathered(v) for k, v in self._weights.items() if v},
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -161,7 +170,7 @@ class PathRecorder:
         self.step, self.time = state["step"], state["time"]
         self.steps, self.times = list(state["steps"]), list(state["times"])
         for name, entry in self.entry.items():
-            entry.copy_(state["entry"][name])
+            entry.copy_(_laid_as(entry, state["entry"][name]))
         for key, series in (
             ("nonzero", self._nonzero),
             ("gamma_norm", self._norms),
@@ -170,3 +179,21 @@ class PathRecorder:
             for name in series:
                 if name in state[key]:
                     series[name] = list(state[key][name].unbind())
+
+
+def _gathered(series):
+    """A series of snapshots as one tensor; what was sharded is replaced by what was gathered."""
+    fresh = [x for x in series if is_sharded(x)]
+    if fresh:
+        series[-len(fresh) :] = whole(torch.stack(fresh)).unbind()
+    return torch.stack(series)
+
+
+def _laid_as(entry, value):
+    """A whole tensor, which every process has, laid over them as entry is."""
+    if not is_sharded(entry):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    value = value.to(entry.device)
+    return distribute_tensor(value, entry.device_mesh, entry.placements, src_data_rank=None)

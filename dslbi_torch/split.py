@@ -39,7 +39,8 @@ class Split(Optimizer):
     Groups and state are those of base: schedulers, checkpoints and recorders take either. V joins
     the state after the base's first step. A parameter without a gradient is left alone, and so is
     everything in a step that a GradScaler skips. During a step, W - Gamma of all split tensors is
-    held at once.
+    held at once. What :class:`dslbi_torch.DessiLBI` says of several machines holds here, as far as
+    base can be sharded.
     """
 
     def __init__(self, base: Optimizer, *, kappa: float = 1, nu: float = 100, lam: float = 1):

@@ -14,8 +14,14 @@ def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]
     step.
 
     Names come from ``named_parameters()``; tensors given without one are called
-    ``group<i>.<j>``. An optimizer that splits nothing is refused.
+    ``group<i>.<j>``. An optimizer that splits nothing is refused. Of a sharded parameter, W and V
+    are DTensors.
     """
+    if hasattr(optimizer, "consolidate_state_dict"):
+        raise ValueError(
+            f"the duals of a {type(optimizer).__name__} lie on several processes: "
+            "pass its attribute optim for those of this one"
+        )
     found = []
     for i, group in enumerate(optimizer.param_groups):
         if group.get("penalty") is None:
