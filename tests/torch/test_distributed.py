@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from dslbi_torch import DessiLBI, PathRecorder, Split, sparse_weights, support_masks
+from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
 from dslbi_torch.masks import density, gamma_weights
 from dslbi_torch.structure import group_gamma, split_tensors
 
@@ -340,6 +340,19 @@ def masks_of_shards(rank):
     assert density(optimizer, model) == report  # after a forward without a backward
 
 
+def steered(rank):
+    """One level is chosen for all shards, and it is that of the unsharded run."""
+    reference, model = net(), sharded()
+    expected, optimizer = built(reference), built(model)
+    for each in (expected, optimizer):
+        TargetDensity(each, 0.4, steps=STEPS, every=5)
+    train(reference, expected, range(STEPS))
+    train(model, optimizer, range(STEPS), half=rank)
+    report = density(optimizer, model)
+    assert report == density(expected, reference)
+    assert abs(report["nonzero_split"] - 0.4) < 0.1, report
+
+
 def checkpoints(rank):
     from torch.distributed.checkpoint import state_dict as dcp
 
@@ -542,6 +555,7 @@ def shards(rank):
     cut_split(rank)
     silence(rank)
     masks_of_shards(rank)
+    steered(rank)
     checkpoints(rank)
     narrow(rank)
 
