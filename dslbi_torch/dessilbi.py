@@ -351,31 +351,32 @@ class DessiLBI(Optimizer):
         them with tensors.
         """
         spread = []
+        split, momentum = group["penalty"] is not None, group["momentum"] != 0
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.is_sparse:
+            if grad.is_sparse:
                 raise RuntimeError("DessiLBI does not support sparse gradients")
             state = self.state[p]
-            if group["penalty"] is not None and "V" not in state:
+            if split and "V" not in state:
                 state["V"] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
-            first = group["momentum"] and "momentum_buffer" not in state
+            first = momentum and "momentum_buffer" not in state
             if first:
                 state["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
-            row = (
-                p,
-                state["V"] if group["penalty"] is not None else None,
-                state["momentum_buffer"] if group["momentum"] else None,
-                p.grad,
-            )
+            V = state["V"] if split else None
+            m = state["momentum_buffer"] if momentum else None
+            W = p
             if p.is_complex() or is_sharded(p):
-                row = [plain(aligned(x, p), group) for x in row]
-                if is_sharded(row[0]):
-                    spread.append((*row, bool(first)))
+                W, V, m, grad = (plain(aligned(x, p), group) for x in (p, V, m, grad))
+                if is_sharded(W):
+                    spread.append((W, V, m, grad, first))
                     continue
-            for column, x in zip((Ws, Vs, ms, grads), row, strict=True):
-                column.append(x)
-            firsts.append(bool(first))
+            Ws.append(W)
+            Vs.append(V)
+            ms.append(m)
+            grads.append(grad)
+            firsts.append(first)
         return spread
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .prox import axes
 
@@ -57,7 +58,7 @@ def duals_kept(optimizer):
 
 def is_sharded(x: Tensor) -> bool:
     """Whether x is a DTensor (asked so that torch.distributed is not imported for it)."""
-    return hasattr(x, "to_local")
+    return type(x) not in (Tensor, Parameter) and hasattr(x, "to_local")
 
 
 def shard(x: Tensor) -> Tensor:
