@@ -33,7 +33,8 @@ class TargetDensity:
     ramp : float in [0, 1]
         Share of the run in which the density grows. 0: at target from the first control on.
     every : int >= 1
-        Steps between two controls. A control sorts the scores of all split tensors.
+        Steps between two controls, later on; in the beginning, when V grows by large parts of
+        itself, there are more. A control sorts the scores of all split tensors.
 
     Raises
     ------
@@ -67,7 +68,9 @@ class TargetDensity:
 
     def _after_step(self, *_):
         self.step += 1
-        if self.step % self.every == 0 or self.step == self.steps:
+        # V grows by about one part in ``step``: between two controls by a twentieth at most.
+        gaps = (self.every, min(self.every, 1 + self.step // 20))
+        if any(self.step % gap == 0 for gap in gaps) or self.step == self.steps:
             self.control()
 
     @torch.no_grad()

@@ -158,6 +158,18 @@ def test_the_density_grows_on_the_ramp_and_the_ratio_of_levels_stays():
     assert len(recorder.steps) == 111
 
 
+def test_nothing_enters_before_its_time():
+    """V doubles between the first steps: without a control after each, all would enter at once."""
+    model = net()
+    optimizer = DessiLBI(split_groups(model, linear="row", nu=2.0), lr=0.05)
+    TargetDensity(optimizer, 0.3, steps=100, ramp=0.5)
+    recorder = PathRecorder(optimizer)  # attached later: it sees each step's levels
+    walk(optimizer, 20)
+    names = ("0.weight", "4.weight", "5.weight")
+    entered = sum((recorder.entry_steps(name) >= 0).sum() for name in names)
+    assert 0 < entered < 11  # of 22 groups, with an eighth of the weights due
+
+
 def test_single_tensors_have_targets_of_their_own():
     model = net()
     groups = split_groups(model, {"4": {"lam": 0.7}, "5": {"lam": 0.3}}, nu=2.0)
