@@ -2,7 +2,8 @@
 
     python benchmarks/step.py [--rounds 30] [--out FILE.json]
 
-One thread; the optimizers take turns in every round, so a ratio compares steps of the same moment;
+One thread; the optimizers take turns in every round, so a ratio compares steps of the same moment,
+in an order drawn anew, since a step finds the caches and the heap as its neighbour left them;
 medians over the rounds. Convolutions carry the group penalty, linear weights l1, the rest none.
 DessiLBI is measured in two states: fresh, when nothing is selected and a step needs no Gamma of the
 groups, and with half of the groups and of the single weights selected. PAT of torchao takes part
@@ -115,10 +116,11 @@ def state_bytes(optimizer):
 def measure(shapes, makers, rounds):
     optimizers = {name: make(parameters(shapes)) for name, make in makers.items()}
     times = {name: [] for name in optimizers}
+    rng = np.random.default_rng(0)
     for k in range(rounds + 3):  # three rounds of warm-up
-        for name, optimizer in optimizers.items():
+        for name in rng.permutation(list(optimizers)):
             start = time.perf_counter()
-            optimizer.step()
+            optimizers[name].step()
             if k >= 3:
                 times[name].append(time.perf_counter() - start)
     base = np.array(times["SGD fused"])
