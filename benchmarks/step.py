@@ -154,7 +154,7 @@ def main():
     print("ratio: to SGD fused, median of the rounds; bytes: of state per parameter")
     if args.out:
         about = dict(
-            command="python benchmarks/step.py",
+            command=f"python benchmarks/step.py --rounds {args.rounds}",
             date=str(date.today()),
             torch=torch.__version__,
             peers={p: version(p) for p, _ in OPTIONAL.values() if find_spec(p)},
