@@ -155,8 +155,9 @@ def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:
         k = 0
     above = scores[k - 1].item() if k else None
     below = scores[k].item() if k < len(scores) else 0.0
-    if above is None:
-        return below if below > 0 else None  # at the threshold itself nothing is selected
+    if above is None:  # nothing is due, nor shall it be before the next control
+        return 1.05 * below if below > 0 else None
     if not above > 0:
         return None
-    return (above + below) / 2 if above > below else below
+    # Of equal scores, all are left out: by a little more than their rounding.
+    return (above + below) / 2 if above > below else (1 + 1e-5) * below
