@@ -10,47 +10,24 @@ accumulates ``(W - Gamma) / nu``. Gamma is a function of V and is never stored.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softshrink
 from torch.optim import Optimizer
 from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_differentiable
 
+from . import cpu
 from . import foreach as lists
 from .fused import Fused, step_scaled
+from .gap import gap_of
 from .options import check_group, check_tensors
-from .prox import group_scale, prox
-from .tensors import aligned, dual_dtype, duals_kept, is_sharded, plain
+from .prox import prox
+from .tensors import add_scaled_, aligned, dual_dtype, duals_kept, is_sharded, plain
+
+GAMMA_OPTIONS = ("kappa", "lam", "penalty", "group_dim", "weight")  # what Gamma depends on, but V
 
 
 def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
     """The sparse iterate ``Gamma = kappa * prox_lam(V)``."""
     shrunk = prox(V, lam, penalty=penalty, group_dim=group_dim, weight=weight)
     return kappa * shrunk  # (dslbi-gamma)
-
-
-def gap_of(W, V, *, kappa, lam, penalty, group_dim, weight):
-    """``W - Gamma`` without a pass for Gamma, in the wider dtype of W and V. It may be W itself."""
-    if W.dtype != V.dtype:
-        W = W.to(V.dtype)
-    recorded = torch.is_grad_enabled()
-    if recorded:
-        V = V.clone()  # the graph keeps it, and V itself will be written to
-    if penalty == "l1":
-        shrunk = softshrink(V, lam)
-        return torch.sub(W, shrunk, alpha=kappa, out=None if recorded else shrunk)
-    scale = group_scale(V, lam, group_dim=group_dim, weight=weight)
-    if type(scale) is Tensor and scale.device.type == "cpu" and not torch.compiler.is_compiling():
-        if not (recorded or scale.any()):  # on a CPU it costs nothing to look
-            return W  # no group is selected: Gamma = 0
-    return torch.addcmul(W, V, scale, value=-kappa)
-
-
-def _add_(x, y, c):
-    """``x += c * y`` in place; c is a number, or a tensor of one element."""
-    if isinstance(c, Tensor):
-        # Under autograd the product keeps y for the derivative in c, and y is written to later.
-        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
-    else:
-        x.add_(y, alpha=c)
 
 
 def step_(
@@ -96,34 +73,14 @@ def step_(
             torch.add(g, m, alpha=momentum, out=m)  # (dslbi-m)
         g = g.add(m, alpha=momentum) if nesterov else m
     if V is not None:
-        _add_(V, gap, alpha / nu)  # (dslbi-v)
+        add_scaled_(V, gap, alpha / nu)  # (dslbi-v)
     if decoupled and weight_decay:
         if V is not None and gap is W:
             gap = W.clone()
-        _add_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
+        add_scaled_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
     if V is not None and coupling == "outside":
-        _add_(W, gap, -kappa * alpha / nu)  # the last use of gap: it may be W
-    _add_(W, g, -kappa * alpha)  # (dslbi-w)
-
-
-# Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
-# processor's cache between the five or six passes of step_.
-_PIECE = 1 << 18
-
-
-def _pieces(tensors, penalty, group_dim):
-    """Cut the tensors of one parameter along an axis that cuts no group."""
-    W = tensors[0]
-    if W.numel() <= _PIECE or W.device.type != "cpu" or (penalty == "group" and group_dim == ()):
-        return [tensors]
-    if is_sharded(W):
-        return [tensors]
-    dim = 0
-    if penalty == "group":
-        dim = group_dim if isinstance(group_dim, int) else group_dim[0]
-    rows = max(1, _PIECE * W.shape[dim] // W.numel())
-    cut = [[None] * -(-W.shape[dim] // rows) if x is None else x.split(rows, dim) for x in tensors]
-    return zip(*cut, strict=True)
+        add_scaled_(W, gap, -kappa * alpha / nu)  # the last use of gap: it may be W
+    add_scaled_(W, g, -kappa * alpha)  # (dslbi-w)
 
 
 def _alpha(group):
@@ -151,11 +108,19 @@ def _same_device_and_dtype(*columns):
 
 
 def _step_each(Ws, Vs, ms, grads, *, firsts, **options):
-    """Tensor by tensor, the large ones on a CPU piece by piece."""
+    """Tensor by tensor, the large ones on a CPU piece by piece; momentum on a CPU by torch's fused
+    SGD."""
     first = {**options, "dampening": 0.0}
+    around_sgd = cpu.takes(options) and not (options["dampening"] and any(firsts))
+    fitting = []
     for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
-        for piece in _pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
+        if around_sgd and cpu.fits(W, m, grad):
+            fitting.append((W, V, m, grad))
+            continue
+        for piece in cpu.pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
             step_(*piece, **(first if is_first else options))
+    if fitting:
+        cpu.step_(*map(list, zip(*fitting, strict=True)), **options)
 
 
 class DessiLBI(Optimizer):
@@ -387,12 +352,8 @@ class DessiLBI(Optimizer):
 
 
 _STEP_OPTIONS = (
-    "kappa",
+    *GAMMA_OPTIONS,
     "nu",
-    "lam",
-    "penalty",
-    "group_dim",
-    "weight",
     "momentum",
     "dampening",
     "weight_decay",

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.optim import Optimizer
 
-from .prox import axes
+from .prox import group_size
+from .structure import named
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -166,10 +167,7 @@ def split_table(groups: list[dict] | Optimizer) -> str:
     """What :func:`split_groups` or an optimizer splits, as aligned text: one line per tensor, with
     the axes that groups are slices along in brackets, and what is left unpenalised."""
     if isinstance(groups, Optimizer):
-        groups = [
-            {**group, "params": list(zip(group["param_names"], group["params"], strict=True))}
-            for group in groups.param_groups
-        ]
+        groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
     head = ("tensor", "shape", "penalty", "groups", "of size", "lam", "nu", "weight")
     rows, left = [], []
     for group in groups:
@@ -180,8 +178,7 @@ def split_table(groups: list[dict] | Optimizer) -> str:
             size, penalty = 1, group["penalty"]
             if penalty == "group":
                 dim = group.get("group_dim", 0)
-                for d in axes(p.ndim, dim):
-                    size *= p.shape[d]
+                size = group_size(p.shape, dim)
                 kept = (dim,) if isinstance(dim, int) else dim
                 penalty = f"group[{','.join(map(str, kept))}]"
             shape = "x".join(map(str, p.shape))

@@ -47,16 +47,21 @@ def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
     return torch.linalg.vector_norm(x, dim=summed, keepdim=keepdim)
 
 
+def group_size(shape: torch.Size, group_dim=0) -> int:
+    """Number of entries of a group."""
+    size = 1
+    for d in axes(len(shape), group_dim):
+        size *= shape[d]
+    return size
+
+
 def group_weight(shape: torch.Size, *, group_dim=0, weight: str | None = None) -> float:
     """Factor of ``lam`` for the groups of a tensor: 1, or the square root of their size."""
     if weight is None:
         return 1.0
     if weight != "sqrt":
         raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
-    size = 1
-    for d in axes(len(shape), group_dim):
-        size *= shape[d]
-    return size**0.5
+    return group_size(shape, group_dim) ** 0.5
 
 
 def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:

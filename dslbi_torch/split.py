@@ -1,12 +1,12 @@
 """The splitting of DessiLBI around any torch optimizer: AdamW, Muon, a third-party one."""
 
 import torch
-from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from .dessilbi import DessiLBI, gap_of
+from .dessilbi import GAMMA_OPTIONS, DessiLBI
+from .gap import gap_of
 from .options import check_splitting, check_tensors
-from .tensors import dual_dtype, duals_kept, plain
+from .tensors import add_scaled_, dual_dtype, duals_kept, plain
 
 
 class Split(Optimizer):
@@ -105,8 +105,8 @@ class Split(Optimizer):
             del self.base.grad_scale, self.base.found_inf
         for p, V, gap, group in pulls:
             # W by kappa * alpha = lr, V by alpha
-            _add_(plain(p, group), gap, group["lr"], -1 / group["nu"])
-            _add_(plain(V, group), gap, group["lr"], 1 / (group["kappa"] * group["nu"]))
+            add_scaled_(plain(p, group), gap, group["lr"] * (-1 / group["nu"]))
+            add_scaled_(plain(V, group), gap, group["lr"] * (1 / (group["kappa"] * group["nu"])))
             self.state[p]["V"] = V
         return loss
 
@@ -114,8 +114,7 @@ class Split(Optimizer):
         """Parameter, V and ``W - Gamma`` of a group's tensors that have a gradient."""
         if group["penalty"] is None:
             return
-        keys = ("kappa", "lam", "penalty", "group_dim", "weight")
-        options = {key: group[key] for key in keys}
+        options = {key: group[key] for key in GAMMA_OPTIONS}
         for p in group["params"]:
             if p.grad is None:
                 continue
@@ -144,11 +143,3 @@ def _complete(group, own):
     check_splitting(full)
     check_tensors({**full, "fused": False})
     group.update({key: full[key] for key in own})
-
-
-def _add_(x, y, lr, factor):
-    """``x += lr * factor * y``; lr is a number, or a tensor of one element."""
-    if isinstance(lr, Tensor):
-        x.add_(y * (lr.to(y.device) * factor))
-    else:
-        x.add_(y, alpha=lr * factor)

@@ -4,9 +4,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .dessilbi import gamma
+from .dessilbi import GAMMA_OPTIONS, gamma
 from .prox import group_scale
 from .tensors import dual_dtype
+
+
+def named(i: int, group: dict) -> list[tuple[str, Tensor]]:
+    """Name and tensor of the parameters of an optimizer's group ``i``."""
+    names = group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
+    return list(zip(names, group["params"], strict=True))
 
 
 def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
@@ -26,8 +32,7 @@ def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]
     for i, group in enumerate(optimizer.param_groups):
         if group.get("penalty") is None:
             continue
-        names = group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
-        for name, p in zip(names, group["params"], strict=True):
+        for name, p in named(i, group):
             V = optimizer.state.get(p, {}).get("V")
             if V is None:
                 V = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
@@ -39,7 +44,7 @@ def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]
 
 def group_gamma(V: Tensor, group: dict) -> Tensor:
     """Gamma of a tensor with the settings of its parameter group."""
-    options = {key: group[key] for key in ("kappa", "lam", "penalty", "group_dim", "weight")}
+    options = {key: group[key] for key in GAMMA_OPTIONS}
     if V.is_complex():
         return torch.view_as_complex(gamma(torch.view_as_real(V), **options))
     return gamma(V, **options)

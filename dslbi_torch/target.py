@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from .prox import group_norms, group_weight
 from .structure import split_tensors
+from .tensors import whole
 
 
 class TargetDensity:
@@ -78,12 +79,12 @@ class TargetDensity:
         """Set the levels now, for the density that is due."""
         ramp = self.ramp * self.steps
         due = 1.0 if self.step >= ramp else self.step / ramp
-        groups = self.optimizer.param_groups
+        groups, tensors = self.optimizer.param_groups, split_tensors(self.optimizer)
         for target, indices in self.parts:
             levels = {id(groups[i]): self.levels[i] for i in indices}
             rows = [
                 _scores(V, group, levels[id(group)])
-                for _, _, V, group in split_tensors(self.optimizer)
+                for _, _, V, group in tensors
                 if id(group) in levels
             ]
             device = rows[0][0].device
@@ -132,8 +133,7 @@ def _parts(optimizer, target):
 
 def _scores(V: Tensor, group: dict, level: float) -> tuple[Tensor, Tensor]:
     """The factors of the level below which each group of V is selected, and the groups' sizes."""
-    if hasattr(V, "full_tensor"):
-        V = V.full_tensor()  # every process of a sharded run chooses the same level
+    V = whole(V)  # every process of a sharded run chooses the same level
     if group["penalty"] == "l1":
         score = V.abs().flatten() / level
         return score, torch.ones_like(score)
@@ -150,13 +150,14 @@ def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:
     """
     scores, order = scores.sort(descending=True)
     share = sizes[order].cumsum(0) / sizes.sum()
-    k = int((share - density).abs().argmin()) + 1  # groups to select
-    if density < share[0].item() / 2:
-        k = 0
-    above = scores[k - 1].item() if k else None
-    below = scores[k].item() if k < len(scores) else 0.0
-    if above is None:  # nothing is due, nor shall it be before the next control
-        return 1.05 * below if below > 0 else None
+    largest = scores[0].item()
+    if not largest > 0:
+        return None
+    if density < share[0].item() / 2:  # nothing is due, nor shall it be before the next control
+        return 1.05 * largest
+    k = int((share - density).abs().argmin())  # the last group to select
+    above = scores[k].item()
+    below = scores[k + 1].item() if k + 1 < len(scores) else 0.0
     if not above > 0:
         return None
     # Of equal scores, all are left out: by a little more than their rounding.

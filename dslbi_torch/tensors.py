@@ -56,6 +56,15 @@ def duals_kept(optimizer):
             hook.remove()
 
 
+def add_scaled_(x, y, c):
+    """``x += c * y`` in place; c is a number, or a tensor of one element."""
+    if isinstance(c, Tensor):
+        # Under autograd the product keeps y for the derivative in c, and y is written to later.
+        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
+    else:
+        x.add_(y, alpha=c)
+
+
 def is_sharded(x: Tensor) -> bool:
     """Whether x is a DTensor (asked so that torch.distributed is not imported for it)."""
     return type(x) not in (Tensor, Parameter) and hasattr(x, "to_local")

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -130,15 +129,14 @@ class Config:
     @property
     def shares(self) -> float | dict[str, float] | None:
         """``target`` as numbers: a share of all, one for each name, or None."""
+        if not self.target:
+            return None
         if "=" in self.target:
             return named_numbers("target", self.target, at_most=1)
-        try:
-            share = float(self.target or "nan")
-        except ValueError:
-            share = float("nan")
-        if self.target and not 0 < share <= 1:
+        share = _number(self.target)
+        if not 0 < share <= 1:
             raise ValueError(f"target must be in (0, 1] or NAME=SHARE,..., got {self.target!r}")
-        return share if self.target else None
+        return share
 
 
 def named_numbers(field_name: str, text: str, at_most: float = math.inf) -> dict[str, float]:
@@ -147,13 +145,18 @@ def named_numbers(field_name: str, text: str, at_most: float = math.inf) -> dict
     numbers = {}
     for part in filter(None, text.split(",")):
         name, _, number = part.partition("=")
-        try:
-            numbers[name] = float(number)
-        except ValueError:
-            numbers[name] = float("nan")
-        if not (name and 0 < numbers[name] <= min(at_most, sys.float_info.max)):
+        numbers[name] = _number(number)
+        if not (name and 0 < numbers[name] <= at_most and math.isfinite(numbers[name])):
             raise ValueError(f"{field_name} must be {want}, got {part!r}")
     return numbers
+
+
+def _number(text):
+    """The number that a text is; NaN, which no interval holds, if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 # Fields that say where a run happens, not what it computes.

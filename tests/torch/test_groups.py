@@ -86,6 +86,8 @@ def test_the_table_shows_groups_and_what_is_left():
     last = text.splitlines()[-1]
     assert "unpenalised: 7 tensors, 203 parameters (0.bias, 1.weight, 1.bias, 2.weight" in last
     assert split_table(DessiLBI(split_groups(net()))).count("\n") == 4
+    unnamed = DessiLBI([net()[0].weight], penalty="group", group_dim=(0, 1))
+    assert split_table(unnamed).splitlines()[1].split()[:3] == ["group0.0", "8x2x3x3", "group[0,1]"]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def test_without_penalty_it_is_sgd():
 @torch.no_grad()
 def test_large_tensors_are_stepped_in_pieces_with_the_same_result():
     """A tensor over the piece size, against the update on the whole tensor."""
-    from dslbi_torch.dessilbi import _PIECE, step_
+    from dslbi_torch.cpu import _PIECE
+    from dslbi_torch.dessilbi import step_
 
     for penalty, group_dim, shape in (
         ("l1", 0, (3, _PIECE // 2 + 7)),
@@ -75,17 +76,47 @@ def test_large_tensors_are_stepped_in_pieces_with_the_same_result():
         ("group", (1, 0), (3, 700, 140)),
         ("group", (), (3, 700, 140)),
     ):
-        p = param(shape, dtype=torch.float32)
-        grad = torch.tensor(vectors.array(shape, 1), dtype=torch.float32)
-        whole = p.detach().clone(), torch.zeros(shape), torch.zeros(shape)
-        options = dict(nu=2.0, lam=0.3, penalty=penalty, group_dim=group_dim, momentum=0.9)
-        optimizer = DessiLBI([p], lr=0.5, **options)
-        for _ in range(3):
-            p.grad = grad.clone()
-            optimizer.step()
-            step_(*whole, grad, alpha=0.5, **options)
-        for ours, theirs in zip((p.detach(), optimizer.state[p]["V"]), whole[:2], strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+        for variant in VARIANTS:
+            p = param(shape)
+            grad = torch.tensor(vectors.array(shape, 1))
+            whole = p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)
+            options = dict(nu=2.0, lam=0.3, penalty=penalty, group_dim=group_dim, momentum=0.9)
+            options |= variant
+            optimizer = DessiLBI([p], lr=0.5, **options)
+            for _ in range(3):
+                p.grad = grad.clone()
+                optimizer.step()
+                step_(*whole, grad, alpha=0.5, **options)
+            for ours, theirs in zip((p.detach(), optimizer.state[p]["V"]), whole[:2], strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+VARIANTS = (
+    dict(),
+    dict(weight_decay=0.1, nesterov=True),
+    dict(weight_decay=0.1, decoupled=True),
+    dict(coupling="inside"),
+)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_tensors_with_holes_are_stepped_with_the_same_result(variant):
+    """Every second column of a larger tensor, and the others stay as they are."""
+    from dslbi_torch.dessilbi import step_
+
+    base = torch.tensor(vectors.array((6, 8)))
+    before = base.clone()
+    p, grad = nn.Parameter(base[:, ::2]), torch.tensor(vectors.array((6, 4), 1))
+    whole = p.detach().clone(), torch.zeros(6, 4, dtype=p.dtype), torch.zeros(6, 4, dtype=p.dtype)
+    options = dict(nu=2.0, lam=0.3, penalty="group", momentum=0.9) | variant
+    optimizer = DessiLBI([p], lr=0.5, **options)
+    for _ in range(3):
+        p.grad = grad.clone()
+        optimizer.step()
+        step_(*whole, grad, alpha=0.5, **options)
+    torch.testing.assert_close(p.detach(), whole[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(base[:, 1::2], before[:, 1::2], rtol=0, atol=0)
 
 
 def test_non_contiguous_and_channels_last_parameters():

@@ -7,7 +7,7 @@ import vectors
 
 import dslbi_torch.dessilbi as twin
 from dslbi_ref.dessilbi import gamma, step
-from dslbi_torch import DessiLBI, structure
+from dslbi_torch import DessiLBI, cpu, structure
 
 # One tensor of every kind: shape, and how it is split.
 TENSORS = {
@@ -150,7 +150,7 @@ def test_lockstep_with_different_options_in_every_group(close):
 
 def test_lockstep_in_pieces(close, monkeypatch):
     """Tensors larger than the processor's cache are stepped piece by piece: here every one is."""
-    monkeypatch.setattr(twin, "_PIECE", 7)
+    monkeypatch.setattr(cpu, "_PIECE", 7)
     common = dict(alpha=lambda k: 0.02, nu=1.0, lam=0.5)
     options = {name: {**common, **kind} for name, (_, kind) in TENSORS.items()}
     assert run(Lockstep(SHAPES, options), close, 300, every=10)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dslbi_torch import dessilbi, verify
+from dslbi_torch import cpu, dessilbi, verify
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +29,12 @@ def test_every_row_agrees_and_every_case_is_there():
 
 def test_a_wrong_update_is_found(monkeypatch):
     """W moved by one part in 10^8 too far: float64 sees it in every split row."""
-    right = dessilbi.step_
+    for module in (dessilbi, cpu):
 
-    def wrong(W, V, m, grad, **options):
-        right(W, V, m, grad, **{**options, "alpha": options["alpha"] * (1 + 1e-8)})
+        def wrong(W, V, m, grad, right=module.step_, **options):
+            right(W, V, m, grad, **{**options, "alpha": options["alpha"] * (1 + 1e-8)})
 
-    monkeypatch.setattr(dessilbi, "step_", wrong)
+        monkeypatch.setattr(module, "step_", wrong)
     rows = verify.verify()
     split = [row for row in rows if row.dtype == "float64" and row.penalty != "none"]
     assert not any(row.passed for row in split if row.route in ("loop", "compiled"))
