@@ -29,7 +29,7 @@ class Config:
     # What is learned from what
     recipe: str = _option("", "name of the recipe that this config was made from")
     dataset: str = _option("digits", "digits, mnist or fashion-mnist")
-    model: str = _option("digits-net", "digits-net, lenet5 or lenet300")
+    model: str = _option("digits-net", "net: digits-net, lenet5, resnet20, ... (see the reference)")
     normalize: bool = _option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
     shift: int = _option(0, "training pictures are moved by up to this many pixels each way")
     holdout: int = _option(0, "training pictures set aside and evaluated instead of the test set")

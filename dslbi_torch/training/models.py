@@ -1,84 +1,147 @@
-"""The nets: classifiers that return logits, with named layers for paths and figures to name."""
+"""The nets by name: classifiers that return logits, with layers that paths and figures can name.
 
-import torch.nn.functional as F
+====================  =====================  ============  ====================================
+name                  pictures               parameters    source
+====================  =====================  ============  ====================================
+``digits-net``        1x8x8                        13,962  ours
+``one-conv``          1x28x28                       1,510  ours, after S2-LBI (1904.10873)
+``lenet5``            1x28x28                      61,706  DessiLBI's own example
+``caffe-lenet5``      1x28x28                     431,080  Caffe's MNIST example
+``lenet300``          1x28x28                     266,610  LeCun et al. 1998
+``conv2``             3x32x32                   4,301,642  Frankle and Carbin 2019
+``conv4``             3x32x32                   2,425,930  same
+``conv6``             3x32x32                   2,262,602  same
+``resnet20``          3x32x32, any                269,722  He et al. 2016, shortcuts A
+``resnet32``          same                        464,154  same
+``resnet44``          same                        658,586  same
+``resnet56``          same                        853,018  same
+``resnet110``         same                      1,727,962  same
+``resnet20-b``        same                        272,474  same, shortcuts B; so to 110
+``resnet18-32``       same                     11,173,962  He et al. 2016, 3x3 stem, no max-pool
+``vgg11``             3x32x32, from 16          9,225,610  Simonyan and Zisserman 2015, one fc
+``vgg16``             same                     14,719,818  same
+``vgg19``             same                     20,029,514  same
+``vgg16-bn``          same                     14,728,266  same, batch norm; also 11 and 19
+``mobilenetv2``       3x32x32, any              2,236,682  torchvision, two strides fewer
+``alexnet``           3x224x224, from 63       61,100,840  torchvision
+``resnet18``          3x224x224, any           11,689,512  torchvision
+``resnet34``          same                     21,797,672  torchvision
+``resnet50``          same                     25,557,032  torchvision
+====================  =====================  ============  ====================================
+
+Parameters are counted at 10 classes, those of the last four at 1,000; these four take 3 channels
+only, the others any number. Shortcuts A and B: :class:`dslbi_torch.training.nets_cifar.BasicBlock`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 from torch import nn
 
-
-class LeNet5(nn.Module):
-    """LeNet-5 of the official example: ReLU, max-pooling, 28x28 pictures (61,706 parameters)."""
-
-    def __init__(self, n_classes=10, in_channels=1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 6, 5, padding=2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.conv3 = nn.Conv2d(16, 120, 5)
-        self.fc1 = nn.Linear(120, 84)
-        self.fc2 = nn.Linear(84, n_classes)
-
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(self.conv3(x)).flatten(1)
-        return self.fc2(F.relu(self.fc1(x)))
+from . import nets_cifar, nets_small
 
 
-class LeNet300(nn.Module):
-    """LeNet-300-100: three linear layers on 28x28 pictures (266,610 parameters)."""
+class Net(NamedTuple):
+    """How a net is made, and which pictures it takes."""
 
-    def __init__(self, n_classes=10, in_channels=1):
-        super().__init__()
-        self.fc1 = nn.Linear(in_channels * 28 * 28, 300)
-        self.fc2 = nn.Linear(300, 100)
-        self.fc3 = nn.Linear(100, n_classes)
-
-    def forward(self, x):
-        x = F.relu(self.fc1(x.flatten(1)))
-        return self.fc3(F.relu(self.fc2(x)))
+    make: Callable[..., nn.Module]  # of n_classes and, optionally, in_channels
+    smallest: int  # height and width of the pictures
+    largest: float
 
 
-class DigitsNet(nn.Module):
-    """For the 8x8 digits, with a first layer of 5x5 filters to look at (13,962 parameters)."""
+def torchvision_net(name, n_classes=1000, in_channels=3):
+    """A net for ImageNet as torchvision makes it, without its trained weights."""
+    from torchvision.models import get_model
 
-    def __init__(self, n_classes=10, in_channels=1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 16, 5, padding=2)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.fc1 = nn.Linear(32 * 2 * 2, 64)
-        self.fc2 = nn.Linear(64, n_classes)
-
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+    if in_channels != 3:
+        raise ValueError(f"model {name} takes pictures of 3 channels, got {in_channels}")
+    return get_model(name, weights=None, num_classes=n_classes)
 
 
-# Each net with the height and width of the pictures that it takes.
-MODELS = {"lenet5": (LeNet5, 28), "lenet300": (LeNet300, 28), "digits-net": (DigitsNet, 8)}
+def _any_size(make, smallest=1):
+    return Net(make, smallest, math.inf)
+
+
+MODELS = {
+    "digits-net": Net(nets_small.DigitsNet, 8, 8),
+    "one-conv": Net(nets_small.OneConv, 28, 28),
+    "lenet5": Net(nets_small.LeNet5, 28, 28),
+    "caffe-lenet5": Net(nets_small.CaffeLeNet5, 28, 28),
+    "lenet300": Net(nets_small.LeNet300, 28, 28),
+    **{f"conv{depth}": Net(partial(nets_small.ConvNet, depth), 32, 32) for depth in (2, 4, 6)},
+    **{
+        f"resnet{depth}{suffix}": _any_size(
+            partial(nets_cifar.ResNet, 3 * [(depth - 2) // 6], (16, 32, 64), shortcut)
+        )
+        for suffix, shortcut in (("", "A"), ("-b", "B"))
+        for depth in (20, 32, 44, 56, 110)
+    },
+    "resnet18-32": _any_size(partial(nets_cifar.ResNet, (2, 2, 2, 2), (64, 128, 256, 512), "B")),
+    **{
+        f"vgg{depth}{suffix}": _any_size(partial(nets_cifar.VGG, depth, batch_norm), smallest=16)
+        for suffix, batch_norm in (("", False), ("-bn", True))
+        for depth in nets_cifar.VGG_STAGES
+    },
+    "mobilenetv2": _any_size(nets_cifar.mobilenet_v2),
+    "alexnet": _any_size(partial(torchvision_net, "alexnet"), smallest=63),
+    **{
+        name: _any_size(partial(torchvision_net, name))
+        for name in ("resnet18", "resnet34", "resnet50")
+    },
+}
 
 
 def build(
-    name: str, n_classes: int = 10, in_channels: int = 1, *, init: str = "torch"
+    name: str, n_classes: int = 10, in_channels: int | None = None, *, init: str = "torch"
 ) -> nn.Module:
     """A net by name, initialised.
 
     Parameters
     ----------
-    name : "lenet5", "lenet300" or "digits-net"
-    n_classes, in_channels : int >= 1
+    name : one of the table above
+    n_classes : int >= 1
+    in_channels : int >= 1, optional
+        Default: as in the table above.
     init : "torch" or "he"
-        "torch": the defaults of torch's layers, under which a filter has norm about 1/sqrt(3).
-        "he": normal entries of variance 2/fan_in and zero biases, norm about sqrt(2). Without any
-        gradient a group enters exactly if its initial norm exceeds ``kappa * lam``, so the choice
-        matters.
+        "torch": as the net's constructor does; for our own nets the defaults of torch's layers,
+        under which a filter has norm about 1/sqrt(3). "he": normal entries of variance 2/fan_in in
+        convolutions and linear layers, zero biases, norm about sqrt(2). Without any gradient a
+        group enters exactly if its initial norm exceeds ``kappa * lam``, so the choice matters.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or initialisation, impossible counts, or channels that the net does not
+        take.
     """
     if name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
     if init not in ("torch", "he"):
         raise ValueError(f'init must be "torch" or "he", got {init!r}')
-    model = MODELS[name][0](n_classes, in_channels)
+    counts = {"n_classes": n_classes}
+    if in_channels is not None:
+        counts["in_channels"] = in_channels
+    for what, count in counts.items():
+        if not (isinstance(count, int) and count >= 1):
+            raise ValueError(f"{what} must be a whole number of at least 1, got {count!r}")
+    model = MODELS[name].make(**counts)
     if init == "he":
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
     return model
+
+
+def check_pictures(name: str, size: int, dataset: str) -> None:
+    """ValueError if the net does not take pictures of ``size`` x ``size``, as ``dataset`` has."""
+    net = MODELS[name]
+    if not net.smallest <= size <= net.largest:
+        at_least = "" if net.smallest == net.largest else "at least "
+        raise ValueError(
+            f"model {name} takes pictures of {at_least}{net.smallest}x{net.smallest}, "
+            f"but those of {dataset} have {size}x{size}"
+        )

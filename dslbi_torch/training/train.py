@@ -60,13 +60,7 @@ def set_up(config: Config) -> Run:
         device=device,
         dtype=dtype,
     )
-    size = models.MODELS[config.model][1]
-    if data.train_x.shape[-1] != size:
-        raise ValueError(
-            f"model {config.model} takes pictures of {size}x{size}, "
-            f"but those of {config.dataset} have {data.train_x.shape[-1]}x{data.train_x.shape[-1]}"
-        )
-
+    models.check_pictures(config.model, data.train_x.shape[-1], config.dataset)
     torch.manual_seed(config.seed)
     model = models.build(
         config.model, len(data.classes), data.train_x.shape[1], init=config.init
