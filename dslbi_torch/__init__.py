@@ -2,21 +2,50 @@
 
 from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
-from .masks import density, density_table, gamma_weights, sparse_weights, support_masks
+from .masking import MaskedTraining, apply_masks_, masked, whole_filters
+from .masks import (
+    density,
+    density_table,
+    gamma_weights,
+    load_masks,
+    recorded_masks,
+    save_masks,
+    sparse_weights,
+    support_masks,
+)
 from .path import PathRecorder
+from .ranking import (
+    entry_ranking,
+    gamma_ranking,
+    magnitude_ranking,
+    random_masks,
+    ranked_masks,
+)
 from .split import Split
 from .target import TargetDensity
 
 __all__ = [
     "DessiLBI",
+    "MaskedTraining",
     "PathRecorder",
     "Split",
     "TargetDensity",
+    "apply_masks_",
     "density",
     "density_table",
+    "entry_ranking",
+    "gamma_ranking",
     "gamma_weights",
+    "load_masks",
+    "magnitude_ranking",
+    "masked",
+    "random_masks",
+    "ranked_masks",
+    "recorded_masks",
+    "save_masks",
     "sparse_weights",
     "split_groups",
     "split_table",
     "support_masks",
+    "whole_filters",
 ]

@@ -1,13 +1,21 @@
-"""Masks of the selected structure, and models that carry only what is selected."""
+"""Masks of the selected structure, and models that carry only what is selected.
+
+A mask is a bool tensor of the shape of a parameter, True where it is kept; masks are a dict of them
+by the parameter's name. A parameter without a mask is kept whole.
+"""
 
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .files import atomic
+from .path import PathRecorder
 from .structure import group_gamma, selected, split_tensors
-from .tensors import is_sharded, whole
+from .tensors import is_sharded, pack_bits, unpack_bits, whole
 
 
 def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -19,6 +27,94 @@ def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:
         name: whole(selected(V, group)).expand(V.shape).clone()
         for name, _, V, group in split_tensors(optimizer)
     }
+
+
+def recorded_masks(recorder: PathRecorder, step: int) -> dict[str, Tensor]:
+    """``1{Gamma != 0}`` of every split tensor as it was at a recorded step, one of
+    ``recorder.steps``; single weights need a recorder with ``elements=True``."""
+    masks = {}
+    for name, _, V, group in split_tensors(recorder.optimizer):
+        chosen = recorder.support(name, step)
+        masks[name] = chosen.view(selected(V, group).shape).expand(V.shape).clone()
+    return masks
+
+
+def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Refuse what is not masks of this model; returns its parameters, each with its mask."""
+    if not masks:
+        raise ValueError("masks must hold at least one tensor, got none")
+    parameters = dict(model.named_parameters())
+    pairs = []
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise ValueError(
+                f"masks must be of this model, which has no parameter {name!r}: "
+                f"its first is {next(iter(parameters), None)!r}"
+            )
+        W = parameters[name]
+        if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"the mask of {name} must be a bool tensor, got {found}")
+        if mask.shape != W.shape:
+            raise ValueError(
+                f"the mask of {name} must have its shape {tuple(W.shape)}, got "
+                f"{tuple(mask.shape)}: it is of another model, or this one was compacted already"
+            )
+        if is_sharded(W):
+            raise ValueError(f"{name} must be a whole tensor to be masked: mask before sharding")
+        pairs.append((W, mask.to(W.device)))
+    return pairs
+
+
+def _combined(masks, combine):
+    first = masks[0]
+    for other in masks[1:]:
+        shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (first, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"masks must be of the same tensors, got {shapes[0]} and {shapes[1]}")
+    return {name: combine([x[name] for x in masks]) for name in first}
+
+
+def union(*masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What at least one of the masks keeps."""
+    return _combined(masks, lambda tensors: torch.stack(tensors).any(0))
+
+
+def intersection(*masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What all of the masks keep."""
+    return _combined(masks, lambda tensors: torch.stack(tensors).all(0))
+
+
+def nested(*masks: dict[str, Tensor]) -> bool:
+    """Whether each of the masks keeps nothing that the next one does not keep."""
+    growing = _combined(masks, lambda ts: all(bool((b | ~a).all()) for a, b in pairwise(ts)))
+    return all(growing.values())
+
+
+def save_masks(masks: dict[str, Tensor], file: str | Path) -> None:
+    """Write masks, one bit an entry, whole or not at all."""
+    packed = {
+        name: {"shape": list(m.shape), "bits": pack_bits(m.cpu())} for name, m in masks.items()
+    }
+    with atomic(file) as temporary:
+        torch.save({"format": _FORMAT, "masks": packed}, temporary)
+
+
+def load_masks(file: str | Path) -> dict[str, Tensor]:
+    """The masks that :func:`save_masks` wrote; ValueError for any other or a damaged file."""
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        if found["format"] != _FORMAT:
+            raise ValueError(f"its format is {found['format']!r}")
+        return {name: unpack_bits(m["bits"], m["shape"]) for name, m in found["masks"].items()}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} must be a file of masks, but does not exist") from None
+    except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{file} must be a file that save_masks wrote, but: {reason}") from None
+
+
+_FORMAT = "dslbi masks 1"
 
 
 def _reshard(model, tensors):

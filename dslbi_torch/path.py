@@ -1,17 +1,14 @@
 """The path of a training run: when each group entered, and how norms and supports grew."""
 
-import os
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .files import atomic
 from .prox import axes, group_norms
 from .structure import group_gamma, selected, split_tensors
-from .tensors import is_sharded, shard, whole
+from .tensors import is_sharded, pack_bits, shard, unpack_bits, whole
 
 NEVER = -1
 
@@ -30,8 +27,9 @@ class PathRecorder:
     every : int >= 1
         Steps between two snapshots of the norms. The state before the first step is snapshot 0.
     elements : bool
-        Whether the entry step of single weights is kept for l1 tensors (8 bytes a weight). Without
-        it, an l1 tensor is summarised by its number of non-zero weights.
+        Whether the entry step of single weights is kept for l1 tensors (8 bytes a weight), and
+        their support at every snapshot (a bit a weight). Without it, an l1 tensor is summarised by
+        its number of non-zero weights.
 
     Attributes
     ----------
@@ -59,6 +57,7 @@ class PathRecorder:
         self._norms: dict[str, list[Tensor]] = {}
         self._weights: dict[str, list[Tensor]] = {}
         self._nonzero: dict[str, list[Tensor]] = {}
+        self._supports: dict[str, list[Tensor]] = {}
         self._summed: dict[str, tuple[int, ...]] = {}
         for name, W, V, group in split_tensors(optimizer):
             if elements or group["penalty"] == "group":
@@ -67,6 +66,8 @@ class PathRecorder:
             grouped = group["penalty"] == "group"
             self._summed[name] = axes(W.ndim, group["group_dim"]) if grouped else ()
             self._norms[name], self._weights[name], self._nonzero[name] = [], [], []
+            if elements and not grouped:
+                self._supports[name] = []
         self.record()
         self._hook = optimizer.register_step_post_hook(self._after_step)
 
@@ -97,6 +98,8 @@ class PathRecorder:
         for name, W, V, group in split_tensors(self.optimizer):
             chosen = selected(V, group)
             self._nonzero[name].append(chosen.count_nonzero() * (V.numel() // chosen.numel()))
+            if name in self._supports:
+                self._supports[name].append(chosen if is_sharded(chosen) else pack_bits(chosen))
             if group["penalty"] == "group":
                 dim = group["group_dim"]
                 Gamma = group_gamma(V, group)
@@ -113,6 +116,26 @@ class PathRecorder:
             )
         entry = whole(self.entry[name]).cpu().numpy()
         return entry.squeeze(self._summed[name])
+
+    def support(self, name: str, step: int) -> Tensor:
+        """What of a split tensor was selected at a snapshot: a bool of each group, or of each
+        weight of an l1 tensor (which needs ``elements=True``)."""
+        if step not in self.steps:
+            raise ValueError(
+                f"step must be one of the recorded ones, got {step}: every {self.every} steps, "
+                f"{self.steps[0]} to {self.steps[-1]}"
+            )
+        k = self.steps.index(step) - len(self.steps)
+        if self._norms.get(name):
+            return _gathered(self._norms[name])[k] > 0
+        series = self._supports.get(name, [])
+        if len(series) < -k:
+            raise ValueError(f"no support of {name!r}: single weights need elements=True")
+        return unpack_bits(_gathered(series, pack_bits)[k], self.entry[name].shape)
+
+    def attached_late(self) -> bool:
+        """Whether something was selected when the recorder was attached: its entry was missed."""
+        return any(int(whole(counts[0])) > 0 for counts in self._nonzero.values())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole record as arrays.
@@ -133,15 +156,8 @@ class PathRecorder:
 
     def save(self, file) -> None:
         """Write :meth:`arrays` as a compressed npz, whole or not at all."""
-        file = Path(file)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez_compressed(stream, **self.arrays())
-            os.replace(temporary, file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic(file) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, **self.arrays())
 
     def state_dict(self) -> dict:
         """The record as tensors and plain numbers, for a checkpoint."""
@@ -154,6 +170,7 @@ class PathRecorder:
             "times": list(self.times),
             "entry": {k: whole(v).clone() for k, v in self.entry.items()},
             "nonzero": {k: _gathered(v) for k, v in self._nonzero.items()},
+            "support": {k: _gathered(v, pack_bits) for k, v in self._supports.items() if v},
             "gamma_norm": {k: _gathered(v) for k, v in self._norms.items() if v},
             "weight_norm": {k: _gathered(v) for k, v in self._weights.items() if v},
         }
@@ -173,19 +190,20 @@ class PathRecorder:
             entry.copy_(_laid_as(entry, state["entry"][name]))
         for key, series in (
             ("nonzero", self._nonzero),
+            ("support", self._supports),
             ("gamma_norm", self._norms),
             ("weight_norm", self._weights),
         ):
             for name in series:
-                if name in state[key]:
-                    series[name] = list(state[key][name].unbind())
+                series[name] = list(state.get(key, {}).get(name, torch.empty(0)).unbind())
 
 
-def _gathered(series):
-    """A series of snapshots as one tensor; what was sharded is replaced by what was gathered."""
+def _gathered(series, finish=lambda x: x):
+    """A series of snapshots as one tensor; what was sharded is replaced by what was gathered, and
+    then finished."""
     fresh = [x for x in series if is_sharded(x)]
     if fresh:
-        series[-len(fresh) :] = whole(torch.stack(fresh)).unbind()
+        series[-len(fresh) :] = [finish(x) for x in whole(torch.stack(fresh)).unbind()]
     return torch.stack(series)
 
 

@@ -11,36 +11,18 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from ..files import atomic
 from . import config as configs
 
 FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
-
-
-@contextmanager
-def atomic(path: Path):
-    """``with atomic(path) as temporary``: what was written there replaces ``path``, whole or not.
-
-    The temporary file keeps the suffix, is forced to the disk before the renaming, and is removed
-    if the body fails.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,191 @@
+"""Masks applied: for an evaluation, in training, for good; and what goes with a filter."""
+
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .masks import check_masks
+
+
+@torch.no_grad()
+def apply_masks_(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    """Set to zero, in place and for good, what the masks do not keep; returns the model."""
+    for W, mask in check_masks(model, masks):
+        W.masked_fill_(~mask, 0)
+    return model
+
+
+@contextmanager
+def masked(model: nn.Module, masks: dict[str, Tensor]):
+    """Context in which what the masks do not keep is zero; restored bit for bit afterwards."""
+    kept = [(W, W.detach().clone()) for W, _ in check_masks(model, masks)]
+    try:
+        apply_masks_(model, masks)
+        yield
+    finally:
+        with torch.no_grad():
+            for W, old in kept:
+                W.copy_(old)
+
+
+class MaskedTraining:
+    """Keep at exactly zero what the masks do not keep, while any optimizer trains the model.
+
+    From now on, at these entries: the weights are zero after every step, so are the optimizer's
+    states of the weights' shape (momenta, V) and the gradients, as soon as they are accumulated and
+    again when a step begins. No line of the training loop changes.
+
+    Parameters
+    ----------
+    model : Module
+        Its weights are masked at once.
+    optimizer : Optimizer
+        Any that steps all of the masked parameters.
+    masks : dict
+
+    Raises
+    ------
+    ValueError
+        For masks of another model, a masked parameter that the optimizer does not have, and for a
+        model that is already trained under masks.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
+        pairs = check_masks(model, masks)
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, (W, _) in zip(masks, pairs, strict=True):
+            if id(W) not in own:
+                raise ValueError(f"the optimizer must have the masked parameter {name}")
+            if W in _HELD:
+                raise ValueError(f"{name} is under masks already: detach those first")
+        self.optimizer = optimizer
+        self._pairs = [(W, ~mask) for W, mask in pairs]
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
+            optimizer.register_step_post_hook(lambda *_: self._mask_weights_and_states()),
+        ]
+        for W, removed in self._pairs:
+            _HELD[W] = True
+            self._handles.append(W.register_post_accumulate_grad_hook(_gradient_hook(removed)))
+        self._mask_weights_and_states()
+        self._mask_gradients()
+
+    def detach(self) -> None:
+        """Train all entries again; they start from zero."""
+        for handle in self._handles:
+            handle.remove()
+        for W, _ in self._pairs:
+            del _HELD[W]
+        self._handles, self._pairs = [], []
+
+    @torch.no_grad()
+    def _mask_gradients(self):
+        for W, removed in self._pairs:
+            if W.grad is not None:
+                W.grad.masked_fill_(removed, 0)
+
+    @torch.no_grad()
+    def _mask_weights_and_states(self):
+        for W, removed in self._pairs:
+            W.masked_fill_(removed, 0)
+            for value in self.optimizer.state.get(W, {}).values():
+                if isinstance(value, Tensor) and value.shape == W.shape:
+                    value.masked_fill_(removed.to(value.device), 0)
+
+
+_HELD = WeakIdKeyDictionary()  # the parameters that are under masks
+
+
+def _gradient_hook(removed):
+    def hook(W):
+        with torch.no_grad():
+            W.grad.masked_fill_(removed, 0)
+
+    return hook
+
+
+def whole_filters(
+    model: nn.Module, masks: dict[str, Tensor], example_input: Tensor
+) -> dict[str, Tensor]:
+    """The masks, extended to all that belongs to a removed filter or neuron, which then emits
+    exactly 0.
+
+    A filter (a neuron, a row of a linear layer) is removed where its mask keeps none of its
+    weights. With it go its bias, and scale and shift of the BatchNorm that takes its output.
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is, its mode and its running statistics included.
+    masks : dict
+    example_input : Tensor
+        What the model takes: one forward pass shows which BatchNorm follows which layer.
+    """
+    check_masks(model, masks)
+    extended = {name: mask.clone() for name, mask in masks.items()}
+    parameters = dict(model.named_parameters())
+    names = {module: name for name, module in model.named_modules()}
+
+    def restrict(module, name, alive):
+        key = f"{names[module]}.{name}" if names[module] else name
+        if key in parameters:
+            extended[key] = extended[key] & alive if key in extended else alive.clone()
+
+    for layer, norm in _followed(model, example_input):
+        key = f"{names[layer]}.weight" if names[layer] else "weight"
+        if key in masks:
+            alive = alive_outputs(layer, masks[key])
+            restrict(layer, "bias", alive)
+            for name in ("weight", "bias") if norm is not None else ():
+                restrict(norm, name, alive)
+    return extended
+
+
+def alive_outputs(layer: nn.Module, mask: Tensor) -> Tensor:
+    """Of which output channels of a layer the mask of its weight keeps anything."""
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        # input channels first; within each of the groups the outputs are numbered from 0
+        parts = mask.unflatten(0, (layer.groups, -1))
+        return parts.transpose(1, 2).flatten(0, 1).flatten(1).any(1)
+    return mask.flatten(1).any(1)
+
+
+def _followed(model, example_input):
+    """Every layer that was called, with the BatchNorm that took its output, or None."""
+    weighted = (nn.modules.conv._ConvNd, nn.Linear)
+    outputs, pairs, handles = [], [], []
+
+    def after(layer, _, output):
+        outputs.append((output, layer))
+        pairs.append((layer, None))
+
+    def before(norm, inputs):
+        pairs.extend((layer, norm) for output, layer in outputs if output is inputs[0])
+
+    for module in model.modules():
+        if isinstance(module, weighted):
+            handles.append(module.register_forward_hook(after))
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            handles.append(module.register_forward_pre_hook(before))
+    with evaluating(model), torch.no_grad():
+        try:
+            model(example_input)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return pairs
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """A block in evaluation mode; every module has its own mode again after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
