@@ -28,10 +28,14 @@ class Config:
 
     # What is learned from what
     recipe: str = _option("", "name of the recipe that this config was made from")
-    dataset: str = _option("digits", "digits, mnist or fashion-mnist")
+    dataset: str = _option("digits", "digits, mnist, cifar10, imagenet, ... (see the reference)")
     model: str = _option("digits-net", "net: digits-net, lenet5, resnet20, ... (see the reference)")
     normalize: bool = _option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
     shift: int = _option(0, "training pictures are moved by up to this many pixels each way")
+    flip: bool = _option(False, "training pictures are mirrored left to right by chance")
+    image_size: int = _option(0, "pixels each way, where the data set leaves it open; 0: 224")
+    n_classes: int = _option(0, "classes that the data must have; 0: as many as it has")
+    train_size: int = _option(0, "training pictures to use, equally of all classes; 0: all")
     holdout: int = _option(0, "training pictures set aside and evaluated instead of the test set")
     init: str = _option("torch", "initial weights: torch (the layers' defaults) or he")
     seed: int = _option(0, "seed of the initial weights and of the order of the batches")
@@ -75,6 +79,8 @@ class Config:
     device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
     dtype: str = _option("float32", "float32 or float64")
     threads: int = _option(0, "CPU threads; 0: as torch chooses")
+    workers: int = _option(0, "processes that decode picture files; 0: none but the main one")
+    corrupt: str = _option("refuse", "a picture file that cannot be decoded: refuse or skip")
 
     def __post_init__(self):
         _check_types(self)
@@ -88,6 +94,7 @@ class Config:
             "weight": ("sqrt", None),
             "coupling": ("outside", "inside"),
             "dtype": ("float32", "float64"),
+            "corrupt": ("refuse", "skip"),
         }
         for name, allowed in one_of.items():
             _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
@@ -97,7 +104,10 @@ class Config:
             _require(self, name, lambda x: x >= 1, "at least 1")
         for name in ("momentum", "dampening"):
             _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
-        for name in ("holdout", "threads", "shift"):
+        for name in (
+            *("shift", "image_size", "n_classes", "train_size", "holdout"),
+            *("threads", "workers"),
+        ):
             _require(self, name, lambda x: x >= 0, "at least 0")
         _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
@@ -159,8 +169,9 @@ def _number(text):
         return math.nan
 
 
-# Fields that say where a run happens, not what it computes.
-PLACE = ("out", "data", "device", "threads")
+# Fields that say where a run happens, not what it computes (a run that refused a damaged file may
+# go on without that file).
+PLACE = ("out", "data", "device", "threads", "workers", "corrupt")
 
 
 def types_of(field_name):

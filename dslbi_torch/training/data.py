@@ -1,80 +1,71 @@
-"""Data sets, as tensors that live on the device.
+"""Data sets by name: what they hold, how they are normalised and divided.
 
-=================  ==========================  ===============  ===================================
-name               pictures                    training + test  where it comes from
-=================  ==========================  ===============  ===================================
-``digits``         8x8 grey, 10 digits         1,437 + 360      ships with scikit-learn
-``mnist``          28x28 grey, 10 digits       60,000 + 10,000  ``ROOT/MNIST/raw``
-``fashion-mnist``  28x28 grey, 10 garments     60,000 + 10,000  ``ROOT/FashionMNIST/raw``
-=================  ==========================  ===============  ===================================
+=================  ======================  ===============  ======================================
+name               pictures                training + test  where it comes from
+=================  ======================  ===============  ======================================
+``digits``         8x8, 10 digits          1,437 + 360      ships with scikit-learn
+``mnist``          28x28, 10 digits        60,000 + 10,000  ``ROOT/MNIST/raw``
+``fashion-mnist``  28x28, 10 garments      60,000 + 10,000  ``ROOT/FashionMNIST/raw``
+``cifar10``        32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
+``cifar100``       32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
+``synthetic``      224x224x3, 1,000 names  1,024 + 256      noise, for timing
+=================  ======================  ===============  ======================================
 
-``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. The files of
-the two MNISTs may lie there unpacked or as ``.gz``; each is checked against the MD5 of the official
-one.
+``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. What is absent
+there is downloaded through torchvision. The files of the two MNISTs may lie there unpacked or as
+``.gz``; those of CIFAR in the official binary version (preferred) or the Python version. What is
+checked of them: :mod:`dslbi_torch.training.small_sets`.
+
+Normalisation subtracts the mean and divides by the standard deviation of each channel over all
+pixels of the training pictures, with pixel values in [0, 1]:
+
+=================  ======================  ======================
+name               mean                    standard deviation
+=================  ======================  ======================
+``digits``         0.3049                  0.3759
+``mnist``          0.1307                  0.3081
+``fashion-mnist``  0.2860                  0.3530
+``cifar10``        0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
+``cifar100``       0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
+=================  ======================  ======================
+
+The usual augmentation of CIFAR is ``shift=4, flip=True``.
 """
 
-import gzip
-import hashlib
 import os
-import socket
-import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-# Mean and standard deviation over all pixels of the training pictures, pixel values in [0, 1].
-STATISTICS = {
-    "digits": (0.3049, 0.3759),
-    "mnist": (0.1307, 0.3081),
-    "fashion-mnist": (0.2860, 0.3530),
-}
-DATASETS = tuple(STATISTICS)
+from . import small_sets
+from .pictures import Tensors
 
-_DIGITS = tuple("0123456789")
-_GARMENTS = (
-    *("T-shirt", "trouser", "pullover", "dress", "coat"),
-    *("sandal", "shirt", "sneaker", "bag", "boot"),
-)
-# Folder, class of torchvision, names of the classes, and the MD5 of each unpacked official file.
-_IDX_SETS = {
-    "mnist": (
-        "MNIST",
-        _DIGITS,
-        {
-            "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-            "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-            "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-            "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-        },
-    ),
-    "fashion-mnist": (
-        "FashionMNIST",
-        _GARMENTS,
-        {
-            "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-            "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-            "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-        },
-    ),
+# The table above: means and standard deviations of the channels.
+STATISTICS = {
+    "digits": ((0.3049,), (0.3759,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
+DATASETS = (*STATISTICS, "synthetic")
 
 
 class Data(NamedTuple):
-    """Pictures (n, channels, height, width) and integer labels (n,), on one device.
+    """A data set in two parts, each with ``len()`` and ``batches()``.
 
     ``test`` is the official test set, or the held-out part of the training set if ``holdout`` was
-    asked.
+    asked. ``shape`` is (channels, height, width) of a picture as the net sees it.
     """
 
     name: str
-    train_x: torch.Tensor
-    train_y: torch.Tensor
-    test_x: torch.Tensor
-    test_y: torch.Tensor
+    train: Tensors
+    test: Tensors
     classes: tuple[str, ...]
+    shape: tuple[int, int, int]
 
 
 def load(
@@ -83,6 +74,13 @@ def load(
     *,
     normalize: bool = True,
     holdout: int = 0,
+    train_size: int = 0,
+    shift: int = 0,
+    flip: bool = False,
+    image_size: int = 0,
+    workers: int = 0,
+    corrupt: str = "refuse",
+    n_classes: int = 0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
@@ -93,80 +91,62 @@ def load(
     name : one of ``DATASETS``
     data : folder of the data sets; None: ``$DSLBI_DATA``, else ``~/.cache/dslbi``
     normalize : bool
-        True: subtract the mean and divide by the standard deviation in ``STATISTICS``. False: pixel
-        values in [0, 1].
+        True: subtract the mean and divide by the standard deviation of the table above. False:
+        pixel values in [0, 1].
     holdout : int >= 0
         Number of training pictures, the same for every seed, that are taken out of the training
         set and returned in place of the test set: for choosing settings.
+    train_size : int >= 0
+        Number of training pictures to keep of those that are left: the same for every seed, the
+        classes as equal in number as they allow, a larger part containing the smaller. 0: all.
+    shift, flip : int >= 0, bool
+        Augmentation of the training pictures: see :class:`dslbi_torch.training.pictures.Tensors`.
+    image_size : int >= 0
+        Height and width of the pictures of ``synthetic``; 0: 224. The others have their own.
+    n_classes : int >= 0
+        Number of classes that the set must have (``synthetic``: gets); 0: as it comes.
 
     Raises
     ------
     FileNotFoundError
         The files are absent and could not be downloaded.
     ValueError
-        Unknown name, impossible holdout, or a file that is not the official one.
+        Unknown name, impossible counts, or a file that is not the official one.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    if name == "digits":
-        (train_x, train_y), (test_x, test_y), scale = *_digits(), 16
-        classes = _DIGITS
+    if image_size and name != "synthetic":
+        raise ValueError(f"image_size must be 0 for {name}, got {image_size}")
+    if name == "synthetic":
+        train, test, classes = _synthetic((train_size or 1024) + holdout, image_size, n_classes)
     else:
-        folder, classes, checksums = _IDX_SETS[name]
-        raw = data_root(data) / folder / "raw"
-        _fetch(name, folder, raw, checksums)
-        files = {file: _read(raw, file, md5) for file, md5 in checksums.items()}
-        train_x, train_y = _pictures(files, "train")
-        test_x, test_y = _pictures(files, "t10k")
-        scale = 255
-    if not 0 <= holdout < len(train_x):
+        train, test = _small_set(name, data_root(data))
+        classes = small_sets.CLASSES[name]
+    if n_classes and len(classes) != n_classes:
+        raise ValueError(f"n_classes must be {len(classes)} for {name}, got {n_classes}")
+    train, test = _divide(name, train, test, holdout, train_size)
+
+    pictures = partial(_pictures, name, normalize=normalize, device=device, dtype=dtype)
+
+    def part(x, y, **augmentation):
+        y = torch.tensor(y, dtype=torch.int64, device=device)
+        return Tensors(pictures(x), y, **augmentation)
+
+    channels = train[0].shape[1]
+    black = pictures(np.zeros((1, channels, 1, 1))).flatten()
+    train = part(*train, shift=shift, flip=flip, black=black)
+    return Data(name, train, part(*test), classes, tuple(train.x.shape[1:]))
+
+
+def require_batch(data: Data, batch_size: int, world: int = 1) -> None:
+    """ValueError if the training set does not fill one batch, or a batch not every process."""
+    if batch_size > len(data.train):
         raise ValueError(
-            f"holdout must be at least 0 and below the {len(train_x)} training pictures of {name}, "
-            f"got {holdout}"
+            f"batch_size must be at most the {len(data.train)} training pictures of {data.name}, "
+            f"got {batch_size}"
         )
-    if holdout:
-        (train_x, train_y), (test_x, test_y) = _take_out(train_x, train_y, holdout)
-
-    mean, std = STATISTICS[name] if normalize else (0.0, 1.0)
-
-    def pictures(x):
-        return torch.tensor(x, dtype=dtype, device=device).div_(scale).sub_(mean).div_(std)
-
-    def labels(y):
-        return torch.tensor(y, dtype=torch.int64, device=device)
-
-    return Data(name, pictures(train_x), labels(train_y), pictures(test_x), labels(test_y), classes)
-
-
-def batches(x, y, batch_size, generator, *, shift=0):
-    """One epoch of batches in an order drawn from ``generator`` (on the CPU).
-
-    With ``shift`` every picture is moved by up to that many pixels along each axis, what comes in
-    at the edge being as dark as the darkest pixel of the set. All that is random is drawn when the
-    first batch is asked for, and depends on the generator's state alone. The last batch may be
-    smaller.
-    """
-    order = torch.randperm(len(x), generator=generator)
-    if not shift:
-        for chosen in order.to(x.device).split(batch_size):
-            yield x[chosen], y[chosen]
-        return
-    offsets = torch.randint(2 * shift + 1, (len(x), 2), generator=generator).to(x.device)
-    dark = x.min().item()
-    for chosen, offset in zip(
-        order.to(x.device).split(batch_size), offsets.split(batch_size), strict=True
-    ):
-        yield _moved(x[chosen], offset, shift, dark), y[chosen]
-
-
-def _moved(x, offset, shift, dark):
-    """Each picture of ``x`` moved by its ``offset - shift`` (rows, columns), one gather in all."""
-    n, _, height, width = x.shape
-    padded = torch.nn.functional.pad(x, (shift,) * 4, value=dark)
-    rows = offset[:, :1] + torch.arange(height, device=x.device)
-    columns = offset[:, 1:] + torch.arange(width, device=x.device)
-    which = torch.arange(n, device=x.device)[:, None, None]
-    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    if batch_size < world:
+        raise ValueError(f"batch_size must be at least the {world} processes, got {batch_size}")
 
 
 def data_root(data: str | Path | None = None) -> Path:
@@ -174,79 +154,79 @@ def data_root(data: str | Path | None = None) -> Path:
     return Path(data or os.environ.get("DSLBI_DATA") or "~/.cache/dslbi").expanduser()
 
 
-def _digits():
-    """scikit-learn's digits, pixel values 0 to 16: training part, and one fifth for the test."""
+def _small_set(name, root):
+    """Training and test part as pairs of arrays: pictures of whole numbers, classes."""
+    if name in ("cifar10", "cifar100"):
+        return small_sets.cifar(name, root)
+    if name != "digits":
+        return small_sets.mnist(name, root)
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return _take_out(digits.images[:, None], digits.target, 360)
+    x, y = digits.images[:, None], digits.target
+    kept, out = _take_out(len(y), 360)  # one fifth for the test
+    return (x[kept], y[kept]), (x[out], y[out])
 
 
-def _take_out(x, y, count):
-    """Split off ``count`` examples by one fixed shuffle, the same for every seed of a run.
+def _synthetic(n, size, n_classes):
+    """Noise of mean 0 and variance 1 with classes by chance: n training and 256 test pictures."""
+    size, n_classes = size or 224, n_classes or 1000
+    rng = np.random.default_rng(0)
+    parts = [
+        (rng.standard_normal((k, 3, size, size), np.float32), rng.integers(n_classes, size=k))
+        for k in (n, 256)
+    ]
+    return *parts, tuple(str(k) for k in range(n_classes))
+
+
+def _divide(name, train, test, holdout, train_size):
+    """The training examples to keep, and those to test on."""
+    x, y = train
+    if not 0 <= holdout < len(y):
+        raise ValueError(
+            f"holdout must be at least 0 and below the {len(y)} training pictures of {name}, "
+            f"got {holdout}"
+        )
+    if not 0 <= train_size <= len(y) - holdout:
+        raise ValueError(
+            f"train_size must be at least 0 and at most the {len(y) - holdout} training pictures "
+            f"of {name}{' that are not held out' if holdout else ''}, got {train_size}"
+        )
+    kept = np.arange(len(y))
+    if holdout:
+        kept, out = _take_out(len(y), holdout)
+        test = x[out], y[out]
+    if train_size:
+        kept = kept[_balanced(y[kept], train_size)]
+    return (train if len(kept) == len(y) else (x[kept], y[kept])), test
+
+
+def _take_out(n, count):
+    """Indices that stay and ``count`` that go, by one fixed shuffle for every seed of a run.
 
     Not every k-th one: MNIST alternates two populations of writers, so an even stride takes one.
     """
-    out = np.zeros(len(x), dtype=bool)
-    out[np.random.default_rng(0).permutation(len(x))[:count]] = True
-    return (x[~out], y[~out]), (x[out], y[out])
+    out = np.zeros(n, dtype=bool)
+    out[np.random.default_rng(0).permutation(n)[:count]] = True
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
-def _fetch(name, folder, raw, checksums):
-    """Let torchvision download what is absent below ``raw``; one line says so where that fails."""
-
-    def present(file):
-        return (raw / file).exists() or (raw / f"{file}.gz").exists()
-
-    missing = [file for file in checksums if not present(file)]
-    if not missing:
-        return
-    # Imported here only: it takes longer than loading the data, and a complete folder needs no
-    # download.
-    import torchvision
-
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds without an answer
-    try:
-        getattr(torchvision.datasets, folder)(raw.parent.parent, download=True)
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise FileNotFoundError(
-            f"{name}: {', '.join(missing)} not found in {raw}, and the download failed ({reason}). "
-            'Get them on a machine with network access by `python -c "import torchvision; '
-            f"torchvision.datasets.{folder}('ROOT', download=True)\"`, then pass --data ROOT or "
-            "set DSLBI_DATA=ROOT"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
+def _balanced(y, count):
+    """Indices of ``count`` examples: of each class one by chance, then a second, and so on."""
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    sizes = np.bincount(y)
+    rank_in_class = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
 
 
-def _read(raw, file, md5):
-    """The bytes of an IDX file, unpacked if need be, that match the official MD5."""
-    path = raw / file
-    if not path.exists():
-        path = raw / f"{file}.gz"
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}): {_AGAIN}") from None
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise ValueError(
-            f"{path} must hold the official file of MD5 {md5}, got {len(content)} bytes of MD5 "
-            f"{found} (truncated or another file): {_AGAIN}"
-        )
-    return content
-
-
-_AGAIN = "delete it and run again to download it"
-
-
-def _pictures(files, part):
-    """Arrays (n, 1, 28, 28) and (n,) of the verified files: uint8 after a header."""
-    x = np.frombuffer(files[f"{part}-images-idx3-ubyte"], np.uint8, offset=16).reshape(
-        -1, 1, 28, 28
-    )
-    return x, np.frombuffer(files[f"{part}-labels-idx1-ubyte"], np.uint8, offset=8)
+def _pictures(name, x, *, normalize, device, dtype):
+    """Pixel values as the net sees them."""
+    x = torch.tensor(x, dtype=dtype, device=device)
+    if name == "synthetic":
+        return x
+    x.div_(16 if name == "digits" else 255)
+    if normalize:
+        for channel, mean, std in zip(x.unbind(1), *STATISTICS[name], strict=True):
+            channel.sub_(mean).div_(std)
+    return x

@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.data.train_x) / self.config.batch_size)
+        return math.ceil(len(self.data.train) / self.config.batch_size)
 
 
 # Set-up
@@ -57,16 +57,23 @@ def set_up(config: Config) -> Run:
         config.data,
         normalize=config.normalize,
         holdout=config.holdout,
+        train_size=config.train_size,
+        shift=config.shift,
+        flip=config.flip,
+        image_size=config.image_size,
+        workers=config.workers,
+        corrupt=config.corrupt,
+        n_classes=config.n_classes,
         device=device,
         dtype=dtype,
     )
-    models.check_pictures(config.model, data.train_x.shape[-1], config.dataset)
+    datasets.require_batch(data, config.batch_size)
+    models.check_pictures(config.model, data.shape[-1], config.dataset)
     torch.manual_seed(config.seed)
-    model = models.build(
-        config.model, len(data.classes), data.train_x.shape[1], init=config.init
-    ).to(device, dtype)
+    model = models.build(config.model, len(data.classes), data.shape[0], init=config.init)
+    model = model.to(device, dtype)
     optimizer = make_optimizer(config, model)
-    steps = math.ceil(len(data.train_x) / config.batch_size)
+    steps = math.ceil(len(data.train) / config.batch_size)
     controller = None
     if config.shares:  # before the recorder, which then sees each step's levels
         controller = TargetDensity(
@@ -136,15 +143,14 @@ def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 @torch.no_grad()
-def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size=500) -> float:
-    """Share of pictures that the model, in evaluation mode, puts into the right class."""
+def accuracy(model: torch.nn.Module, part, batch_size=500) -> float:
+    """Share of the pictures of ``part`` (``data.test``) that the model, in evaluation mode, puts
+    into the right class."""
     was_training = model.training
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=x.device)
-    for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        correct += (model(xs).argmax(1) == ys).sum()
+    correct = sum((model(x).argmax(1) == y).sum() for x, y in part.batches(batch_size))
     model.train(was_training)
-    return correct.item() / len(y)
+    return correct.item() / len(part)
 
 
 def evaluate(run: Run) -> dict[str, dict[str, float]]:
@@ -158,7 +164,7 @@ def evaluate(run: Run) -> dict[str, dict[str, float]]:
         (share of all parameters; biases and whatever else is not split count as non-zero). The last
         two also have ``layers``, the share of each split tensor's entries.
     """
-    model, test = run.model, (run.data.test_x, run.data.test_y)
+    model, test = run.model, run.data.test
     selected = density(run.optimizer, model)
     names = {layer["name"] for layer in selected["layers"]}
     split = [p for name, p in model.named_parameters() if name in names]
@@ -169,15 +175,15 @@ def evaluate(run: Run) -> dict[str, dict[str, float]]:
     }
     rows = {
         "dense": {
-            "accuracy": accuracy(model, *test),
+            "accuracy": accuracy(model, test),
             "nonzero_split": 1 - zeros / sum(p.numel() for p in split),
             "nonzero_all": 1 - zeros / sum(p.numel() for p in model.parameters()),
         }
     }
     with sparse_weights(run.optimizer):
-        rows["sparse"] = {"accuracy": accuracy(model, *test), **densities}
+        rows["sparse"] = {"accuracy": accuracy(model, test), **densities}
     with gamma_weights(run.optimizer):
-        rows["gamma"] = {"accuracy": accuracy(model, *test), **densities}
+        rows["gamma"] = {"accuracy": accuracy(model, test), **densities}
     return rows
 
 
@@ -261,17 +267,17 @@ def begin(run: Run, checkpoint: dict | None) -> list[dict]:
     else:
         log = restore(run, checkpoint)
         folders.write_log(folder, log)
-    folders.write_environment(folder, run.data.train_x.device, log[-1]["epoch"])
+    folders.write_environment(folder, next(run.model.parameters()).device, log[-1]["epoch"])
     return log
 
 
 def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:
     """One pass over the training set: the mean loss, and lr in the last step."""
     config, model, optimizer = run.config, run.model, run.optimizer
-    x, y = run.data.train_x, run.data.train_y
-    losses = torch.zeros(run.steps_per_epoch, dtype=x.dtype, device=x.device)
+    weight = next(model.parameters())
+    losses = torch.zeros(run.steps_per_epoch, dtype=weight.dtype, device=weight.device)
     checked = 0
-    batches = datasets.batches(x, y, config.batch_size, run.generator, shift=config.shift)
+    batches = run.data.train.batches(config.batch_size, run.generator)
     for k, (xs, ys) in enumerate(batches):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(xs), ys)
@@ -289,7 +295,7 @@ def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:
     if not all(p.isfinite().all() for p in model.parameters()):
         _diverged(run, epoch, "a weight", epoch * run.steps_per_epoch)
     run.recorder.record()
-    return losses.sum().item() / len(x), lr
+    return losses.sum().item() / len(run.data.train), lr
 
 
 def _check_losses(run, epoch, losses, start, stop):

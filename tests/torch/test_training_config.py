@@ -79,11 +79,14 @@ NAN, INF = float("nan"), float("inf")
           for k in ("epochs", "batch_size", "record_every")],
         *[({k: v}, rf"{k} must be in \[0, 1\), got {v!r}")
           for k in ("momentum", "dampening") for v in (-0.1, 1.0, NAN)],
-        *[({k: -1}, f"{k} must be at least 0, got -1") for k in ("holdout", "threads")],
+        *[({k: -1}, f"{k} must be at least 0, got -1")
+          for k in ("shift", "image_size", "n_classes", "train_size", "holdout", "threads",
+                    "workers")],
         ({"seed": -1}, r"seed must be in \[0, 2\*\*63\), got -1"),
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
         ({"lr": 0.1, "lr_min": 0.2}, r"lr_min must be in \[0, lr = 0.1\], got 0.2"),
-        ({"dataset": "minst"}, "dataset must be one of digits, mnist, fashion-mnist, got 'minst'"),
+        ({"dataset": "minst"}, "dataset must be one of digits, mnist, .*, got 'minst'"),
+        ({"corrupt": "repair"}, "corrupt must be one of refuse, skip, got 'repair'"),
         ({"model": "x"}, "model must be one of .*, got 'x'"),
         ({"init": "x"}, "init must be one of torch, he, got 'x'"),
         ({"conv": "l2"}, "conv must be one of group, l1, none, got 'l2'"),
@@ -109,7 +112,9 @@ def test_impossible_values(values, message):
 
 def test_differences_leave_the_place_out():
     a = Config()
-    b = dataclasses.replace(a, out="x", data="y", device="cpu", threads=3)
+    b = dataclasses.replace(
+        a, out="x", data="y", device="cpu", threads=3, workers=2, corrupt="skip"
+    )
     assert configs.differences(a, b) == []
     assert configs.differences(a, dataclasses.replace(b, nu=3.0, seed=1)) == ["seed", "nu"]
 

@@ -5,9 +5,9 @@ import gzip
 import numpy as np
 import pytest
 import torch
-import vectors
 
 from dslbi_torch.training import data as datasets
+from dslbi_torch.training import small_sets
 
 
 def rows(x):
@@ -15,8 +15,12 @@ def rows(x):
     return sorted(map(tuple, x.flatten(1).tolist()))
 
 
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
+def check_statistics(data):
+    """The stated mean and deviation of every channel, to the digits that are stated."""
+    mean, std = datasets.STATISTICS[data.name]
+    x = data.train.x.transpose(0, 1).flatten(1)
+    assert x.mean(1).tolist() == pytest.approx(mean, abs=6e-5)
+    assert x.std(1).tolist() == pytest.approx(std, abs=6e-5)
 
 
 def test_digits_are_all_there_with_their_labels():
@@ -24,22 +28,22 @@ def test_digits_are_all_there_with_their_labels():
 
     digits = load_digits()
     data = datasets.load("digits", normalize=False)
-    assert data.train_x.shape == (1437, 1, 8, 8) and data.test_x.shape == (360, 1, 8, 8)
+    assert data.train.x.shape == (1437, 1, 8, 8) and data.test.x.shape == (360, 1, 8, 8)
     everything = torch.tensor(digits.images / 16, dtype=torch.float32)
-    assert rows(torch.cat([data.train_x, data.test_x])) == rows(everything)
-    labels = torch.cat([data.train_y, data.test_y])
+    assert rows(torch.cat([data.train.x, data.test.x])) == rows(everything)
+    labels = torch.cat([data.train.y, data.test.y])
     torch.testing.assert_close(labels.bincount(), torch.tensor(digits.target).bincount())
     pairs = {
         tuple(x): y for x, y in zip(everything.flatten(1).tolist(), digits.target, strict=True)
     }
-    for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y)):
+    for x, y in ((data.train.x, data.train.y), (data.test.x, data.test.y)):
         assert [pairs[tuple(p)] for p in x.flatten(1).tolist()] == y.tolist()
-    assert (data.train_x.min(), data.train_x.max()) == (0, 1)
-    assert data.train_y.dtype == torch.int64 and data.classes == tuple("0123456789")
+    assert (data.train.x.min(), data.train.x.max()) == (0, 1)
+    assert data.train.y.dtype == torch.int64 and data.classes == tuple("0123456789")
 
 
 def test_the_part_taken_out_is_fixed():
-    (kept, _), (out, _) = datasets._take_out(np.arange(100), np.arange(100), 20)
+    kept, out = datasets._take_out(100, 20)
     # Another stream of NumPy's generator would move every accuracy that the project states.
     expected = [5, 8, 9, 10, 11, 13, 16, 20, 27, 36, 37, 52, 72, 75, 81, 82, 83, 90, 93, 94]
     np.testing.assert_array_equal(out, expected)
@@ -50,17 +54,17 @@ def test_the_part_taken_out_is_fixed():
 def test_holdout_comes_from_the_training_set_only(holdout):
     whole = datasets.load("digits")
     held = datasets.load("digits", holdout=holdout)
-    assert len(held.test_x) == holdout and len(held.train_x) == 1437 - holdout
-    assert rows(torch.cat([held.train_x, held.test_x])) == rows(whole.train_x)
+    assert len(held.test.x) == holdout and len(held.train.x) == 1437 - holdout
+    assert rows(torch.cat([held.train.x, held.test.x])) == rows(whole.train.x)
     again = datasets.load("digits", holdout=holdout)
-    torch.testing.assert_close(again.test_x, held.test_x, rtol=0, atol=0)
+    torch.testing.assert_close(again.test.x, held.test.x, rtol=0, atol=0)
 
 
 def test_normalize_states_the_statistics_of_the_training_set():
-    x = datasets.load("digits", normalize=False, dtype=torch.float64).train_x
-    mean, std = datasets.STATISTICS["digits"]
+    x = datasets.load("digits", normalize=False, dtype=torch.float64).train.x
+    (mean,), (std,) = datasets.STATISTICS["digits"]
     assert (round(x.mean().item(), 4), round(x.std(correction=0).item(), 4)) == (mean, std)
-    normalized = datasets.load("digits", dtype=torch.float64).train_x
+    normalized = datasets.load("digits", dtype=torch.float64).train.x
     torch.testing.assert_close(normalized, (x - mean) / std)
 
 
@@ -70,33 +74,63 @@ def test_impossible_holdout(holdout):
         datasets.load("digits", holdout=holdout)
 
 
+def test_train_size_takes_the_classes_in_turn_and_grows():
+    whole = datasets.load("digits", holdout=100)
+    parts = [datasets.load("digits", holdout=100, train_size=n).train for n in (10, 205, 1337)]
+    assert [len(part) for part in parts] == [10, 205, 1337]
+    assert set(parts[1].y.bincount().tolist()) == {20, 21}
+    for small, large in zip(parts, [*parts[1:], whole.train], strict=True):
+        assert set(rows(small.x)) <= set(rows(large.x))
+    torch.testing.assert_close(parts[2].x, whole.train.x, rtol=0, atol=0)
+    again = datasets.load("digits", train_size=205, shift=1)  # the held-out part has no say then
+    assert set(again.train.y.bincount().tolist()) == {20, 21}
+
+
+def test_synthetic_noise_is_the_same_every_time_and_of_the_asked_shape():
+    data = datasets.load("synthetic", image_size=16, n_classes=7, train_size=50, holdout=6)
+    assert data.shape == (3, 16, 16) and len(data.classes) == 7
+    assert (len(data.train), len(data.test)) == (50, 6)
+    assert set(data.train.y.tolist()) <= set(range(7))
+    again = datasets.load("synthetic", image_size=16, n_classes=7, train_size=50, holdout=6)
+    torch.testing.assert_close(again.train.x, data.train.x, rtol=0, atol=0)
+    assert abs(data.train.x.mean()) < 0.03 and abs(data.train.x.std() - 1) < 0.03
+    small = datasets.load("synthetic", image_size=4)
+    assert (len(small.train), len(small.test), len(small.classes)) == (1024, 256, 1000)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"train_size": -1}, "train_size must be .* at most the 1437 training pictures .* got -1"),
+        (
+            {"train_size": 1438},
+            "train_size must be .* at most the 1437 training .* got 1438",
+        ),
+        (
+            {"train_size": 438, "holdout": 1000},
+            "the 437 training .* not held out, got 438",
+        ),
+        ({"image_size": 16}, "image_size must be 0 for digits, got 16"),
+        ({"n_classes": 100}, "n_classes must be 10 for digits, got 100"),
+    ],
+)
+def test_impossible_counts(values, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load("digits", **values)
+
+
+def test_too_few_pictures_for_a_batch():
+    data = datasets.load("digits", train_size=64)
+    datasets.require_batch(data, 64, world=64)
+    with pytest.raises(ValueError, match="at most the 64 training pictures of digits, got 65"):
+        datasets.require_batch(data, 65)
+    with pytest.raises(ValueError, match="batch_size must be at least the 4 processes, got 3"):
+        datasets.require_batch(data, 3, world=4)
+
+
 def test_unknown_name():
-    with pytest.raises(ValueError, match="dataset must be one of .*, got 'imagenet'"):
-        datasets.load("imagenet")
-
-
-def test_batches_cover_the_set_once_in_an_order_of_the_generator_alone():
-    x = torch.arange(103)
-    first = [list(b.tolist()) for b, _ in datasets.batches(x, x, 10, generator(0))]
-    assert [len(b) for b in first] == [10] * 10 + [3]
-    flat = sum(first, [])
-    assert sorted(flat) == list(range(103)) and flat != sorted(flat)
-    torch.manual_seed(99)  # the global generator has no say
-    assert [b.tolist() for b, _ in datasets.batches(x, x, 10, generator(0))] == first
-    assert [b.tolist() for b, _ in datasets.batches(x, x, 10, generator(1))] != first
-
-
-def test_batches_keep_labels_with_pictures_and_go_on_from_a_saved_state():
-    x = torch.arange(50)
-    g = generator(3)
-    for xs, ys in datasets.batches(x, -x, 7, g):
-        torch.testing.assert_close(xs, -ys)
-    state = g.get_state()
-    second = [b.tolist() for b, _ in datasets.batches(x, x, 7, g)]
-    third = [b.tolist() for b, _ in datasets.batches(x, x, 7, g)]
-    h = generator(0)
-    h.set_state(state)
-    assert [b.tolist() for b, _ in datasets.batches(x, x, 7, h)] == second != third
+    with pytest.raises(ValueError, match="dataset must be one of .*, got 'minst'"):
+        datasets.load("minst")
 
 
 def test_data_root(monkeypatch):
@@ -113,7 +147,7 @@ def raw(tmp_path):
     """A folder that holds all four files of MNIST, none of them right."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for file in datasets._IDX_SETS["mnist"][2]:
+    for file in small_sets._IDX_SETS["mnist"][1]:
         (raw / file).write_bytes(b"")
     return raw
 
@@ -147,19 +181,28 @@ def test_truncated_archive(raw, tmp_path):
         datasets.load("mnist", tmp_path)
 
 
-@pytest.mark.parametrize("name, folder", [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_missing_and_no_network(tmp_path, monkeypatch, name, folder):
-    import torchvision
-
+@pytest.mark.parametrize(
+    "name, url, missing, folder",
+    [
+        ("mnist", "MNIST.mirrors", FIRST, "MNIST/raw"),
+        ("fashion-mnist", "FashionMNIST.mirrors", FIRST, "FashionMNIST/raw"),
+        ("cifar10", "CIFAR10.url", "data_batch_1.bin", "cifar-10-batches-bin"),
+        ("cifar100", "CIFAR100.url", "train.bin, test.bin", "cifar-100-binary"),
+    ],
+)
+def test_missing_and_no_network(tmp_path, monkeypatch, name, url, missing, folder):
     # Nothing listens on this port, so the download is refused at once, with or without a network.
-    monkeypatch.setattr(getattr(torchvision.datasets, folder), "mirrors", ["http://127.0.0.1:9/"])
+    nowhere = "http://127.0.0.1:9/"
+    monkeypatch.setattr(
+        f"torchvision.datasets.{url}", [nowhere] if url.endswith("mirrors") else nowhere
+    )
     with pytest.raises(FileNotFoundError) as error:
         datasets.load(name, tmp_path)
     message = str(error.value)
     assert "\n" not in message
     for part in (
-        FIRST,
-        str(tmp_path / folder / "raw"),
+        missing,
+        str(tmp_path / folder),
         "download failed",
         "--data ROOT",
         "DSLBI_DATA",
@@ -179,48 +222,93 @@ def test_real_pictures_equal_torchvision_and_their_archives(data_root, tmp_path,
     import torchvision
 
     data = datasets.load(name, data_root, normalize=False)
-    assert len(data.train_x) == 60_000 and len(data.test_x) == 10_000
+    assert len(data.train.x) == 60_000 and len(data.test.x) == 10_000
     for part, x, y in (
-        (True, data.train_x, data.train_y),
-        (False, data.test_x, data.test_y),
+        (True, data.train.x, data.train.y),
+        (False, data.test.x, data.test.y),
     ):
         official = getattr(torchvision.datasets, folder)(data_root, train=part)
         torch.testing.assert_close(x[:, 0], official.data / 255)
         torch.testing.assert_close(y, official.targets)
-    mean, std = datasets.STATISTICS[name]
-    assert data.train_x.mean().item() == pytest.approx(mean, abs=6e-5)
-    assert data.train_x.std().item() == pytest.approx(std, abs=6e-5)
+    check_statistics(data)
 
     raw = tmp_path / folder / "raw"
     raw.mkdir(parents=True)
     for archive in (data_root / folder / "raw").glob("*.gz"):
         (raw / archive.name).symlink_to(archive)
     packed = datasets.load(name, tmp_path, normalize=False)
-    torch.testing.assert_close(packed.train_x, data.train_x, rtol=0, atol=0)
-    torch.testing.assert_close(packed.test_y, data.test_y, rtol=0, atol=0)
+    torch.testing.assert_close(packed.train.x, data.train.x, rtol=0, atol=0)
+    torch.testing.assert_close(packed.test.y, data.test.y, rtol=0, atol=0)
     assert not list(raw.glob("*-ubyte")), "an archive is read, not unpacked"
 
 
-def test_shifted_batches_hold_every_picture_moved_by_a_few_pixels():
-    """Each moved picture is found again in the padded original, at one of the allowed places."""
-    x = torch.tensor(vectors.array((12, 1, 6, 5)))
-    y = torch.arange(12)
-    moved = list(datasets.batches(x, y, 5, generator(0), shift=2))
-    assert [len(ys) for _, ys in moved] == [5, 5, 2]
-    assert sorted(torch.cat([ys for _, ys in moved]).tolist()) == list(range(12))
-    padded = torch.nn.functional.pad(x, (2, 2, 2, 2), value=x.min().item())
-    places = set()
-    for xs, ys in moved:
-        for picture, k in zip(xs, ys, strict=True):
-            found = [
-                (i, j)
-                for i in range(5)
-                for j in range(5)
-                if padded[k, :, i : i + 6, j : j + 5].equal(picture)
-            ]
-            assert len(found) == 1
-            places.update(found)
-    assert len(places) > 6  # they do not all move alike
-    again = datasets.batches(x, y, 5, generator(0), shift=2)
-    for (xs, _), (other, _) in zip(moved, again, strict=True):
-        torch.testing.assert_close(xs, other, rtol=0, atol=0)
+@pytest.fixture(scope="session")
+def cifar100(tmp_path_factory):
+    """A folder with a CIFAR-100 of our own, black but for the first pixel of the blue plane."""
+    folder = tmp_path_factory.mktemp("root") / "cifar-100-binary"
+    folder.mkdir()
+    for file, n in (("train.bin", 50_000), ("test.bin", 10_000)):
+        content = np.zeros((n, 3074), np.uint8)
+        content[:, 0] = 77  # the coarse class is not read
+        content[:, 1] = np.arange(n) % 100
+        content[:, 2 + 2048] = np.arange(n) % 100
+        content.tofile(folder / file)
+    return folder
+
+
+def test_binary_cifar_is_read_as_its_authors_describe_it(cifar100):
+    data = datasets.load("cifar100", cifar100.parent, normalize=False, train_size=300)
+    assert data.shape == (3, 32, 32) and len(data.test) == 10_000
+    assert len(data.classes) == 100 and list(data.classes) == sorted(data.classes)
+    assert data.train.y.bincount().tolist() == [3] * 100
+    torch.testing.assert_close(data.train.x[:, 2, 0, 0], data.train.y / 255)
+    assert data.train.x.count_nonzero() == 297  # nothing else is bright, class 0 is black
+
+
+def test_normalised_black_comes_in_at_the_edge(cifar100):
+    data = datasets.load("cifar100", cifar100.parent, train_size=100, shift=4)
+    torch.testing.assert_close(data.train.black.flatten(), data.train.x[0, :, -1, -1])
+    mean, std = datasets.STATISTICS["cifar100"]
+    assert data.train.black.flatten().tolist() == pytest.approx(
+        [-m / s for m, s in zip(mean, std, strict=True)], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 3074])
+def test_binary_cifar_of_another_size(cifar100, tmp_path, cut):
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    (folder / "train.bin").symlink_to(cifar100 / "train.bin")
+    with open(folder / "test.bin", "wb") as file:
+        file.truncate(30_740_000 - cut)
+    with pytest.raises(ValueError, match=r"test.bin must hold 30740000 bytes .*, got 3073\d+ "):
+        datasets.load("cifar100", tmp_path)
+
+
+def test_binary_cifar_with_other_classes(cifar100, tmp_path):
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    (folder / "train.bin").symlink_to(cifar100 / "train.bin")
+    content = np.fromfile(cifar100 / "test.bin", np.uint8).reshape(-1, 3074)
+    for wrong in (7, 100):
+        content[3, 1] = wrong
+        content.tofile(folder / "test.bin")
+        with pytest.raises(ValueError, match="test.bin in .* must hold 100 pictures of each"):
+            datasets.load("cifar100", tmp_path)
+
+
+@pytest.mark.data
+def test_real_cifar10(data_root):
+    data = datasets.load("cifar10", data_root, normalize=False)
+    assert data.train.x.shape == (50_000, 3, 32, 32) and data.test.x.shape == (10_000, 3, 32, 32)
+    assert data.train.y.bincount().tolist() == [5000] * 10
+    assert data.test.y.bincount().tolist() == [1000] * 10
+    check_statistics(data)
+    first = np.fromfile(data_root / "cifar-10-batches-bin" / "data_batch_2.bin", np.uint8, 3073)
+    assert data.classes[data.train.y[10_000]] == data.classes[first[0]]
+    torch.testing.assert_close(
+        data.train.x[10_000], torch.tensor(first[1:].reshape(3, 32, 32)) / 255
+    )
+    # Sky: the pictures of class "airplane" are the bluest, those of class "frog" the least.
+    blue = [data.train.x[data.train.y == k, 2].mean().item() for k in range(10)]
+    assert data.classes[np.argmax(blue)] == "airplane" and data.classes[np.argmin(blue)] == "frog"

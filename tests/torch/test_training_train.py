@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from dslbi_torch import density, support_masks
 from dslbi_torch.training import config as configs
-from dslbi_torch.training import data as datasets
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import report, train
 from dslbi_torch.training.config import Config
@@ -122,7 +121,7 @@ def test_log_has_a_line_before_training_and_one_for_each_epoch(finished):
 def test_log_agrees_with_the_model_by_hand(finished):
     run, folder = finished
     last = folders.read_log(folder)[-1]
-    x, y = run.data.test_x, run.data.test_y
+    x, y = run.data.test.x, run.data.test.y
     weights = {name: p.detach().clone() for name, p in run.model.named_parameters()}
 
     def share_right(tensors):
@@ -220,7 +219,7 @@ def test_seed_and_holdout_decide_and_out_does_not(finished, tmp_path):
     a, b = checkpoint(folder)["model"], checkpoint(tmp_path / "other")["model"]
     assert not torch.equal(a["fc1.weight"], b["fc1.weight"])
     held = train.train(small(tmp_path / "held", holdout=200, epochs=1), progress=False)
-    assert (len(held.data.train_x), len(held.data.test_x)) == (1237, 200)
+    assert (len(held.data.train), len(held.data.test)) == (1237, 200)
 
 
 def test_threads_are_given_back(tmp_path):
@@ -567,11 +566,11 @@ def test_recipes_on_real_pictures(data_root, tmp_path, name):
         threads=1,
     )
     run = train.set_up(config)
-    assert len(run.data.train_x) == 12_000
+    assert len(run.data.train) == 12_000
     losses = []
     start = [p.detach().clone() for p in run.model.parameters()]
     for _ in range(2):
-        for xs, ys in datasets.batches(run.data.train_x, run.data.train_y, 128, run.generator):
+        for xs, ys in run.data.train.batches(128, run.generator):
             run.optimizer.zero_grad()
             loss = F.cross_entropy(run.model(xs), ys)
             loss.backward()
