@@ -291,6 +291,9 @@ def logistic_run(fraction, n_steps, kappa=2.0, nu=1.0, lam=0.05, decay=0.1):
     n = len(y)
     L = np.linalg.norm(X, 2) ** 2 / (4 * n) + decay
 
+    def loss(w):
+        return np.logaddexp(0, -y * (X @ w)).mean() + decay * w @ w / 2
+
     def grad(W):
         w = W["w"]
         return {"w": -X.T @ (y / (1 + np.exp(y * (X @ w)))) / n + decay * w}
@@ -299,7 +302,7 @@ def logistic_run(fraction, n_steps, kappa=2.0, nu=1.0, lam=0.05, decay=0.1):
     W = {"w": vectors.array(15, seed=5)}
     options = dict(alpha=alpha, kappa=kappa, nu=nu, lam=lam, momentum=0.0)
     states = list(islice(dessilbi_states(W, grad, penalties={"w": "l1"}, **options), n_steps + 1))
-    return grad, states, options | dict(L=L)
+    return grad, states, options | dict(L=L, loss=loss)
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.95])
@@ -320,6 +323,26 @@ def test_a_subgradient_of_the_lyapunov_function_is_bounded_by_the_move(fraction)
         assert size <= b * move + 1e-15
         worst = max(worst, size / (b * move + 1e-300)) if move > 1e-12 else worst
     assert worst > 0.2
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.95])
+def test_squared_moves_sum_to_at_most_the_excess_loss(fraction):
+    """``rho * sum |dP|^2 <= alpha (Lbar(P_0) - inf L)``, and so for the smallest gradient."""
+    grad, states, o = logistic_run(fraction, 4000)
+    W, G = (np.array([getattr(s, name)["w"] for s in states]) for name in ("W", "Gamma"))
+    alpha, kappa, nu = o["alpha"], o["kappa"], o["nu"]
+    rho = 1 / kappa - alpha * (o["L"] + 2 / nu) / 2
+    lbar = np.array([o["loss"](w) for w in W]) + ((W - G) ** 2).sum(axis=1) / (2 * nu)
+    assert (np.diff(lbar) <= 1e-15).all()  # the coupled loss goes down too
+    excess = lbar[0] - o["loss"](W[-1])
+    moved = (np.diff(W, axis=0) ** 2).sum() + (np.diff(G, axis=0) ** 2).sum()
+    assert 0.01 * alpha * excess < rho * moved <= alpha * excess
+    size = [
+        ((grad(s.W)["w"] + (w - g) / nu) ** 2).sum() for s, w, g in zip(states, W, G, strict=True)
+    ]
+    steps = np.arange(1, len(states))
+    bound = excess / (alpha * kappa**2 * rho * steps)
+    assert (np.minimum.accumulate(size[:-1]) <= bound).all()
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.95])
