@@ -1,7 +1,8 @@
 """The command line: ``python -m dslbi_torch COMMAND``, or ``dslbi COMMAND`` once installed.
 
 A wrong flag, an impossible value, missing data or a damaged file is one line on standard error and
-exit status 2; a run that diverged, and a check that failed, status 1; an interruption, status 130.
+exit status 2; a run that diverged, and a check that failed, status 1; an interruption, status 130,
+and SIGTERM, after a checkpoint, 143.
 """
 
 import argparse
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         return _say(arguments.command, error, 2)
     except FloatingPointError as error:
         return _say(arguments.command, error, 1)
+    except train.Terminated as stop:
+        return _say(arguments.command, f"{stop}; the same command resumes the run", 143)
     except KeyboardInterrupt:
         advice = "; the same command resumes the run" if arguments.command == "train" else ""
         return _say(arguments.command, f"interrupted{advice}", 130)
@@ -119,8 +122,9 @@ def _train(arguments):
     config = configs.recipe(values.pop("recipe")).config
     config = dataclasses.replace(config, **values)
     run = train.train(config, resume=resume)
-    print(f"\n{report.result_table(train.evaluate(run), holdout=config.holdout)}")
-    print(f"run folder: {config.folder}")
+    if run.processes.first:
+        print(f"\n{report.result_table(run.at.result, holdout=config.holdout)}")
+        print(f"run folder: {config.folder}")
     return 0
 
 

@@ -18,6 +18,12 @@ def _option(default, about):
     return field(default=default, metadata={"about": about})
 
 
+OPTIMIZERS = (
+    *("dessilbi", "sgd", "adam", "adamw", "amsgrad", "adagrad"),
+    *("adamax", "radam", "nadam", "adabound"),
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides the result of a run, and where it lives.
@@ -48,6 +54,20 @@ class Config:
     milestones: tuple[int, ...] = _option((), "step: epochs after which lr is multiplied by factor")
     factor: float = _option(0.1, "step: what lr is multiplied by at each milestone")
     lr_min: float = _option(0.0, "cosine: where lr ends after the last epoch")
+    warmup: float = _option(0.0, "epochs in which lr grows in proportion to the steps")
+    accumulate: int = _option(1, "parts that a batch is cut into, one after the other")
+    label_smoothing: float = _option(0.0, "share of each label that is spread over all classes")
+    ema: float = _option(0.0, "decay of a running average of the weights, in [0, 1); 0: none")
+
+    # Which optimizer
+    optimizer: str = _option(
+        "dessilbi",
+        "dessilbi, sgd, adam, adamw, amsgrad, adagrad, adamax, radam, nadam or adabound",
+    )
+    split: bool = _option(
+        False, "put Split around an optimizer that is not dessilbi, whose lr is then kappa * alpha"
+    )
+    l1: float = _option(0.0, "not split: coefficient of the weights' l1 norm in the loss")
 
     # What is split, and the dynamics
     conv: str | None = _option("group", "penalty of convolutions: group (filters), l1 or none")
@@ -68,16 +88,29 @@ class Config:
     weight_decay: float = _option(0.0, "weight decay (none on biases and norms)")
     decoupled: bool = _option(False, "take the decay from W directly, not through the gradient")
     coupling: str = _option("outside", "pull (W - Gamma)/nu outside or inside the momentum")
+    fused: bool = _option(False, "dessilbi on a GPU: the step as one kernel")
 
     # What is recorded of the path
     record_every: int = _option(10, "steps between two snapshots of the norms")
     elements: bool = _option(False, "also record the entry step of every single weight")
 
+    # How it is computed
+    dtype: str = _option("float32", "float32 or float64")
+    amp: str | None = _option(None, "bf16 or fp16: forward pass in mixed precision; none: in dtype")
+    channels_last: bool = _option(False, "pictures and weights with the channels innermost")
+    compile: bool = _option(False, "compile the net by torch.compile")
+    deterministic: bool = _option(False, "deterministic algorithms only, also on a GPU")
+    shard: bool = _option(False, "several processes: cut the weights among them (FSDP2)")
+
+    # What is kept on disk beside the last checkpoint
+    keep: int = _option(1, "checkpoints of the last so many epochs are kept")
+    checkpoint_steps: int = _option(0, "steps between two checkpoints within an epoch; 0: none")
+    tensorboard: bool = _option(False, "also write the log for TensorBoard")
+
     # Where it runs: these may change when a run is resumed
     out: str | None = _option(None, "run folder; none: runs/RECIPE")
     data: str | None = _option(None, "folder of the data sets; none: $DSLBI_DATA or ~/.cache/dslbi")
     device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
-    dtype: str = _option("float32", "float32 or float64")
     threads: int = _option(0, "CPU threads; 0: as torch chooses")
     workers: int = _option(0, "processes that decode picture files; 0: none but the main one")
     corrupt: str = _option("refuse", "a picture file that cannot be decoded: refuse or skip")
@@ -95,23 +128,27 @@ class Config:
             "coupling": ("outside", "inside"),
             "dtype": ("float32", "float64"),
             "corrupt": ("refuse", "skip"),
+            "optimizer": OPTIMIZERS,
+            "amp": ("bf16", "fp16", None),
         }
         for name, allowed in one_of.items():
             _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
         for name in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor"):
             _require(self, name, lambda x: 0 < x < float("inf"), "positive and finite")
-        for name in ("epochs", "batch_size", "record_every"):
+        for name in ("epochs", "batch_size", "record_every", "accumulate", "keep"):
             _require(self, name, lambda x: x >= 1, "at least 1")
-        for name in ("momentum", "dampening"):
+        for name in ("momentum", "dampening", "label_smoothing", "ema"):
             _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
         for name in (
             *("shift", "image_size", "n_classes", "train_size", "holdout"),
-            *("threads", "workers"),
+            *("threads", "workers", "checkpoint_steps"),
         ):
             _require(self, name, lambda x: x >= 0, "at least 0")
         _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
-        _require(self, "weight_decay", lambda x: 0 <= x < float("inf"), "at least 0 and finite")
+        for name in ("weight_decay", "l1"):
+            _require(self, name, lambda x: 0 <= x < float("inf"), "at least 0 and finite")
+        _require(self, "warmup", lambda x: 0 <= x < self.epochs, f"in [0, epochs = {self.epochs})")
         _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")
         _require(
             self,
@@ -128,8 +165,26 @@ class Config:
             )
         named_numbers("lam_named", self.lam_named)
         _ = self.shares  # refuses what is no share
-        if self.conv is None and self.linear is None:
+        self._check_combinations()
+
+    def _check_combinations(self):
+        if self.splits and self.conv is None and self.linear is None:
             raise ValueError("conv or linear must be group or l1, got none for both: no path")
+        if self.splits and self.l1:
+            raise ValueError(f"l1 must be 0 where weights are split, got {self.l1}")
+        if self.split and self.optimizer == "dessilbi":
+            raise ValueError("split must be no for dessilbi, which splits by itself, got yes")
+        if self.target and not self.splits:
+            raise ValueError(f"target needs an optimizer that splits, got {self.optimizer}")
+        if self.amp == "fp16" and self.shard:
+            raise ValueError("amp must be bf16 or none where weights are sharded, got fp16")
+        if self.shard and (self.ema or self.compile):
+            raise ValueError("ema and compile must be off where weights are sharded (shard)")
+
+    @property
+    def splits(self) -> bool:
+        """Whether the run has a path: dessilbi, or another optimizer with ``split``."""
+        return self.split or self.optimizer == "dessilbi"
 
     @property
     def folder(self) -> Path:
@@ -169,9 +224,12 @@ def _number(text):
         return math.nan
 
 
-# Fields that say where a run happens, not what it computes (a run that refused a damaged file may
-# go on without that file).
-PLACE = ("out", "data", "device", "threads", "workers", "corrupt")
+# Fields that say where a run happens and what it leaves, not what it computes (a run that refused a
+# damaged file may go on without that file).
+PLACE = (
+    *("out", "data", "device", "threads", "workers", "corrupt"),
+    *("keep", "checkpoint_steps", "tensorboard"),
+)
 
 
 def types_of(field_name):

@@ -5,8 +5,11 @@
 ``environment.json``  revision, versions, device, command; one more entry for each resumption
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
-``checkpoint.pt``     everything that a resumed run needs, of the last epoch that was finished
+``checkpoint.pt``     everything that a resumed run needs: see ``checkpoint.py``
 ====================  ====================================================================
+
+A run without a split has no ``path.npz``. With ``keep`` there are ``checkpoint-EPOCH.pt`` of the
+last epochs too, and with ``tensorboard`` a folder of that name.
 """
 
 import importlib.metadata
@@ -79,11 +82,11 @@ def read_checkpoint(folder: str | Path, config: configs.Config, device="cpu") ->
     return checkpoint
 
 
-def unfinished(config: configs.Config) -> dict | None:
+def unfinished(config: configs.Config, world: int = 1) -> dict | None:
     """The checkpoint from which a run of ``config`` goes on, or None where it starts afresh.
 
-    A folder that holds a finished run, or a run of another config, is refused: nothing is
-    overwritten.
+    A folder that holds a finished run, or a run of another config or number of processes, is
+    refused: nothing is overwritten.
     """
     folder = config.folder
     present = [name for name in FILES if (folder / name).exists()]
@@ -104,6 +107,11 @@ def unfinished(config: configs.Config) -> dict | None:
     checkpoint = read_checkpoint(folder, config)
     if checkpoint["epoch"] == config.epochs:
         raise ValueError(f"{folder} holds a finished run: {other}")
+    if checkpoint["world"] != world:
+        raise ValueError(
+            f"{folder} holds a run of {checkpoint['world']} processes, and goes on with as many "
+            f"only, got {world}: {other}"
+        )
     return checkpoint
 
 
@@ -112,13 +120,13 @@ def _compare(found, wanted, names):
     return "; ".join(parts) + ("; ..." if len(names) > 3 else "")
 
 
-def write_environment(folder: Path, device: torch.device, epoch: int) -> None:
-    """Add this session (from ``epoch`` on) to ``environment.json``."""
+def write_environment(folder: Path, device: torch.device, world: int, step: int) -> None:
+    """Add this session (from ``step`` on) to ``environment.json``."""
     path = folder / "environment.json"
-    sessions = json.loads(path.read_text())["sessions"] if epoch and path.exists() else []
-    now = environment(device)
+    sessions = json.loads(path.read_text())["sessions"] if step and path.exists() else []
+    now = environment(device) | {"processes": world}
     sessions.append(
-        {"from_epoch": epoch, "started": now.pop("started"), "command": now.pop("command")}
+        {"from_step": step, "started": now.pop("started"), "command": now.pop("command")}
     )
     write_text(path, json.dumps({**now, "sessions": sessions}, indent=2) + "\n")
 

@@ -8,7 +8,12 @@ import numpy as np
 from ..path import NEVER
 from . import folder as folders
 
-MODELS = {"dense": "dense W", "sparse": "sparse W * 1{Gamma != 0}", "gamma": "Gamma itself"}
+MODELS = {
+    "dense": "dense W",
+    "sparse": "sparse W * 1{Gamma != 0}",
+    "gamma": "Gamma itself",
+    "ema": "running average of W",
+}
 
 
 def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
@@ -25,21 +30,25 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
         f"{'':<26}{'accuracy %':>20}{'non-zero % of':>18}{'non-zero % of':>18}",
         f"{'model':<26}{measured:>20}{'split tensors':>18}{'all parameters':>18}",
     ]
-    for key, name in MODELS.items():
-        accuracy, split, all_ = (
-            100 * rows[key][k] for k in ("accuracy", "nonzero_split", "nonzero_all")
-        )
-        lines.append(f"{name:<26}{accuracy:>20.2f}{split:>18.2f}{all_:>18.2f}")
+    for key, row in rows.items():
+        cells = f"{MODELS[key]:<26}{100 * row['accuracy']:>20.2f}"
+        for share in ("nonzero_split", "nonzero_all"):
+            cells += f"{100 * row[share]:>18.2f}" if share in row else f"{'-':>18}"
+        lines.append(cells)
     return "\n".join(lines)
 
 
 def epoch_line(row: dict, epochs: int) -> str:
     """One row of the log as a line for the screen."""
-    accuracies = "  ".join(f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in MODELS)
-    return (
+    shown = [name for name in MODELS if row[f"acc_{name}"] is not None]
+    accuracies = "  ".join(f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in shown)
+    line = (
         f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
-        f"accuracy %: {accuracies}  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
+        f"accuracy %: {accuracies}"
     )
+    if row["nonzero_all"] is None:
+        return line
+    return f"{line}  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
 
 
 def read_path(folder: str | Path) -> dict[str, np.ndarray]:
@@ -49,7 +58,9 @@ def read_path(folder: str | Path) -> dict[str, np.ndarray]:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} must be a run folder, but has no path.npz") from None
+        raise FileNotFoundError(
+            f"{folder} must be a run folder, but has no path.npz (a run without a split has none)"
+        ) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from None
 

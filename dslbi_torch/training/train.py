@@ -1,58 +1,124 @@
 """Training: from a :class:`Config` to a run folder.
 
-Top to bottom: set-up, evaluation, the loop, checkpoints. The folder is described in ``folder.py``.
+Top to bottom: set-up, the loop, one step, what stops it. What a run has reached is measured in
+``evaluate.py``, kept in ``checkpoint.py``, and lies in the folder that ``folder.py`` describes.
 """
 
 import dataclasses
 import math
+import os
+import signal
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..dessilbi import DessiLBI
-from ..groups import split_groups
-from ..masks import density, gamma_weights, sparse_weights
 from ..path import PathRecorder
 from ..target import TargetDensity
 from . import config as configs
 from . import data as datasets
 from . import folder as folders
 from . import models, report
+from .checkpoint import Position, restore, save
 from .config import Config
+from .evaluate import evaluate, forward, log_row
+from .optimizers import l1_norm, lr_factor, make_optimizer
+from .processes import Processes, joined, pick_device
+
+__all__ = ["Run", "Terminated", "evaluate", "open_run", "set_up", "train", "train_epoch"]
 
 
 class Run(NamedTuple):
     """A training run in memory. All that changes in it goes into the checkpoint."""
 
     config: Config
+    processes: Processes
     data: datasets.Data
-    model: torch.nn.Module
-    optimizer: DessiLBI
+    model: nn.Module
+    net: nn.Module  # the model as it is called: compiled, in replicas, or itself
+    optimizer: Optimizer
     scheduler: LambdaLR
     controller: TargetDensity | None  # of the penalty levels
-    recorder: PathRecorder
+    recorder: PathRecorder | None  # None where nothing is split
+    scaler: torch.amp.GradScaler | None  # of fp16
+    average: AveragedModel | None  # of the weights, with ema
     generator: torch.Generator  # of the order of the batches
+    at: Position
 
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.data.train) / self.config.batch_size)
 
 
+class Terminated(Exception):
+    """The process was asked to stop, and did so after a checkpoint."""
+
+
 # Set-up
 
 
-def set_up(config: Config) -> Run:
+def set_up(config: Config, processes: Processes | None = None) -> Run:
     """Data, net, optimizer, schedule and recorder before the first step; writes nothing."""
-    device = pick_device(config.device)
-    dtype = getattr(torch, config.dtype)
-    data = datasets.load(
+    if processes is None:
+        processes = Processes(0, 1, pick_device(config.device))
+    device, dtype = processes.device, getattr(torch, config.dtype)
+    data = _load(config, device, dtype)
+    _check_fit(config, data, processes)
+
+    torch.manual_seed(config.seed)
+    model = models.build(config.model, len(data.classes), data.shape[0], init=config.init)
+    model = model.to(device, dtype)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if config.shard and processes.world > 1:
+        _shard(model)
+    torch.manual_seed(config.seed + processes.rank)  # no two processes drop the same units
+    optimizer = make_optimizer(config, model)
+    steps = math.ceil(len(data.train) / config.batch_size)
+    controller = recorder = scaler = average = None
+    if config.shares:  # before the recorder, which then sees each step's levels
+        controller = TargetDensity(
+            optimizer, config.shares, steps=config.epochs * steps, ramp=config.ramp
+        )
+    if config.splits:
+        recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
+    if config.amp == "fp16":
+        scaler = torch.amp.GradScaler(device.type)
+    if config.ema:
+        mean = get_ema_multi_avg_fn(config.ema)
+        average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
+    generator = torch.Generator().manual_seed(config.seed)
+    scheduler = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
+    return Run(
+        config=config,
+        processes=processes,
+        data=data,
+        model=model,
+        net=_callable(config, model, processes),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        controller=controller,
+        recorder=recorder,
+        scaler=scaler,
+        average=average,
+        generator=generator,
+        at=Position(),
+    )
+
+
+def _load(config, device, dtype):
+    """The data set of a config, on the device."""
+    return datasets.load(
         config.dataset,
         config.data,
         normalize=config.normalize,
@@ -67,142 +133,37 @@ def set_up(config: Config) -> Run:
         device=device,
         dtype=dtype,
     )
+
+
+def _check_fit(config, data, processes):
+    """Refuse a net for other pictures, and an epoch whose last batch leaves a process idle."""
     datasets.require_batch(data, config.batch_size)
     models.check_pictures(config.model, data.shape[-1], config.dataset)
-    torch.manual_seed(config.seed)
-    model = models.build(config.model, len(data.classes), data.shape[0], init=config.init)
-    model = model.to(device, dtype)
-    optimizer = make_optimizer(config, model)
-    steps = math.ceil(len(data.train) / config.batch_size)
-    controller = None
-    if config.shares:  # before the recorder, which then sees each step's levels
-        controller = TargetDensity(
-            optimizer, config.shares, steps=config.epochs * steps, ramp=config.ramp
-        )
-    recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
-    generator = torch.Generator().manual_seed(config.seed)
-    scheduler = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
-    return Run(config, data, model, optimizer, scheduler, controller, recorder, generator)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto": a GPU if there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:120]
+    last = len(data.train) % config.batch_size or config.batch_size
+    if last < processes.world:
         raise ValueError(
-            f"device must be one that torch can use here, got {name!r}: {reason}"
-        ) from None
-    return device
+            f"batch_size must leave at least one picture for each of {processes.world} processes, "
+            f"got {config.batch_size}: the last batch has {last} of {len(data.train)} pictures"
+        )
 
 
-def make_optimizer(config: Config, model: torch.nn.Module) -> DessiLBI:
-    """The optimizer of a config, with the weights of convolutions and linear layers split."""
-    levels = configs.named_numbers("lam_named", config.lam_named)
-    groups = split_groups(
-        model,
-        {name: {"lam": lam} for name, lam in levels.items()},
-        conv=config.conv,
-        linear=config.linear,
-        lam={"conv": config.lam_conv, "linear": config.lam_linear},
-        weight=config.weight,
-        weight_decay=config.weight_decay,
-    )
-    return DessiLBI(
-        groups,
-        config.lr,
-        kappa=config.kappa,
-        nu=config.nu,
-        momentum=config.momentum,
-        dampening=config.dampening,
-        nesterov=config.nesterov,
-        decoupled=config.decoupled,
-        coupling=config.coupling,
-    )
+def _shard(model):
+    """Cut the weights of each part of the net, and what is left, among the processes."""
+    from torch.distributed.fsdp import fully_shard
+
+    for part in model.children():
+        if any(True for _ in part.parameters()):
+            fully_shard(part)
+    fully_shard(model)
 
 
-def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
-    """What lr is multiplied by in step 0, 1, ... of the run: a function of the step alone."""
-    if config.schedule == "step":
-        passed = sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
-        return config.factor**passed
-    if config.schedule == "cosine":
-        # Half a cosine from 1 in step 0 towards the end of the last step; never quite lr_min,
-        # because DessiLBI refuses lr = 0.
-        low = config.lr_min / config.lr
-        steps = config.epochs * steps_per_epoch
-        return low + (1 - low) * (1 + math.cos(math.pi * min(step, steps - 1) / steps)) / 2
-    return 1.0
-
-
-# Evaluation
-
-
-@torch.no_grad()
-def accuracy(model: torch.nn.Module, part, batch_size=500) -> float:
-    """Share of the pictures of ``part`` (``data.test``) that the model, in evaluation mode, puts
-    into the right class."""
-    was_training = model.training
-    model.eval()
-    correct = sum((model(x).argmax(1) == y).sum() for x, y in part.batches(batch_size))
-    model.train(was_training)
-    return correct.item() / len(part)
-
-
-def evaluate(run: Run) -> dict[str, dict[str, float]]:
-    """Accuracy and densities, as fractions, of the three models that a run holds.
-
-    Returns
-    -------
-    dict
-        For "dense" (W), "sparse" (W where Gamma is not zero) and "gamma" (Gamma in place of W):
-        ``accuracy``, ``nonzero_split`` (share of the split tensors' entries) and ``nonzero_all``
-        (share of all parameters; biases and whatever else is not split count as non-zero). The last
-        two also have ``layers``, the share of each split tensor's entries.
-    """
-    model, test = run.model, run.data.test
-    selected = density(run.optimizer, model)
-    names = {layer["name"] for layer in selected["layers"]}
-    split = [p for name, p in model.named_parameters() if name in names]
-    zeros = sum(p.numel() - p.count_nonzero().item() for p in split)
-    densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
-    densities["layers"] = {
-        layer["name"]: layer["nonzero"] / layer["size"] for layer in selected["layers"]
-    }
-    rows = {
-        "dense": {
-            "accuracy": accuracy(model, test),
-            "nonzero_split": 1 - zeros / sum(p.numel() for p in split),
-            "nonzero_all": 1 - zeros / sum(p.numel() for p in model.parameters()),
-        }
-    }
-    with sparse_weights(run.optimizer):
-        rows["sparse"] = {"accuracy": accuracy(model, test), **densities}
-    with gamma_weights(run.optimizer):
-        rows["gamma"] = {"accuracy": accuracy(model, test), **densities}
-    return rows
-
-
-def log_row(run: Run, *, epoch, seconds, lr, loss) -> dict:
-    """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean."""
-    rows = evaluate(run)
-    return {
-        "epoch": epoch,
-        "step": epoch * run.steps_per_epoch,
-        "time_s": round(seconds, 3),
-        "lr": lr,
-        "loss": loss,
-        "acc_dense": rows["dense"]["accuracy"],
-        "acc_sparse": rows["sparse"]["accuracy"],
-        "acc_gamma": rows["gamma"]["accuracy"],
-        "nonzero_all": rows["sparse"]["nonzero_all"],
-        "nonzero_split": rows["sparse"]["nonzero_split"],
-        "layers": rows["sparse"]["layers"],
-    }
+def _callable(config, model, processes):
+    """The model as the loop calls it."""
+    net = torch.compile(model) if config.compile else model
+    if processes.world == 1 or config.shard:
+        return net
+    ids = [processes.device.index] if processes.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(net, device_ids=ids)
 
 
 # The loop
@@ -211,9 +172,10 @@ def log_row(run: Run, *, epoch, seconds, lr, loss) -> dict:
 def train(config: Config, *, resume: bool = False, progress: bool | None = None) -> Run:
     """Train as the config says, and leave everything in its run folder.
 
-    An unfinished run of the same config in that folder goes on from its last finished epoch, and
-    ends with the weights, the path and the log of an uninterrupted one (bit for bit on a CPU with
-    the same number of threads; the log's ``time_s`` excepted).
+    An unfinished run of the same config in that folder goes on from its checkpoint, and ends with
+    the weights, the path and the log of an uninterrupted one (bit for bit on a CPU with the same
+    number of threads; times in the log excepted). Started by torchrun, its processes share every
+    batch: ``batch_size`` is that of all together.
 
     Parameters
     ----------
@@ -234,94 +196,234 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     ValueError, FileNotFoundError
         For a folder that holds a finished run or one of another config, and for missing or damaged
         data; nothing has been written then.
+    OSError
+        A checkpoint could not be written; the one before is as it was.
     FloatingPointError
-        The loss or a weight is no longer finite. The checkpoint is that of the last good epoch.
+        The loss or a weight is no longer finite. The checkpoint is the last good one.
+    Terminated
+        The process was asked to stop (SIGTERM): it did so after a checkpoint, from which the same
+        call goes on.
     """
-    checkpoint = folders.unfinished(config)
-    if resume and checkpoint is None:
-        raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
-    with _threads(config.threads):
-        run = set_up(config)
-        log = begin(run, checkpoint)
-        started = time.perf_counter() - log[-1]["time_s"]
-        with _bar(run, log[-1]["epoch"], progress) as bar:
-            for epoch in range(log[-1]["epoch"] + 1, config.epochs + 1):
-                loss, lr = train_epoch(run, epoch, bar)
-                seconds = time.perf_counter() - started
-                log.append(log_row(run, epoch=epoch, seconds=seconds, lr=lr, loss=loss))
-                save(run, log)
-                if progress is not False:
-                    bar.write(report.epoch_line(log[-1], config.epochs))
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(config.device))
+        stack.enter_context(_settings(config, processes.device))
+        asked = stack.enter_context(_asked_to_stop())
+        checkpoint = _checkpoint(config, processes, resume)
+        run = set_up(config, processes)
+        begin(run, checkpoint)
+        writer = stack.enter_context(_tensorboard(run))
+        bar = stack.enter_context(_bar(run, progress))
+        at = run.at
+        for epoch in range(at.epoch + 1, config.epochs + 1):
+            loss, lr, pictures_s = train_epoch(run, bar, asked)
+            at.epoch, at.batch, at.losses = epoch, 0, None
+            row = log_row(run, loss=loss, lr=lr, pictures_s=pictures_s)
+            at.log.append(row)
+            save(run)
+            _show(writer, row)
+            if processes.first and progress is not False:
+                bar.write(report.epoch_line(row, config.epochs))
+            if epoch < config.epochs and _agree_to_stop(run, asked):
+                _terminate(run)
     return run
 
 
-def begin(run: Run, checkpoint: dict | None) -> list[dict]:
-    """Make the run folder, or bring it back to its checkpoint; returns the log so far."""
-    folder = run.config.folder
-    folder.mkdir(parents=True, exist_ok=True)
+def _checkpoint(config, processes, resume):
+    """The checkpoint to go on from, or None; refused is a folder that must not be written to."""
+    found = None
+
+    def look():
+        nonlocal found
+        found = folders.unfinished(config, processes.world)
+        if resume and found is None:
+            raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
+        return found is not None
+
+    if processes.agreed(look) and found is None:
+        found = folders.read_checkpoint(config.folder, config)
+    return found
+
+
+def begin(run: Run, checkpoint: dict | None) -> None:
+    """Make the run folder, or bring run and folder back to the checkpoint."""
+    folder, first = run.config.folder, run.processes.first
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
-        lr = run.scheduler.get_last_lr()[0]
-        log = [log_row(run, epoch=0, seconds=0.0, lr=lr, loss=None)]
-        folders.write_text(folder / "config.json", configs.to_json(run.config))
-        save(run, log)
+        run.at.log.append(log_row(run, lr=run.scheduler.get_last_lr()[0]) | {"time_s": 0.0})
+        run.at.started = time.perf_counter()
+        if first:
+            folders.write_text(folder / "config.json", configs.to_json(run.config))
+        save(run)
     else:
-        log = restore(run, checkpoint)
-        folders.write_log(folder, log)
-    folders.write_environment(folder, next(run.model.parameters()).device, log[-1]["epoch"])
-    return log
+        restore(run, checkpoint)
+        if first:
+            folders.write_log(folder, run.at.log)
+    if first:
+        step = run.at.epoch * run.steps_per_epoch + run.at.batch
+        folders.write_environment(folder, run.processes.device, run.processes.world, step)
 
 
-def train_epoch(run: Run, epoch: int, bar) -> tuple[float, float]:
-    """One pass over the training set: the mean loss, and lr in the last step."""
-    config, model, optimizer = run.config, run.model, run.optimizer
-    weight = next(model.parameters())
-    losses = torch.zeros(run.steps_per_epoch, dtype=weight.dtype, device=weight.device)
-    checked = 0
-    batches = run.data.train.batches(config.batch_size, run.generator)
-    for k, (xs, ys) in enumerate(batches):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(xs), ys)
-        loss.backward()
-        optimizer.step()
+def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
+    """The rest of an epoch: its mean loss, lr in the last step, pictures a second."""
+    config, optimizer, at, data = run.config, run.optimizer, run.at, run.data.train
+    rank, world = run.processes.rank, run.processes.world
+    steps, start = run.steps_per_epoch, at.batch
+    losses = torch.zeros(steps, dtype=getattr(torch, config.dtype), device=run.processes.device)
+    if start:
+        losses[:start] = at.losses
+    at.losses, at.order = losses, run.generator.get_state()
+    run.net.train()
+    checked, lr, clock = start, None, time.perf_counter()
+    batches = data.batches(config.batch_size, run.generator, start=start, rank=rank, world=world)
+    for k, (x, y) in enumerate(batches, start):
+        size = min(config.batch_size, len(data) - k * config.batch_size)
+        losses[k] = train_step(run, x, y, size)
         lr = optimizer.param_groups[0]["lr"]
         run.scheduler.step()
-        losses[k] = loss.detach() * len(xs)
-        bar.update()
+        at.batch = k + 1
         # Looking at the loss waits for the device, so it is done once in fifty steps.
-        if k % 50 == 49 or k == run.steps_per_epoch - 1:
-            _check_losses(run, epoch, losses, checked, k + 1)
-            checked = k + 1
-            bar.set_postfix(epoch=epoch, loss=f"{loss.item():.3f}", refresh=False)
-    if not all(p.isfinite().all() for p in model.parameters()):
-        _diverged(run, epoch, "a weight", epoch * run.steps_per_epoch)
-    run.recorder.record()
-    return losses.sum().item() / len(run.data.train), lr
+        last = at.batch == steps
+        stopping = _agree_to_stop(run, asked)
+        saving = config.checkpoint_steps and at.batch % config.checkpoint_steps == 0
+        if at.batch % 50 == 0 or last or stopping or saving:
+            _check_losses(run, checked)
+            checked = at.batch
+        if bar is not None:
+            bar.update()
+            if checked == at.batch:
+                bar.set_postfix(epoch=at.epoch + 1, loss=f"{losses[k].item() / size:.3f}")
+        if (stopping or saving) and not last:
+            save(run)
+        if stopping and not last:
+            _terminate(run)
+    pictures_s = len(data) * (1 - start / steps) / (time.perf_counter() - clock)
+    if not all(p.isfinite().all() for p in run.model.parameters()):
+        _diverged(run, "a weight", steps)
+    if run.recorder is not None:
+        run.recorder.record()
+    return losses.sum().item() / len(data), lr, round(pictures_s, 1)
 
 
-def _check_losses(run, epoch, losses, start, stop):
-    bad = ~losses[start:stop].isfinite()
+def train_step(run: Run, x, y, size: int) -> torch.Tensor:
+    """One step on this process's part of a batch of ``size`` pictures; its losses, summed."""
+    config, optimizer, scaler = run.config, run.optimizer, run.scaler
+    optimizer.zero_grad()
+    cut = (z.tensor_split(config.accumulate) for z in (x, y))
+    parts = list(zip(*cut, strict=True))
+    parts = [part for part in parts if len(part[0])] or parts[:1]
+    total = 0.0
+    for i, (xs, ys) in enumerate(parts):
+        last = i == len(parts) - 1
+        with nullcontext() if last else _apart(run.net):
+            logits = forward(run.net, xs, config)
+            loss = F.cross_entropy(
+                logits, ys, reduction="sum", label_smoothing=config.label_smoothing
+            )
+            total = total + loss.detach()
+            # the gradients of the processes are averaged, and theirs must be that of the mean loss
+            objective = loss * (run.processes.world / size)
+            if config.l1 and last:
+                objective = objective + config.l1 * l1_norm(run.model)
+            (objective if scaler is None else scaler.scale(objective)).backward()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    if run.average is not None:
+        run.average.update_parameters(run.model)
+    return total
+
+
+@contextmanager
+def _apart(net):
+    """A block whose gradients stay with each process: another part of the batch is to come."""
+    if isinstance(net, nn.parallel.DistributedDataParallel):
+        with net.no_sync():
+            yield
+    elif hasattr(net, "set_requires_gradient_sync"):  # FSDP2
+        net.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            net.set_requires_gradient_sync(True)
+    else:
+        yield
+
+
+def _check_losses(run, start):
+    """Sum the losses over the processes from batch ``start`` on, and refuse what is not finite."""
+    at = run.at
+    fresh = at.losses[start : at.batch]
+    run.processes.total(fresh)
+    bad = ~fresh.isfinite()
     if bad.any():
-        k = start + bad.nonzero()[0].item()
-        step = (epoch - 1) * run.steps_per_epoch + k + 1
-        _diverged(run, epoch, f"the loss ({losses[k].item()})", step)
+        k = bad.nonzero()[0].item()
+        _diverged(run, f"the loss ({fresh[k].item()})", start + k + 1)
 
 
-def _diverged(run, epoch, what, step):
+def _diverged(run, what, batch):
+    step = run.at.epoch * run.steps_per_epoch + batch
+    last = run.config.folder / "checkpoint.pt"
     raise FloatingPointError(
-        f"{what} is not finite after step {step} (epoch {epoch}); the last good checkpoint is "
-        f"{run.config.folder / 'checkpoint.pt'}, of epoch {epoch - 1}. A smaller lr may help"
+        f"{what} is not finite after step {step} (epoch {run.at.epoch + 1}); the last good "
+        f"checkpoint is {last}. A smaller lr may help"
+    )
+
+
+# What a run is wrapped in
+
+
+@contextmanager
+def _asked_to_stop():
+    """A list that SIGTERM puts something into inside the block."""
+    asked = []
+    if threading.current_thread() is not threading.main_thread():  # only there can one listen
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _agree_to_stop(run, asked):
+    """Whether to stop after this step: together with the other processes, which look every tenth
+    step."""
+    if run.processes.world == 1:
+        return bool(asked)
+    if run.at.batch % 10 and run.at.batch != run.steps_per_epoch:
+        return False
+    votes = torch.tensor(float(bool(asked)), device=run.processes.device)
+    return run.processes.total(votes).item() > 0
+
+
+def _terminate(run):
+    done, steps = run.at, run.steps_per_epoch
+    raise Terminated(
+        f"stopped after step {done.epoch * steps + done.batch} of {run.config.epochs * steps} "
+        f"with a checkpoint in {run.config.folder}"
     )
 
 
 @contextmanager
-def _threads(count):
-    """``count`` CPU threads inside the block; 0: as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+def _settings(config, device):
+    """torch's switches for the whole process, as the config wants them, and back again."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    search = torch.backends.cudnn.benchmark
+    torch.set_num_threads(config.threads or threads)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = search
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def _in_jupyter():
@@ -330,67 +432,46 @@ def _in_jupyter():
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _bar(run, epoch, progress):
+def _bar(run, progress):
     if progress is None:
         progress = sys.stderr.isatty() or _in_jupyter()
-    total = run.config.epochs * run.steps_per_epoch
     return tqdm(
-        total=total,
-        initial=epoch * run.steps_per_epoch,
+        total=run.config.epochs * run.steps_per_epoch,
+        initial=run.at.epoch * run.steps_per_epoch + run.at.batch,
         desc=run.config.recipe or run.config.dataset,
         unit="step",
-        disable=not progress,
+        disable=not (progress and run.processes.first),
         leave=False,
         dynamic_ncols=True,
     )
 
 
-# Checkpoints
+def _tensorboard(run):
+    """A writer for TensorBoard, or None, as a context."""
+    if not (run.config.tensorboard and run.processes.first):
+        return nullcontext()
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError(
+            "tensorboard needs the package of that name: pip install tensorboard"
+        ) from None
+    return SummaryWriter(run.config.folder / "tensorboard", purge_step=run.at.epoch + 1)
 
 
-def save(run: Run, log: list[dict]) -> None:
-    """Log, path and checkpoint of a finished epoch; each file is replaced whole or not at all.
-
-    The checkpoint comes last and holds the log: a run killed in between resumes from the one
-    before, and drops what was written after it.
-    """
-    folder = run.config.folder
-    folders.write_log(folder, log)
-    run.recorder.save(folder / "path.npz")
-    state = {
-        "config": configs.to_json(run.config),
-        "epoch": log[-1]["epoch"],
-        "log": log,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scheduler": run.scheduler.state_dict(),
-        "controller": run.controller.state_dict() if run.controller else None,
-        "recorder": run.recorder.state_dict(),
-        "batches": run.generator.get_state(),
-        "rng": torch.get_rng_state(),
-        "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-    with folders.atomic(folder / "checkpoint.pt") as temporary:
-        torch.save(state, temporary)
-
-
-def restore(run: Run, checkpoint: dict) -> list[dict]:
-    """Put a checkpoint into a run that was just set up; returns its log."""
-    run.model.load_state_dict(checkpoint["model"])
-    run.optimizer.load_state_dict(checkpoint["optimizer"])
-    run.scheduler.load_state_dict(checkpoint["scheduler"])
-    if run.controller:
-        run.controller.load_state_dict(checkpoint["controller"])
-    run.recorder.load_state_dict(checkpoint["recorder"])
-    run.generator.set_state(checkpoint["batches"].cpu())
-    torch.set_rng_state(checkpoint["rng"].cpu())
-    if torch.cuda.is_initialized() and len(checkpoint["rng_cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["rng_cuda"]])
-    return checkpoint["log"]
+def _show(writer, row):
+    """One line of the log for TensorBoard."""
+    if writer is None:
+        return
+    layers = {f"nonzero/{name}": share for name, share in (row["layers"] or {}).items()}
+    for key, value in ({k: v for k, v in row.items() if k != "layers"} | layers).items():
+        if value is not None and key != "epoch":
+            writer.add_scalar(key, value, row["epoch"])
+    writer.flush()
 
 
 def open_run(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
-    """The run of a folder at its last finished epoch: net, optimizer with V, path.
+    """The run of a folder at its last checkpoint: net, optimizer with V, path.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dslbi_torch import density, support_masks
+from dslbi_torch import DessiLBI, density, support_masks
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import report, train
@@ -28,7 +28,8 @@ SMALL = dict(
 )  # fmt: skip
 STEPS = 45
 KEYS = [
-    *("epoch", "step", "time_s", "lr", "loss", "acc_dense", "acc_sparse", "acc_gamma"),
+    *("epoch", "step", "time_s", "pictures_s", "lr", "loss"),
+    *("acc_dense", "acc_sparse", "acc_gamma", "acc_ema"),
     *("nonzero_all", "nonzero_split", "layers"),
 ]
 
@@ -53,7 +54,7 @@ def checkpoint(folder):
 
 
 def without_time(log):
-    return [{k: v for k, v in row.items() if k != "time_s"} for row in log]
+    return [{k: v for k, v in row.items() if k not in ("time_s", "pictures_s")} for row in log]
 
 
 def assert_same(a, b, where="checkpoint"):
@@ -77,7 +78,8 @@ def assert_same(a, b, where="checkpoint"):
 def assert_same_run(folder, reference):
     a, b = checkpoint(folder), checkpoint(reference)
     a["log"], b["log"] = without_time(a["log"]), without_time(b["log"])
-    a.pop("config"), b.pop("config")  # these differ in the folder's name
+    for key in ("config", "seconds"):  # these differ in the folder's name and in time
+        a.pop(key), b.pop(key)
     assert_same(a, b)
     assert without_time(folders.read_log(folder)) == without_time(folders.read_log(reference))
     a, b = report.read_path(folder), report.read_path(reference)
@@ -99,7 +101,7 @@ def test_run_folder_is_complete(finished):
     assert {"revision", "python", "packages", "platform", "device", "threads"} <= set(environment)
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
     assert environment["threads"] == 1
-    assert [s["from_epoch"] for s in environment["sessions"]] == [0]
+    assert [s["from_step"] for s in environment["sessions"]] == [0]
 
 
 def test_log_has_a_line_before_training_and_one_for_each_epoch(finished):
@@ -164,6 +166,7 @@ def test_evaluate_has_three_models_and_leaves_the_weights_alone(finished):
     rows = train.evaluate(run)
     assert_same(before, {name: p.detach() for name, p in run.model.named_parameters()})
     last = folders.read_log(folder)[-1]
+    assert list(rows) == ["dense", "sparse", "gamma"] and last["acc_ema"] is None
     assert [rows[k]["accuracy"] for k in rows] == [last[f"acc_{k}"] for k in rows]
     assert rows["dense"]["nonzero_split"] == 1
     assert rows["sparse"]["nonzero_all"] == density(run.optimizer, run.model)["nonzero_all"]
@@ -286,7 +289,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     train.train(small(tmp_path), resume=True, progress=False)
     assert_same_run(tmp_path, reference)
     sessions = json.loads((tmp_path / "environment.json").read_text())["sessions"]
-    assert [s["from_epoch"] for s in sessions] == ([0, epoch] if epoch else [0])
+    assert [s["from_step"] for s in sessions] == ([0, STEPS * epoch] if epoch else [0])
 
 
 def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch):
@@ -491,13 +494,13 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 def test_nan_loss_names_the_step_and_the_last_good_checkpoint(tmp_path, monkeypatch, call, epoch):
     original, calls = F.cross_entropy, []
 
-    def poisoned(*args):
+    def poisoned(*args, **options):
         calls.append(None)
-        loss = original(*args)
+        loss = original(*args, **options)
         return loss * float("nan") if len(calls) == call else loss
 
     monkeypatch.setattr(F, "cross_entropy", poisoned)
-    message = rf"the loss \(nan\) .* step {call} \(epoch {epoch}\); .* of epoch {epoch - 1}\."
+    message = rf"the loss \(nan\) .* step {call} \(epoch {epoch}\); .*checkpoint.pt\."
     with pytest.raises(FloatingPointError, match=message):
         train.train(small(tmp_path), progress=False)
     saved = checkpoint(tmp_path)
@@ -507,7 +510,7 @@ def test_nan_loss_names_the_step_and_the_last_good_checkpoint(tmp_path, monkeypa
 
 
 def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path, monkeypatch):
-    original, calls = train.DessiLBI.step, []
+    original, calls = DessiLBI.step, []
 
     def overflowing(self):
         original(self)
@@ -515,7 +518,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path, monkeypa
         if len(calls) == 2 * STEPS:
             self.param_groups[0]["params"][0].data[0] = float("inf")
 
-    monkeypatch.setattr(train.DessiLBI, "step", overflowing)
+    monkeypatch.setattr(DessiLBI, "step", overflowing)
     with pytest.raises(FloatingPointError, match=rf"a weight is not finite after step {2 * STEPS}"):
         train.train(small(tmp_path), progress=False)
     assert checkpoint(tmp_path)["epoch"] == 1

@@ -1,0 +1,110 @@
+"""What a run has reached: accuracy and density of its models, and one line of its log."""
+
+import torch
+from torch import nn
+
+from ..masks import density, gamma_weights, sparse_weights
+from ..tensors import whole
+from .config import Config
+from .pictures import Tensors
+from .processes import Processes
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def forward(net: nn.Module, x: torch.Tensor, config: Config) -> torch.Tensor:
+    """Logits of pictures, as the config wants them computed: mixed precision, channels last."""
+    if config.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if not config.amp:
+        return net(x)
+    with torch.autocast(x.device.type, AMP[config.amp]):
+        return net(x).float()
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module, part: Tensors, config: Config, processes: Processes, batch_size=500
+) -> float:
+    """Share of pictures that the model, in evaluation mode, puts into the right class.
+
+    Each process takes its rows of every batch; all must call it, and all get the share of the
+    whole.
+    """
+    was_training = model.training
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=processes.device)
+    for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
+        correct += (forward(model, x, config).argmax(1) == y).sum()
+    model.train(was_training)
+    return processes.total(correct).item() / len(part)
+
+
+def evaluate(run) -> dict[str, dict[str, float]]:
+    """Accuracy and densities, as fractions, of the models that a run holds.
+
+    Returns
+    -------
+    dict
+        For "dense" (W), "sparse" (W where Gamma is not zero) and "gamma" (Gamma in place of W):
+        ``accuracy``, ``nonzero_split`` (share of the split tensors' entries) and ``nonzero_all``
+        (share of all parameters; biases and whatever else is not split count as non-zero). The
+        middle two also have ``layers``, the share of each split tensor's entries. A run that splits
+        nothing has "dense" alone, with its accuracy; with ``ema`` there is "ema", the running
+        average of W, likewise.
+    """
+
+    def right(model=run.model):
+        return accuracy(model, run.data.test, run.config, run.processes)
+
+    rows = {"dense": {"accuracy": right()}}
+    if run.config.splits:
+        model = run.model
+        selected = density(run.optimizer, model)
+        rows["dense"] |= _zeros(model, {layer["name"] for layer in selected["layers"]})
+        densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
+        densities["layers"] = {
+            layer["name"]: layer["nonzero"] / layer["size"] for layer in selected["layers"]
+        }
+        for name, swapped in (("sparse", sparse_weights), ("gamma", gamma_weights)):
+            with swapped(run.optimizer, model):
+                rows[name] = {"accuracy": right(), **densities}
+    if run.average is not None:
+        rows["ema"] = {"accuracy": right(run.average.module)}
+    return rows
+
+
+def _zeros(model, names):
+    """Densities of W itself: what is exactly zero in the split tensors."""
+    split = [p for name, p in model.named_parameters() if name in names]
+    zeros = sum(p.numel() - int(whole((p != 0).sum())) for p in split)
+    return {
+        "nonzero_split": 1 - zeros / sum(p.numel() for p in split),
+        "nonzero_all": 1 - zeros / sum(p.numel() for p in model.parameters()),
+    }
+
+
+def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
+    """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean.
+
+    What the run has not is None: before the first epoch the loss, and without a split the accuracy
+    of the sparse models.
+    """
+    at = run.at
+    rows = at.result = evaluate(run)
+    sparse = rows.get("sparse", {})
+    return {
+        "epoch": at.epoch,
+        "step": at.epoch * run.steps_per_epoch,
+        "time_s": round(at.seconds, 3),  # with the evaluation
+        "pictures_s": pictures_s,
+        "lr": lr,
+        "loss": loss,
+        **{f"acc_{name}": rows.get(name, {}).get("accuracy") for name in MODELS},
+        "nonzero_all": sparse.get("nonzero_all"),
+        "nonzero_split": sparse.get("nonzero_split"),
+        "layers": sparse.get("layers"),
+    }
+
+
+MODELS = ("dense", "sparse", "gamma", "ema")

@@ -1,0 +1,98 @@
+"""The processes of a run: one, or those that torchrun started, on one machine or several.
+
+``torchrun`` tells each process its rank and how many there are; the processes find each other at
+the address that it names. A GPU a process, and NCCL between them; on CPUs, gloo.
+"""
+
+import os
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+
+class Processes(NamedTuple):
+    """This process among those of the run, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over the processes, in place; every process must call it."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agreed(self, make):
+        """What ``make()`` returns in the first process, or its error, in all of them."""
+        if self.world == 1:
+            return make()
+        answer = [None, None]
+        if self.first:
+            try:
+                answer[0] = make()
+            except (ValueError, OSError) as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"device must be one that torch can use here, got {name!r}: {reason}"
+        ) from None
+    return device
+
+
+@contextmanager
+def joined(device: str):
+    """The processes of this run inside the block: those of torchrun, or this one alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or dist.is_initialized():  # alone, or in a group that the caller has made
+        alone = not dist.is_initialized()
+        rank, world = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
+        yield Processes(rank, world, _own(pick_device(device)))
+        return
+    place = _own(pick_device(device))
+    try:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from None
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _own(device):
+    """The GPU of this process, where there is one for each."""
+    local = os.environ.get("LOCAL_RANK")
+    if device.type != "cuda" or device.index is not None or local is None:
+        return device
+    if int(local) >= torch.cuda.device_count():
+        raise ValueError(
+            f"each process of a machine needs a GPU of its own, got {torch.cuda.device_count()} "
+            f"for process {local}"
+        )
+    device = torch.device("cuda", int(local))
+    torch.cuda.set_device(device)
+    return device
