@@ -447,6 +447,7 @@ def test_the_bound_with_one_over_nu_is_too_large():
     assert gaps(0.45, 15.0)[-1] < 1e-12
     assert (gaps(0.55, 1.5)[100:] > 0.5).all()  # a cycle of two states, for ever
     assert gaps(0.55, 15.0)[-1] > 1e12
+    assert gaps(0.95, 1.5)[-1] > 1e12
     assert gaps(0.95, 15.0, 30)[-1] > 1e12
 
 
