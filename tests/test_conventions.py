@@ -79,3 +79,11 @@ def test_every_test_that_the_book_names_exists():
     book = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md"))
     named = set(re.findall(r"`(test_\w+)`", book))
     assert named and {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_every_recipe_that_the_book_names_exists():
+    config = (ROOT / "dslbi_torch" / "training" / "config.py").read_text(encoding="utf-8")
+    pages = [*sorted((ROOT / "book").glob("*.md")), ROOT / "README.md"]
+    pattern = r"dslbi_torch train ([a-z][\w-]*)"
+    named = {n for p in pages for n in re.findall(pattern, p.read_text(encoding="utf-8"))}
+    assert named and {name for name in named if f'"{name}": Recipe(' not in config} == set()
