@@ -72,6 +72,33 @@ def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
     return np.abs(drift).max(initial=0.0)
 
 
+def path_length(*parts):
+    """Length of a recorded path up to each of its states: 0, then the sum of the moves so far.
+
+    A move is the Euclidean norm of the difference of two recorded states, over all parts at once.
+    Where the loss has the Kurdyka-Lojasiewicz property and bounded level sets, the length of a
+    DessiLBI path in ``P = (W, Gamma)`` is finite below :func:`step_bound`, and so P converges.
+
+    Parameters
+    ----------
+    *parts : ndarray (T, ...) or dict[str, ndarray (T, ...)]
+        What a state consists of, with the path as the leading axis: ``path.W, path.Gamma`` of
+        :func:`dslbi_ref.record`. If not every state was recorded, the length is that of the
+        polygon through those that were, a lower bound.
+
+    Returns
+    -------
+    ndarray (T,)
+    """
+    arrays = [a for part in parts for a in (part.values() if isinstance(part, dict) else [part])]
+    counts = sorted({len(a) for a in arrays})
+    if len(counts) != 1 or counts[0] == 0:
+        raise ValueError(f"parts must hold one number of states, at least 1, got {counts}")
+    moves = [np.diff(a, axis=0).reshape(counts[0] - 1, a[0].size) for a in arrays]
+    squares = sum((move**2).sum(axis=1) for move in moves)
+    return np.concatenate([[0.0], np.cumsum(np.sqrt(squares))])
+
+
 def _split_support(support, size):
     """Boolean mask of a support that is neither empty nor everything, and its complement."""
     on = np.asarray(support) != 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref import nets, prox, theory
+from dslbi_ref import nets, prox, record, theory
 from dslbi_ref.dessilbi import dessilbi_states, gamma, step
 
 
@@ -503,3 +503,34 @@ def test_bad_tensors_are_one_clear_line(grad, penalties, message):
 def test_a_step_bound_needs_some_curvature():
     with pytest.raises(ValueError, match="L must be positive where there is no coupling, got 0"):
         theory.step_bound(0.0, kappa=1.0)
+
+
+# ---- Length ----------------------------------------------------------------------------------
+
+
+def test_path_length_of_a_decaying_weight(close):
+    """Without a gradient, before any entry, W shrinks by q in each step, on a straight line."""
+    W, q = vectors.array((3, 2)), 1 - 2.0 * 0.1 / 5.0  # kappa * alpha / nu
+    states = dessilbi_states(
+        {"w": W}, no_gradient, penalties={"w": "l1"}, kappa=2.0, nu=5.0, alpha=0.1, lam=100.0
+    )
+    path = record(states, 80)
+    length = theory.path_length(path.W, path.Gamma)
+    close(length, np.linalg.norm(W) * (1 - q ** np.arange(81)))
+
+
+def test_path_length_of_a_polygon(close):
+    """The corners of a regular polygon, as one array and as parts of one."""
+    angle = 2 * np.pi * np.arange(8) / 7
+    corners = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    length = theory.path_length(corners)
+    close(length, 2 * np.sin(np.pi / 7) * np.arange(8))
+    close(theory.path_length({"x": corners[:, 0]}, {"y": corners[:, 1:]}), length)
+    close(theory.path_length(corners[:1]), [0.0])
+    close(theory.path_length(corners, np.zeros((8, 0))), length)  # an empty tensor adds nothing
+
+
+@pytest.mark.parametrize("parts", [(), ({},), (np.zeros((0, 2)),), (np.zeros(3), np.zeros(4))])
+def test_path_length_needs_states(parts):
+    with pytest.raises(ValueError, match="parts must hold one number of states"):
+        theory.path_length(*parts)
