@@ -1,10 +1,23 @@
 """The form of the committed notebooks, and that the tool which checks it can see each fault."""
 
+import base64
+import io
+
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
-from tools.notebooks import FOLDER, SIZE_LIMIT, dump, faults, missing_data, normalise
+from tools.notebooks import (
+    FOLDER,
+    SIZE_LIMIT,
+    dump,
+    faults,
+    missing_data,
+    normalise,
+    shrink_pictures,
+)
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 ALT = {"mystnb": {"image": {"alt": "two lines that meet"}}}
@@ -151,3 +164,21 @@ def test_missing_data_is_named(tmp_path, monkeypatch):
     nb = normalise(new_notebook(metadata={"dslbi": {"data": ["MNIST", "cifar10"]}}), "x")
     assert missing_data(nb) == [str(tmp_path / "cifar10")]
     assert missing_data(new_notebook()) == []
+
+
+def test_pictures_are_stored_in_256_colours():
+    """A drawing of few colours keeps each pixel; what has a palette already stays as it is."""
+    drawing = np.full((60, 80, 4), 255, dtype=np.uint8)
+    drawing[10:30, 10:70, :3] = [27, 95, 196]
+    drawing[40, :, :3] = 38
+    buffer = io.BytesIO()
+    Image.fromarray(drawing).save(buffer, "png")
+    nb = good()
+    nb.cells[13].outputs[0].data = {"image/png": base64.b64encode(buffer.getvalue()).decode()}
+    shrink_pictures(nb)
+    once = nb.cells[13].outputs[0].data["image/png"]
+    image = Image.open(io.BytesIO(base64.b64decode(once)))
+    assert image.mode == "P"
+    np.testing.assert_array_equal(image.convert("RGB"), drawing[..., :3])
+    shrink_pictures(nb)
+    assert nb.cells[13].outputs[0].data["image/png"] == once
