@@ -332,6 +332,17 @@ _OFFICIAL = Config(
     nu=20.0,
 )
 
+_CIFAR = Config(
+    dataset="cifar10",
+    model="resnet20",
+    shift=4,
+    flip=True,
+    init="he",
+    batch_size=128,
+    lr=0.1,
+    weight_decay=1e-4,
+)
+
 # Measured: peak of the process, and training plus evaluation of an epoch, one thread of an EPYC.
 _COST = "1.1 GB of memory; 7 s an epoch on one core"
 
@@ -382,6 +393,21 @@ RECIPES = {
         dataclasses.replace(_LENET5, dataset="fashion-mnist"),
         "LeNet-5 on garments, single weights selected everywhere",
         f"fashion-mnist; {_COST}",
+    ),
+    "cifar10-resnet20-short": Recipe(
+        dataclasses.replace(
+            _CIFAR,
+            epochs=25,
+            schedule="cosine",
+            conv="l1",
+            linear="l1",
+            nu=30.0,
+            target="0.5",
+            ramp=0.2,
+            record_every=50,
+        ),
+        "ResNet-20 in 25 epochs, half of the weights selected",
+        "cifar10",
     ),
     "mnist-lenet300": Recipe(
         dataclasses.replace(_LENET5, model="lenet300"),
