@@ -12,7 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from dslbi_torch.training import config as configs
+from dslbi_torch.training import recipes
 from dslbi_torch.training.train import train
 
 RECORD = Path(__file__).parent / "results" / "mnist.json"
@@ -48,7 +48,7 @@ def show(values, digits=2):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = ["mnist-lenet5", "mnist-lenet5-filters", "mnist-lenet5-official"]
-    parser.add_argument("--recipes", nargs="+", default=names, choices=sorted(configs.RECIPES))
+    parser.add_argument("--recipes", nargs="+", default=names, choices=sorted(recipes.RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/table"))
     args = parser.parse_args()
@@ -59,7 +59,7 @@ def main():
         for seed in args.seeds:
             folder = args.runs / f"{name}-{seed}"
             config = dataclasses.replace(
-                configs.recipe(name).config, seed=seed, out=str(folder), holdout=0
+                recipes.recipe(name).config, seed=seed, out=str(folder), holdout=0
             )
             if finished(folder, config.epochs) is None:
                 train(config)

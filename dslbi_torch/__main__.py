@@ -13,7 +13,7 @@ import types
 
 from . import verify
 from .training import config as configs
-from .training import report, train
+from .training import recipes, report, sweep, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,12 +74,17 @@ def _say(command, message, status):
 
 
 def _add_train(parser):
-    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(configs.RECIPES))
+    _add_recipe(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
         help="refuse to start afresh (an unfinished run is resumed with or without this flag)",
     )
+
+
+def _add_recipe(parser):
+    """A recipe, and a flag for each field of its config."""
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipes.RECIPES))
     for field in dataclasses.fields(configs.Config):
         if field.name != "recipe":
             _add_field(parser, field)
@@ -114,17 +119,46 @@ def _or_none(kind):
     return parse
 
 
+def _config(arguments):
+    """The config of a recipe with the fields that flags have set."""
+    names = {field.name for field in dataclasses.fields(configs.Config)} - {"recipe"}
+    values = {name: value for name, value in vars(arguments).items() if name in names}
+    return dataclasses.replace(recipes.recipe(arguments.recipe).config, **values)
+
+
 def _train(arguments):
     """train a recipe into a run folder; any field of its config can be set by a flag"""
-    values = dict(vars(arguments))
-    values.pop("command")
-    resume = values.pop("resume")
-    config = configs.recipe(values.pop("recipe")).config
-    config = dataclasses.replace(config, **values)
-    run = train.train(config, resume=resume)
+    config = _config(arguments)
+    run = train.train(config, resume=arguments.resume)
     if run.processes.first:
         print(f"\n{report.result_table(run.at.result, holdout=config.holdout)}")
         print(f"run folder: {config.folder}")
+    return 0
+
+
+# sweep
+
+
+def _add_sweep(parser):
+    _add_recipe(parser)
+    for name in ("kappas", "nus"):
+        parser.add_argument(
+            f"--{name}", type=_numbers, default=(), metavar="A,B,...", help=f"{name[:-1]} to try"
+        )
+
+
+def _numbers(text):
+    return tuple(float(part) for part in text.split(",") if part)
+
+
+_numbers.__name__ = "list of numbers"
+
+
+def _sweep(arguments):
+    """train a recipe over kappa and nu; results in the layout of the paper's Tables 3 to 6"""
+    config = _config(arguments)
+    print(sweep.sweep(config, arguments.kappas, arguments.nus))
+    print(f"\nrun folders: {config.folder}")
     return 0
 
 
@@ -164,8 +198,10 @@ def _add_nothing(parser):
 
 def _recipes(arguments):
     """list the recipes and what each needs"""
-    for name, recipe in configs.RECIPES.items():
-        print(f"{name}\n    {recipe.about}\n    needs: {recipe.needs}")
+    for name, recipe in recipes.RECIPES.items():
+        print(
+            f"{name}\n    {recipe.about}\n    needs: {recipe.needs}\n    settings: {recipe.source}"
+        )
     return 0
 
 
@@ -180,6 +216,7 @@ def _verify(arguments):
 # help.
 COMMANDS = {
     "train": (_add_train, _train),
+    "sweep": (_add_sweep, _sweep),
     "evaluate": (_add_evaluate, _evaluate),
     "path": (_add_folder, _path),
     "verify": (_add_nothing, _verify),

@@ -1,4 +1,4 @@
-"""What defines a training run: one frozen dataclass, and the named recipes."""
+"""What defines a training run: one frozen dataclass. The named ones are in ``recipes.py``."""
 
 import dataclasses
 import json
@@ -7,7 +7,6 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from . import data as datasets
 from . import models
@@ -291,131 +290,3 @@ def _require(config, name, holds, expected):
 
 def _words(values):
     return ", ".join("none" if v is None else v for v in values)
-
-
-class Recipe(NamedTuple):
-    """A config with a name: what it shows, and what it needs."""
-
-    config: Config
-    about: str
-    needs: str
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of that name; ValueError names the others."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
-    return RECIPES[name]
-
-
-_LENET5 = Config(
-    dataset="mnist",
-    model="lenet5",
-    shift=1,
-    epochs=30,
-    lr=0.05,
-    schedule="cosine",
-    conv="l1",
-    linear="l1",
-    nu=20.0,
-    lam_conv=0.38,
-    lam_linear=0.38,
-)
-_OFFICIAL = Config(
-    dataset="mnist",
-    model="lenet5",
-    normalize=False,
-    epochs=60,
-    lr=0.1,
-    schedule="step",
-    milestones=(20, 40),
-    nu=20.0,
-)
-
-_CIFAR = Config(
-    dataset="cifar10",
-    model="resnet20",
-    shift=4,
-    flip=True,
-    init="he",
-    batch_size=128,
-    lr=0.1,
-    weight_decay=1e-4,
-)
-
-# Measured: peak of the process, and training plus evaluation of an epoch, one thread of an EPYC.
-_COST = "1.1 GB of memory; 7 s an epoch on one core"
-
-RECIPES = {
-    "digits": Recipe(
-        Config(
-            epochs=50,
-            batch_size=32,
-            lr=0.1,
-            schedule="cosine",
-            momentum=0.8,
-            nu=5.0,
-            lam_conv=5.0,
-            lam_linear=0.4,
-            record_every=5,
-            threads=1,  # the net is too small for two to be faster
-        ),
-        "the demo: a small convolutional net on 8x8 digits, filters and single weights selected",
-        "no download; 10 s on one core",
-    ),
-    "mnist-lenet5": Recipe(
-        _LENET5,
-        "LeNet-5, single weights selected everywhere",
-        f"mnist; {_COST}",
-    ),
-    "mnist-lenet5-filters": Recipe(
-        dataclasses.replace(
-            _LENET5,
-            conv="group",
-            weight="sqrt",
-            lr=0.04,
-            nu=6.0,
-            lam_conv=0.25,
-            lam_linear=0.05,
-            lam_named="conv3.weight=0.7",
-            target="conv3.weight=0.15",  # 18 of 120 filters
-            ramp=0.2,
-        ),
-        "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
-        f"mnist; {_COST}",
-    ),
-    "mnist-lenet5-official": Recipe(
-        _OFFICIAL,
-        "LeNet-5 with the settings of the authors' example",
-        f"mnist; {_COST}",
-    ),
-    "fashion-lenet5": Recipe(
-        dataclasses.replace(_LENET5, dataset="fashion-mnist"),
-        "LeNet-5 on garments, single weights selected everywhere",
-        f"fashion-mnist; {_COST}",
-    ),
-    "cifar10-resnet20-short": Recipe(
-        dataclasses.replace(
-            _CIFAR,
-            epochs=25,
-            schedule="cosine",
-            conv="l1",
-            linear="l1",
-            nu=30.0,
-            target="0.5",
-            ramp=0.2,
-            record_every=50,
-        ),
-        "ResNet-20 in 25 epochs, half of the weights selected",
-        "cifar10",
-    ),
-    "mnist-lenet300": Recipe(
-        dataclasses.replace(_LENET5, model="lenet300"),
-        "LeNet-300-100, single weights selected everywhere",
-        "mnist; 1.8 GB of memory; 3 s an epoch on one core",
-    ),
-}
-RECIPES = {
-    name: entry._replace(config=dataclasses.replace(entry.config, recipe=name))
-    for name, entry in RECIPES.items()
-}

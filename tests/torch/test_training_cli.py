@@ -12,7 +12,7 @@ import pytest
 from dslbi_torch import __main__ as cli
 from dslbi_torch import verify
 from dslbi_torch.training import config as configs
-from dslbi_torch.training import train
+from dslbi_torch.training import recipes, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--epochs=1", "--batch-size=128", "--threads=1", "--device=cpu")
@@ -22,7 +22,7 @@ SMALL = ("--epochs=1", "--batch-size=128", "--threads=1", "--device=cpu")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "a"
     config = dataclasses.replace(
-        configs.recipe("digits").config, out=str(folder), epochs=1, batch_size=128, device="cpu"
+        recipes.recipe("digits").config, out=str(folder), epochs=1, batch_size=128, device="cpu"
     )
     train.train(config, progress=False)
     return folder
@@ -212,7 +212,7 @@ def test_an_interruption_is_one_line_and_status_130(capsys, monkeypatch, tmp_pat
 def test_recipes_lists_every_recipe_and_its_needs(capsys):
     status, printed, _ = call(capsys, "recipes")
     assert status == 0
-    for name, recipe in configs.RECIPES.items():
+    for name, recipe in recipes.RECIPES.items():
         assert name in printed and recipe.needs in printed
 
 

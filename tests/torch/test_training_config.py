@@ -8,15 +8,16 @@ import pytest
 from torch import nn
 
 from dslbi_torch.training import config as configs
-from dslbi_torch.training import models
-from dslbi_torch.training.config import RECIPES, Config
+from dslbi_torch.training import models, recipes
+from dslbi_torch.training.config import Config
+from dslbi_torch.training.recipes import RECIPES
 from dslbi_torch.training.train import lr_factor, make_optimizer
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: configs.recipe("mnist"), "recipe must be one of digits, .*, got 'mnist'"),
+        (lambda: recipes.recipe("mnist"), "recipe must be one of digits, .*, got 'mnist'"),
     ],
 )
 def test_unknown_names(call, message):
@@ -26,10 +27,11 @@ def test_unknown_names(call, message):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_configs_that_survive_json(name):
-    entry = configs.recipe(name)
+    entry = recipes.recipe(name)
     assert entry.config.recipe == name
     assert configs.from_json(configs.to_json(entry.config)) == entry.config
     assert entry.about and entry.needs
+    assert entry.source in ("ours", "code", "caption", "recalled")
     assert str(entry.config.folder) == f"runs/{name}"
 
 
@@ -41,6 +43,24 @@ def test_official_recipe_has_the_settings_of_the_authors_example():
         lam_linear=1, init="torch", schedule="step", milestones=(20, 40), factor=0.1, holdout=0,
     )  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_recipes_have_the_settings_of_their_sources():
+    """Captions of Tables 3 to 6; the README of the authors' lottery example."""
+    for name in ("cifar10-vgg16", "cifar10-resnet56"):
+        config = RECIPES[name].config
+        expected = dict(epochs=160, lr=0.1, milestones=(80, 120), factor=0.1, kappa=1, nu=100)
+        assert {key: getattr(config, key) for key in expected} == expected
+    tickets = {
+        "cifar10-resnet56-ticket": (100, "group", 0.1),
+        "cifar10-vgg16-ticket": (100, "group", 0.05),
+        "cifar10-vgg16-weights-ticket": (200, "l1", 0.03),
+    }
+    for name, wanted in tickets.items():
+        config = RECIPES[name].config
+        assert (config.nu, config.conv, config.lam_conv) == wanted
+        assert (config.epochs, config.batch_size, config.schedule) == (200, 64, "constant")
+        assert config.nesterov and config.weight_decay == 1e-4
 
 
 def test_json_keeps_tuples_and_none():

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from dslbi_torch.training import checkpoint as checkpoints
-from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import processes as group
-from dslbi_torch.training import report, train
+from dslbi_torch.training import recipes, report, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +30,7 @@ STEPS = 12
 
 
 def tiny(out, **changes):
-    digits = configs.recipe("digits").config
+    digits = recipes.recipe("digits").config
     return dataclasses.replace(digits, **{**TINY, **changes}, out=str(out))
 
 

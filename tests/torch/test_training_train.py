@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dslbi_torch import DessiLBI, density, support_masks
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
-from dslbi_torch.training import report, train
+from dslbi_torch.training import recipes, report, train
 from dslbi_torch.training.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -535,7 +535,7 @@ def test_a_real_divergence_stops(tmp_path):
 
 def test_digits_recipe_selects_in_every_layer(tmp_path):
     """The demo must show something: each layer partly selected, the sparse model as good."""
-    config = dataclasses.replace(configs.recipe("digits").config, out=str(tmp_path))
+    config = dataclasses.replace(recipes.recipe("digits").config, out=str(tmp_path))
     train.train(config, progress=False)
     last = folders.read_log(tmp_path)[-1]
     assert all(0 < share < 1 for share in last["layers"].values()), last["layers"]
@@ -552,7 +552,9 @@ def test_digits_recipe_selects_in_every_layer(tmp_path):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", [n for n in configs.RECIPES if n != "digits"])
+@pytest.mark.parametrize(
+    "name", [n for n, r in recipes.RECIPES.items() if "mnist" in r.config.dataset]
+)
 def test_recipes_on_real_pictures(data_root, tmp_path, name):
     """A few passes of each: net, data and optimizer fit, and the loss falls from ln 10.
 
@@ -560,7 +562,7 @@ def test_recipes_on_real_pictures(data_root, tmp_path, name):
     steps, so there the steps are only asked to be finite and to move every weight.
     """
     config = dataclasses.replace(
-        configs.recipe(name).config,
+        recipes.recipe(name).config,
         data=str(data_root),
         out=str(tmp_path),
         holdout=48_000,
@@ -583,5 +585,27 @@ def test_recipes_on_real_pictures(data_root, tmp_path, name):
     assert np.isfinite(losses).all()
     for before, after in zip(start, run.model.parameters(), strict=True):
         assert not torch.equal(before, after.detach())
-    if name != "mnist-lenet5-official":
+    if name not in ("mnist-lenet5-official",):
         assert np.mean(losses[-5:]) < losses[0] - 0.5
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "name", [n for n, r in recipes.RECIPES.items() if r.config.dataset == "cifar10"]
+)
+def test_recipes_of_cifar_take_a_step(data_root, tmp_path, name):
+    """Net, data and optimizer fit (He's weights add up along 28 blocks: a first loss of 6)."""
+    config = dataclasses.replace(
+        recipes.recipe(name).config,
+        data=str(data_root),
+        out=str(tmp_path),
+        train_size=40,
+        batch_size=20,
+        threads=1,
+    )
+    run = train.set_up(config)
+    x, y = next(run.data.train.batches(20, run.generator))
+    first = train.train_step(run, x, y, 20).item() / 20
+    assert 2 < first < 10
+    assert np.isfinite(train.train_step(run, x, y, 20).item())
+    assert run.recorder.step == 2

@@ -1,0 +1,96 @@
+"""A recipe over kappa and over nu, and the tables of the paper's section 5.3 from it.
+
+Tables 3 and 5 of the paper give, for every kappa (nu fixed) and every nu (kappa fixed), the best
+test accuracy of the full model W and of the sparse model W * 1{Gamma != 0}; Tables 4 and 6 give the
+share of non-zeros and the accuracy of the sparse model at epochs 20, 40, 80 and 160 of 160, and
+here at the same shares of a run of any length.
+"""
+
+import dataclasses
+
+from . import folder as folders
+from . import train
+from .config import Config
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # 20, 40, 80 and 160 of 160 epochs
+
+
+def runs(config: Config, kappas=(), nus=()) -> dict[str, list[Config]]:
+    """The configs of a sweep, by what is swept: each has a folder of its own below ``config``'s."""
+    if not config.splits:
+        raise ValueError(f"a sweep needs an optimizer that splits, got {config.optimizer}")
+    if not (kappas or nus):
+        raise ValueError("a sweep needs at least one kappa or nu, got none")
+    wanted = {"kappa": kappas, "nu": nus}
+    found = {}
+    for name, values in wanted.items():
+        if len(set(values)) < len(values):
+            raise ValueError(f"each {name} of a sweep must be given once, got {list(values)}")
+        found[name] = [
+            dataclasses.replace(config, **{name: v}, out=str(config.folder / f"{name}-{v:g}"))
+            for v in values
+        ]
+    return {name: configs for name, configs in found.items() if configs}
+
+
+def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) -> str:
+    """Train a config for every kappa and every nu; returns the tables, and writes ``tables.txt``.
+
+    A run that is finished in its folder is not trained again, an unfinished one goes on: the same
+    call continues a sweep that was cut off.
+    """
+    plan = runs(config, kappas, nus)
+    for configs in plan.values():
+        for one in configs:
+            if not _is_finished(one):
+                train.train(one, progress=progress)
+    text = tables(config, plan)
+    folders.write_text(config.folder / "tables.txt", text + "\n")
+    return text
+
+
+def _is_finished(config):
+    """Whether a folder holds this very run, trained to its end."""
+    if not (config.folder / "checkpoint.pt").exists():
+        return False
+    checkpoint = folders.read_checkpoint(config.folder, config)
+    return checkpoint["epoch"] == config.epochs
+
+
+def tables(config: Config, plan: dict[str, list[Config]]) -> str:
+    """The logs of a sweep in the layout of the paper's Tables 3 to 6."""
+    blocks = []
+    for name, configs in plan.items():
+        other = "nu" if name == "kappa" else "kappa"
+        logs = [(getattr(c, name), folders.read_log(c.folder)) for c in configs]
+        fixed = f"{config.model} on {config.dataset}, {other} = {getattr(config, other):g}"
+        blocks += [_best(name, logs, fixed), _course(name, logs, config.epochs, fixed)]
+    return "\n\n".join(blocks)
+
+
+def _row(head, cells, width=9):
+    return f"{head:<22}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+
+def _best(name, logs, fixed):
+    """Layout of Tables 3 and 5."""
+    lines = [f"Best test accuracy %, {fixed}", _row(name, [f"{v:g}" for v, _ in logs])]
+    for key, title in (("acc_dense", "Full"), ("acc_sparse", "Sparse")):
+        best = [max(row[key] for row in log[1:]) for _, log in logs]
+        lines.append(_row(title, [f"{100 * x:.2f}" for x in best]))
+    return "\n".join(lines)
+
+
+def _course(name, logs, epochs, fixed):
+    """Layout of Tables 4 and 6."""
+    chosen = sorted({max(1, round(share * epochs)) for share in SHARES})
+    lines = [
+        f"Sparse model by epoch, {fixed}: non-zero % of the split weights, test accuracy %",
+        _row(name, [f"epoch {epoch}" for epoch in chosen for _ in range(2)], 11),
+        _row("", ["non-zero", "accuracy"] * len(chosen), 11),
+    ]
+    for value, log in logs:
+        rows = [log[epoch] for epoch in chosen]
+        cells = [100 * row[key] for row in rows for key in ("nonzero_split", "acc_sparse")]
+        lines.append(_row(f"{value:g}", [f"{x:.2f}" for x in cells], 11))
+    return "\n".join(lines)
