@@ -8,13 +8,18 @@ name               pictures                training + test  where it comes from
 ``fashion-mnist``  28x28, 10 garments      60,000 + 10,000  ``ROOT/FashionMNIST/raw``
 ``cifar10``        32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
 ``cifar100``       32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
-``synthetic``      224x224x3, 1,000 names  1,024 + 256      noise, for timing
+``imagenette``     size x size x 3, 10     9,469 + 3,925    ``ROOT/imagenette``, as ImageNet
+``imagenet``       size x size x 3, any    as in ROOT       ``ROOT/imagenet/{train,val}/CLASS/*``
+``synthetic``      noise, 1,000 classes    1,024 + 256      drawn here, for timing
 =================  ======================  ===============  ======================================
 
 ``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. What is absent
-there is downloaded through torchvision. The files of the two MNISTs may lie there unpacked or as
-``.gz``; those of CIFAR in the official binary version (preferred) or the Python version. What is
-checked of them: :mod:`dslbi_torch.training.small_sets`.
+there is downloaded through torchvision, but for ImageNet, which cannot be. The files of the two
+MNISTs may lie there unpacked or as ``.gz``; those of CIFAR in the official binary version
+(preferred) or the Python version. What is checked of them: ``small_sets.py``. ``imagenet`` is any
+data set with one folder for each class; ROOT may also be that data set, or a single part of it for
+training and test: ``class_folders.py``. The pictures of ``imagenette`` and ``imagenet`` stay files
+and are decoded in every epoch; all others are tensors on the device.
 
 Normalisation subtracts the mean and divides by the standard deviation of each channel over all
 pixels of the training pictures, with pixel values in [0, 1]:
@@ -27,9 +32,13 @@ name               mean                    standard deviation
 ``fashion-mnist``  0.2860                  0.3530
 ``cifar10``        0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
 ``cifar100``       0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
+``imagenette``     as ImageNet             as ImageNet
+``imagenet``       0.485, 0.456, 0.406     0.229, 0.224, 0.225
 =================  ======================  ======================
 
-The usual augmentation of CIFAR is ``shift=4, flip=True``.
+ImageNet's are the customary numbers; its deviation is the mean of those within single pictures.
+The usual augmentation of CIFAR is ``shift=4, flip=True``; of ImageNet random crops, which its
+training pictures always get, and ``flip=True``.
 """
 
 import os
@@ -40,7 +49,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import small_sets
+from . import class_folders, small_sets
+from .image_folder import Files
 from .pictures import Tensors
 
 # The table above: means and standard deviations of the channels.
@@ -50,20 +60,24 @@ STATISTICS = {
     "fashion-mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenette": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 DATASETS = (*STATISTICS, "synthetic")
+_FILES = tuple(class_folders.FOLDERS)
+_FIXED = tuple(small_sets.CLASSES)  # in the size of their pictures
 
 
 class Data(NamedTuple):
-    """A data set in two parts, each with ``len()`` and ``batches()``.
+    """A data set in two parts, each with ``len()``, ``batches()`` and ``skipped``.
 
     ``test`` is the official test set, or the held-out part of the training set if ``holdout`` was
     asked. ``shape`` is (channels, height, width) of a picture as the net sees it.
     """
 
     name: str
-    train: Tensors
-    test: Tensors
+    train: Tensors | Files
+    test: Tensors | Files
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
 
@@ -101,41 +115,55 @@ def load(
         classes as equal in number as they allow, a larger part containing the smaller. 0: all.
     shift, flip : int >= 0, bool
         Augmentation of the training pictures: see :class:`dslbi_torch.training.pictures.Tensors`.
+        Files are cropped at random in place of a shift.
     image_size : int >= 0
-        Height and width of the pictures of ``synthetic``; 0: 224. The others have their own.
+        Height and width of the pictures of imagenette, imagenet and synthetic; 0: 224. The others
+        have their own.
+    workers, corrupt : int >= 0, "refuse" or "skip"
+        For files: see :class:`dslbi_torch.training.image_folder.Files`.
     n_classes : int >= 0
-        Number of classes that the set must have (``synthetic``: gets); 0: as it comes.
+        Number of classes that the set must have (synthetic: gets); 0: as it comes.
 
     Raises
     ------
     FileNotFoundError
         The files are absent and could not be downloaded.
     ValueError
-        Unknown name, impossible counts, or a file that is not the official one.
+        Unknown name, impossible counts, a file that is not the official one, or class folders that
+        are empty or differ between training and test.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    if image_size and name != "synthetic":
-        raise ValueError(f"image_size must be 0 for {name}, got {image_size}")
-    if name == "synthetic":
-        train, test, classes = _synthetic((train_size or 1024) + holdout, image_size, n_classes)
+    for option, value, names in (("image_size", image_size, _FIXED), ("shift", shift, _FILES)):
+        if value and name in names:
+            raise ValueError(f"{option} must be 0 for {name}, got {value}")
+    root, place = data_root(data), {"device": device, "dtype": dtype}
+    if name in _FILES:
+        root, train, test, classes = class_folders.find(name, root)
+        size = image_size or 224
+        statistics = STATISTICS[name] if normalize else ((0.0,) * 3, (1.0,) * 3)
+        options = {"statistics": statistics, "workers": workers, "corrupt": corrupt}
+        part = partial(Files, root, size=size, **options, **place)
+        augmentation, shape = {"crop": True, "flip": flip}, (3, size, size)
     else:
-        train, test = _small_set(name, data_root(data))
-        classes = small_sets.CLASSES[name]
-    if n_classes and len(classes) != n_classes:
-        raise ValueError(f"n_classes must be {len(classes)} for {name}, got {n_classes}")
+        if name == "synthetic":
+            train, test, classes = _synthetic((train_size or 1024) + holdout, image_size, n_classes)
+        else:
+            (train, test), classes = _small_set(name, root), small_sets.CLASSES[name]
+        pictures = partial(_pictures, name, normalize=normalize, **place)
+        shape = train[0].shape[1:]
+        black = pictures(np.zeros((1, shape[0], 1, 1))).flatten()
+        augmentation = {"shift": shift, "flip": flip, "black": black}
+
+        def part(x, y, **augmentation):
+            y = torch.tensor(y, dtype=torch.int64, device=device)
+            return Tensors(pictures(x), y, **augmentation)
+
+    n_classes = n_classes or (10 if name == "imagenette" else len(classes))
+    if len(classes) != n_classes:
+        raise ValueError(f"{name} must have n_classes = {n_classes} classes, got {len(classes)}")
     train, test = _divide(name, train, test, holdout, train_size)
-
-    pictures = partial(_pictures, name, normalize=normalize, device=device, dtype=dtype)
-
-    def part(x, y, **augmentation):
-        y = torch.tensor(y, dtype=torch.int64, device=device)
-        return Tensors(pictures(x), y, **augmentation)
-
-    channels = train[0].shape[1]
-    black = pictures(np.zeros((1, channels, 1, 1))).flatten()
-    train = part(*train, shift=shift, flip=flip, black=black)
-    return Data(name, train, part(*test), classes, tuple(train.x.shape[1:]))
+    return Data(name, part(*train, **augmentation), part(*test), classes, tuple(shape))
 
 
 def require_batch(data: Data, batch_size: int, world: int = 1) -> None:

@@ -40,6 +40,8 @@ CLASSES = {
     ),
 }
 
+_PARTS = {"train": True}, {"train": False}  # of torchvision's classes
+
 # Class of torchvision and folder, and the MD5 of each unpacked official file.
 _IDX_SETS = {
     "mnist": (
@@ -83,7 +85,7 @@ def mnist(name: str, root: Path):
         file for file in checksums if not ((raw / file).exists() or (raw / f"{file}.gz").exists())
     ]
     if missing:
-        _torchvision(name, folder, root, f"{', '.join(missing)} not found in {raw}")
+        torchvision_sets(name, folder, root, f"{', '.join(missing)} not found in {raw}", *_PARTS)
     files = {file: _idx_file(raw, file, md5) for file, md5 in checksums.items()}
     return _idx_arrays(files, "train"), _idx_arrays(files, "t10k")
 
@@ -131,7 +133,8 @@ def cifar(name: str, root: Path):
         for row, where in zip(rows, (train, test), strict=True):
             _check_classes(row[:, header - 1], len(CLASSES[name]), folder, where)
         return tuple((row[:, header:].reshape(-1, 3, 32, 32), row[:, header - 1]) for row in rows)
-    sets = _torchvision(name, torchvision_name, root, f"{', '.join(missing)} not found in {folder}")
+    missing = f"{', '.join(missing)} not found in {folder}"
+    sets = torchvision_sets(name, torchvision_name, root, missing, *_PARTS)
     return tuple((part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in sets)
 
 
@@ -157,24 +160,42 @@ def _check_classes(y, n_classes, folder, files):
         )
 
 
-def _torchvision(name, folder, root, missing):
-    """torchvision's training and test set, downloaded where absent; one line where that fails."""
+def torchvision_sets(
+    name: str, dataset: str, root: Path, missing: str, train: dict, test: dict
+) -> tuple:
+    """Training and test set of torchvision, downloaded if absent.
+
+    Parameters
+    ----------
+    name, missing : str
+        For the message, if that fails: the data set, and what was not found where.
+    dataset : str
+        Name of the class in ``torchvision.datasets``.
+    root : Path
+    train, test : dict
+        What the class calls the two parts.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
     # Imported here only: it takes longer than loading the data, and complete files need no
     # download.
     import torchvision
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # seconds without an answer
+    make = getattr(torchvision.datasets, dataset)
     try:
-        make = getattr(torchvision.datasets, folder)
-        return make(root, train=True, download=True), make(root, train=False)
+        return make(root, download=True, **train), make(root, **test)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
+        part = "".join(f", {key}={value!r}" for key, value in train.items())
         raise FileNotFoundError(
             f"{name}: {missing}, and the download failed ({reason}). "
             'Get them on a machine with network access by `python -c "import torchvision; '
-            f"torchvision.datasets.{folder}('ROOT', download=True)\"`, then pass --data ROOT or "
-            "set DSLBI_DATA=ROOT"
+            f"torchvision.datasets.{dataset}('ROOT'{part}, download=True)\"`, then pass --data "
+            "ROOT or set DSLBI_DATA=ROOT"
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)

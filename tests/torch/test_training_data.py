@@ -111,7 +111,7 @@ def test_synthetic_noise_is_the_same_every_time_and_of_the_asked_shape():
             "the 437 training .* not held out, got 438",
         ),
         ({"image_size": 16}, "image_size must be 0 for digits, got 16"),
-        ({"n_classes": 100}, "n_classes must be 10 for digits, got 100"),
+        ({"n_classes": 100}, "digits must have n_classes = 100 classes, got 10"),
     ],
 )
 def test_impossible_counts(values, message):
