@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+CHECK  := $(VENV)/.stamp-check
 RUNS   ?= runs
+export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint book notebooks lab bench clean
+.PHONY: help demo test lint book check-book pdf notebooks lab bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -18,6 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[all] -c constraints.txt
 	touch $(STAMP)
+
+# What drives a browser is installed when it is first asked for.
+$(CHECK): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[check] -c constraints.txt
+	touch $(CHECK)
+
+need-chromium = $(if $(CHROMIUM),,$(error make $@ needs Chromium: install it, or name it with CHROMIUM=...))
 
 demo: $(STAMP)  ## train on the embedded digits, print the table, check the twins, draw runs/demo/path.png
 	rm -rf $(RUNS)/demo
@@ -36,8 +45,20 @@ lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 book: $(STAMP)  ## the site, into book/_build/html
-	$(BIN)/sphinx-build -q -b html -W --keep-going -n -E -c book . book/_build/html
+	rm -rf book/_build/html
+	$(BIN)/sphinx-build -q -b html -W --keep-going -n -E -c book -d book/_build/doctrees . book/_build/html
+	$(BIN)/python tools/check_book.py --without-browser
 	@echo "open book/_build/html/index.html"
+
+check-book:  ## every page of the site in headless Chromium
+	$(need-chromium)
+	$(MAKE) --no-print-directory $(CHECK) book
+	$(BIN)/python tools/check_book.py
+
+pdf:  ## the whole book as one file, through Chromium: book/_build/dslbi.pdf
+	$(need-chromium)
+	$(MAKE) --no-print-directory $(CHECK) book
+	$(BIN)/python tools/print_book.py
 
 notebooks: $(STAMP)  ## run every notebook and write its outputs
 	$(BIN)/python tools/notebooks.py run

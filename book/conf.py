@@ -16,7 +16,8 @@ language = "en"
 # Where the site and its source live, if anywhere: with BOOK_URL the site gets a sitemap and
 # canonical addresses, with BOOK_REPOSITORY (an address at GitHub or GitLab) links that launch the
 # notebooks.
-book_url = os.environ.get("BOOK_URL", "")
+book_url = os.environ.get("BOOK_URL", "").rstrip("/")
+book_url += "/" if book_url else ""
 repository = os.environ.get("BOOK_REPOSITORY", "")
 
 # The source folder is the root, so that pages and links name files as they lie in the repository.
@@ -28,6 +29,7 @@ exclude_patterns = ["**/_build", "**.ipynb_checkpoints", ".venv*"]
 extensions = [
     "myst_nb",
     "docstrings",
+    "finish",
     "offline_mathjax",
     "path_costs",
     "public_names",
@@ -78,7 +80,12 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_extra_path = ["_root"]  # index.html of the site leads to book/index.html
+html_additional_pages = {"404": "404.html"}
+html_sidebars = {"**": ["logo.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
+templates_path = ["_templates"]
+html_domain_indices = False  # the general index has it all
 html_copy_source = True
 html_sourcelink_suffix = ""
 html_context = {"default_mode": "auto"}
@@ -98,8 +105,11 @@ ogp_enable_meta_description = True
 
 if book_url:
     html_baseurl = book_url
+    ogp_image = "_static/filters_path.png"
+    ogp_image_alt = "Filters enter one after the other while a network trains"
     extensions.append("sphinx_sitemap")
     sitemap_url_scheme = "{link}"
+    sitemap_excludes = ["404.html", "genindex.html", "search.html"]
 if repository:
     html_theme_options |= {
         "repository_url": repository,

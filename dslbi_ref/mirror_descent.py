@@ -25,6 +25,8 @@ from .prox import group_norm, group_norms, group_soft_threshold, l1_norm, soft_t
 class MirrorMap(NamedTuple):
     """A convex function Phi by its parts, each a function of arrays.
 
+    Arguments are float arrays; a point outside the domain raises ValueError.
+
     Attributes
     ----------
     value : ``x -> float``, Phi
@@ -34,8 +36,6 @@ class MirrorMap(NamedTuple):
     divergence : ``(x, y, z=None) -> float``, D(x, y) >= 0
         ``z`` is the subgradient of Phi at y. Only :func:`elastic_net` reads it: elsewhere y
         determines it.
-
-    Arguments are float arrays; a point outside the domain raises ValueError.
     """
 
     value: Callable

@@ -59,11 +59,6 @@ def split_groups(
     **options
         Any other option of the optimizer, for the split tensors (nu, kappa, coupling, ...).
 
-    A penalty is "l1" (every weight by itself), or says what a group is: "group" (a slice along the
-    first axis: an output filter, a neuron), "filter", "input channel" or "kernel" of a convolution,
-    "row" or "column" of a matrix, or the whole "tensor". Transposed convolutions, whose first axis
-    is the input, are grouped by what the word means.
-
     Returns
     -------
     list of dict
@@ -75,6 +70,13 @@ def split_groups(
     ValueError
         For an unknown penalty, a weight that has no such groups, a rule that matches nothing, or a
         model in which nothing would be split although a penalty is asked.
+
+    Notes
+    -----
+    A penalty is "l1" (every weight by itself), or says what a group is: "group" (a slice along the
+    first axis: an output filter, a neuron), "filter", "input channel" or "kernel" of a convolution,
+    "row" or "column" of a matrix, or the whole "tensor". Transposed convolutions, whose first axis
+    is the input, are grouped by what the word means.
     """
     levels = lam if isinstance(lam, dict) else {"conv": lam, "linear": lam}
     if set(levels) != {"conv", "linear"}:

@@ -19,9 +19,13 @@ from .tensors import whole
 class Ranking(NamedTuple):
     """The groups of a net in the order of their importance.
 
-    place : of each tensor, the place of each of its groups in the order of the whole net (0: the
-        most important), with an axis of length 1 where a group extends.
-    shape : of each tensor, its shape.
+    Attributes
+    ----------
+    place : dict
+        Of each tensor, the place of each of its groups in the order of the whole net (0: the most
+        important), with an axis of length 1 where a group extends.
+    shape : dict
+        Of each tensor, its shape.
     """
 
     place: dict[str, Tensor]

@@ -1,0 +1,251 @@
+"""Read every page of the built site as a reader would: ``python tools/check_book.py [FOLDER]``.
+
+First without a browser: links lead to pages and headings that exist, pictures are described, the
+site is not too large. Then in headless Chromium, from a local server and again from ``file://``:
+formulas are drawn, the console is silent, nothing is asked from another machine, axe finds nothing,
+in light and in dark, nothing overflows the screen of a phone; sliders move, code can be copied, the
+notebook downloaded, and the search finds. One line per page; exit status 1 if there is a fault.
+
+``--without-browser`` stops after the first part.
+"""
+
+import argparse
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tools.browser import DRAWN, SITE, chromium, serve, site_folder
+
+SIZE_LIMIT = 40e6  # bytes of the whole site
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# Formulas that begin left of their place: no scrolling brings the beginning back.
+CUT = """[...document.querySelectorAll('div.math > mjx-container')].filter(e =>
+    e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1).length"""
+OPTIONS = {
+    "preload": False
+}  # else axe itself asks for style sheets, at addresses that do not exist
+
+
+class Page(HTMLParser):
+    """What a page links to, the names that can be linked to, and pictures without words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.names, self.mute = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.names.update(filter(None, (found.get("id"), found.get("name"))))
+        for key in ("href", "src"):
+            if found.get(key) and not found[key].startswith("data:"):
+                self.links.append(found[key])
+        alt = found.get("alt", "")
+        if tag == "img" and (alt is None or alt.endswith((".png", ".svg")) or "alt" not in found):
+            self.mute.append(found.get("src", "")[:60])
+
+
+def read(site):
+    """Every page of the site, by its path; the theme's fragments are no pages."""
+    paths = sorted(p for p in site.rglob("*.html") if "_static" not in p.parts)
+    return {p.relative_to(site).as_posix(): Page(p.read_text(encoding="utf-8")) for p in paths}
+
+
+def dead(link, here, pages, site):
+    """Why a link of the page ``here`` leads nowhere; None if it is good or leaves the site."""
+    address, name = urldefrag(urljoin("http://site/" + here, link))
+    parts = urlsplit(address)
+    if parts.hostname != "site":
+        return None
+    path = unquote(parts.path).lstrip("/")
+    if not (site / path).is_file():
+        return f"link to a file that does not exist: {link}"
+    if name and path in pages and unquote(name) not in pages[path].names:
+        return f"link to a heading that does not exist: {link}"
+    return None
+
+
+def read_faults(pages, site):
+    """Per page, what is wrong in the files as they lie there."""
+    faults = {}
+    for here, page in pages.items():
+        found = [dead(link, here, pages, site) for link in dict.fromkeys(page.links)]
+        found += [f"picture without a description: {source}" for source in page.mute]
+        faults[here] = [fault for fault in found if fault]
+    size = sum(p.stat().st_size for p in site.rglob("*") if p.is_file())
+    if size > SIZE_LIMIT:
+        faults["index.html"].append(f"the site must be below {SIZE_LIMIT:.0f} bytes, got {size}")
+    return faults
+
+
+class Tab:
+    """A browser tab that lets nothing out of the machine and remembers what went wrong."""
+
+    def __init__(self, context):
+        self.faults = []
+        self.page = context.new_page()
+        self.page.route("**/*", self._gate)
+        self.page.on("pageerror", lambda error: self.fault(f"script: {error}"))
+        self.page.on("console", self._console)
+
+    def fault(self, text):
+        if text not in self.faults:
+            self.faults.append(text)
+
+    def expect(self, truth, text):
+        if not truth:
+            self.fault(text)
+
+    def take(self):
+        found, self.faults = self.faults, []
+        return found
+
+    def open(self, address):
+        from playwright.sync_api import TimeoutError
+
+        self.page.goto(address)
+        try:
+            self.page.wait_for_function(DRAWN, timeout=30_000)
+        except TimeoutError:
+            self.fault("formulas are not drawn")
+        wrong = self.page.locator("mjx-merror, [data-mjx-error]").count()
+        self.expect(not wrong, f"{wrong} formulas with an error")
+
+    def _gate(self, route):
+        parts = urlsplit(route.request.url)
+        if parts.hostname in (None, "", "127.0.0.1"):
+            return route.continue_()
+        self.fault(f"asks another machine: {route.request.url}")
+        return route.abort()
+
+    def _console(self, message):
+        if message.type == "error":
+            self.fault(f"console: {message.text} ({message.location['url']})")
+
+
+def axe(tab, mode):
+    from axe_playwright_python.sync_playwright import Axe
+
+    for found in Axe().run(tab.page, options=OPTIONS).response["violations"]:
+        # it does not know that MathML is read out
+        nodes = [node for node in found["nodes"] if 'class="math' not in node["html"]]
+        where = [node["target"][0] for node in nodes][:3]
+        tab.expect(not nodes, f"axe, {mode}: {found['id']}, {len(nodes)} x, {where}")
+
+
+def colours(tab):
+    """axe in both modes; the page must follow the reader's system."""
+    tab.page.add_style_tag(content="* {transition: none !important}")  # no colour on its way
+    for mode in ("light", "dark"):
+        tab.page.emulate_media(color_scheme=mode)
+        tab.page.wait_for_function(f"document.documentElement.dataset.theme == '{mode}'")
+        axe(tab, mode)
+    tab.page.emulate_media(color_scheme="light")
+
+
+def widths(tab):
+    """Nothing is wider than the screen but what scrolls by itself, and that from its beginning."""
+    for screen in (PHONE, DESK):
+        tab.page.set_viewport_size(screen)
+        wide = tab.page.evaluate("document.documentElement.scrollWidth")
+        tab.expect(wide <= screen["width"], f"{wide} pixels wide on a screen of {screen['width']}")
+        cut = tab.page.evaluate(CUT)
+        tab.expect(not cut, f"{cut} formulas cut off on a screen of {screen['width']}")
+
+
+def sliders(tab):
+    """The arrow keys show the next picture and its label; returns how many sliders there are."""
+    figures = tab.page.locator("figure.slider").all()
+    for figure in figures:
+        handle, words = figure.locator("input"), figure.locator("span")
+        before = words.inner_text()
+        first = figure.locator("img:visible").get_attribute("data-label")
+        at_end = handle.input_value() == handle.get_attribute("max")
+        handle.press("ArrowLeft" if at_end else "ArrowRight")
+        shown = figure.locator("img:visible")
+        tab.expect(shown.count() == 1, f"a slider must show one picture, got {shown.count()}")
+        moved = shown.first.get_attribute("data-label") not in (None, first)
+        tab.expect(
+            moved and words.inner_text() != before, f"the slider at {before!r} does not move"
+        )
+        loaded = shown.first.evaluate("image => image.decode().then(() => image.naturalWidth)")
+        tab.expect(loaded, f"a picture of the slider at {before!r} does not load")
+    return len(figures)
+
+
+def notebook(tab, name):
+    """Its first block of code can be copied, and the file downloaded."""
+    block = tab.page.locator("div.highlight:has(.copybtn)").first
+    block.hover()
+    block.locator(".copybtn").click()
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    tab.expect(copied.split() == block.locator("pre").inner_text().split(), "copying gives no code")
+    tab.page.locator(".dropdown-download-buttons > button").click()
+    with tab.page.expect_download() as download:
+        tab.page.locator(".btn-download-source-button").click()
+    tab.expect(download.value.suggested_filename == name, f"the download must be {name}")
+
+
+def search(tab, base):
+    """The search page finds the word in the notebooks, and shows nothing for nonsense."""
+    for word, found in (("Bregman", True), ("qzxvw", False)):
+        tab.open(f"{base}/search.html?q={word}")
+        tab.page.locator("#search-results p.search-summary").filter(has_text="earch").wait_for()
+        tab.page.wait_for_function(
+            "!document.querySelector('#search-results .search-summary').innerText.includes('...')"
+        )
+        hits = tab.page.locator("#search-results li").count()
+        tab.expect(bool(hits) == found, f"search for {word}: {hits} pages")
+
+
+def browse(site, pages, faults):
+    """Every page from a server and from a file; adds to the faults, yields a line per page."""
+    with chromium() as browser, serve(site) as base:
+        context = browser.new_context(viewport=DESK, color_scheme="light")
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=base)
+        tab = Tab(context)
+        for here in pages:
+            tab.open(f"{base}/{here}")
+            tab.page.wait_for_load_state()
+            formulas = tab.page.locator(".math").count()
+            if here == "index.html":
+                tab.page.wait_for_url("**/book/index.html")
+            colours(tab)
+            widths(tab)
+            moved = sliders(tab)
+            if here.startswith("notebooks/"):
+                notebook(tab, Path(here).with_suffix(".ipynb").name)
+            if here == "search.html":
+                search(tab, base)
+            local = Tab(context)
+            local.open((site / here).resolve().as_uri())
+            sliders(local)
+            if here == "search.html":
+                search(local, site.resolve().as_uri())
+            faults[here] += tab.take() + [f"from a file: {fault}" for fault in local.take()]
+            local.page.close()
+            yield here, f"{formulas} formulas, {moved} sliders"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=SITE, help=f"default: {SITE.name}")
+    parser.add_argument("--without-browser", action="store_true", help="files only")
+    args = parser.parse_args()
+    began, site = time.monotonic(), site_folder(args.folder)
+    pages = read(site)
+    faults = read_faults(pages, site)
+    lines = ((p, f"{len(pages[p].links)} links") for p in pages)
+    for here, what in lines if args.without_browser else browse(site, pages, faults):
+        found = faults[here]
+        print("\n    ".join([f"{'FAULT' if found else 'ok':6}{here}: {what}", *found]), flush=True)
+    bad = sum(map(len, faults.values()))
+    print(f"{len(pages)} pages, {bad} faults, {time.monotonic() - began:.0f} s")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
