@@ -12,6 +12,7 @@ notebook downloaded, and the search finds. One line per page; exit status 1 if t
 import argparse
 import sys
 import time
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -24,9 +25,11 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # Formulas that begin left of their place: no scrolling brings the beginning back.
 CUT = """[...document.querySelectorAll('div.math > mjx-container')].filter(e =>
     e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1).length"""
-OPTIONS = {
-    "preload": False
-}  # else axe itself asks for style sheets, at addresses that do not exist
+# preload: else axe itself asks for style sheets, at addresses that do not exist.
+# In the dark only the colours differ.
+OPTIONS = {"preload": False}
+DARK = OPTIONS | {"runOnly": ["color-contrast"]}
+PATIENCE = 120_000  # milliseconds, for one step of the browser
 
 
 class Page(HTMLParser):
@@ -87,6 +90,7 @@ class Tab:
     def __init__(self, context):
         self.faults = []
         self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.page.route("**/*", self._gate)
         self.page.on("pageerror", lambda error: self.fault(f"script: {error}"))
         self.page.on("console", self._console)
@@ -108,7 +112,7 @@ class Tab:
 
         self.page.goto(address)
         try:
-            self.page.wait_for_function(DRAWN, timeout=30_000)
+            self.page.wait_for_function(DRAWN)
         except TimeoutError:
             self.fault("formulas are not drawn")
         wrong = self.page.locator("mjx-merror, [data-mjx-error]").count()
@@ -129,7 +133,8 @@ class Tab:
 def axe(tab, mode):
     from axe_playwright_python.sync_playwright import Axe
 
-    for found in Axe().run(tab.page, options=OPTIONS).response["violations"]:
+    options = DARK if mode == "dark" else OPTIONS
+    for found in Axe().run(tab.page, options=options).response["violations"]:
         # it does not know that MathML is read out
         nodes = [node for node in found["nodes"] if 'class="math' not in node["html"]]
         where = [node["target"][0] for node in nodes][:3]
@@ -234,15 +239,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=SITE, help=f"default: {SITE.name}")
     parser.add_argument("--without-browser", action="store_true", help="files only")
+    parser.add_argument("--only", default="*", help="pattern of the pages, e.g. 'notebooks/*'")
     args = parser.parse_args()
     began, site = time.monotonic(), site_folder(args.folder)
     pages = read(site)
     faults = read_faults(pages, site)
+    pages = {here: page for here, page in pages.items() if fnmatch(here, args.only)}
     lines = ((p, f"{len(pages[p].links)} links") for p in pages)
     for here, what in lines if args.without_browser else browse(site, pages, faults):
         found = faults[here]
         print("\n    ".join([f"{'FAULT' if found else 'ok':6}{here}: {what}", *found]), flush=True)
-    bad = sum(map(len, faults.values()))
+    bad = sum(len(faults[here]) for here in pages)
     print(f"{len(pages)} pages, {bad} faults, {time.monotonic() - began:.0f} s")
     sys.exit(1 if bad else 0)
 
