@@ -85,9 +85,25 @@ _TICKET = replace(
     weight="sqrt",
     record_every=782,
 )
+_IMAGENET = replace(
+    _PAPER,
+    dataset="imagenet",
+    model="resnet50",
+    init="torch",
+    batch_size=256,
+    nu=1000.0,
+    amp="bf16",
+    channels_last=True,
+    flip=True,
+    workers=8,
+    n_classes=1000,
+    record_every=1000,
+)
+
 # Measured: peak of the process, and training plus evaluation of an epoch, one thread of an EPYC.
 _COST = "1.1 GB of memory; 7 s an epoch on one core"
 _GPU = "a GPU (not yet run on one)"
+_ILSVRC = "imagenet (ILSVRC 2012: 138 GB of pictures, which you must get yourself)"
 
 RECIPES = {
     # two cores
@@ -155,6 +171,27 @@ RECIPES = {
         "ResNet-20 in 25 epochs, half of the weights selected",
         "cifar10",
     ),
+    "imagenette-resnet18": Recipe(
+        Config(
+            dataset="imagenette",
+            model="resnet18",
+            image_size=96,
+            flip=True,
+            epochs=12,
+            batch_size=50,
+            lr=0.02,
+            schedule="cosine",
+            warmup=1,
+            nu=20.0,
+            lam_conv=1.0,
+            lam_linear=1.0,
+            target="0.5",
+            ramp=0.3,
+            weight="sqrt",
+        ),
+        "the code path of ImageNet on ten of its classes, in small",
+        "imagenette",
+    ),
     # Tables 1 and 2
     "cifar10-resnet20": Recipe(
         replace(_HALF, epochs=160, milestones=(80, 120)),
@@ -166,6 +203,24 @@ RECIPES = {
         "the CIFAR-10 column of Table 2",
         f"cifar10; {_GPU}",
         "recalled",
+    ),
+    "imagenet-alexnet": Recipe(
+        replace(_IMAGENET, model="alexnet", init="torch"),
+        "AlexNet of Tables 1 and 2",
+        f"{_ILSVRC}; {_GPU}",
+        "recalled",
+    ),
+    "imagenet-resnet18": Recipe(
+        replace(_IMAGENET, model="resnet18"),
+        "ResNet-18 of Tables 1 and 2",
+        f"{_ILSVRC}; {_GPU}",
+        "code",
+    ),
+    "imagenet-resnet50": Recipe(
+        _IMAGENET,
+        "ResNet-50 with the settings of ResNet-18",
+        f"{_ILSVRC}; {_GPU}",
+        "code",
     ),
     # Tables 3 to 6: `sweep` runs these over kappa and nu
     "cifar10-vgg16": Recipe(

@@ -61,6 +61,10 @@ def test_recipes_have_the_settings_of_their_sources():
         assert (config.nu, config.conv, config.lam_conv) == wanted
         assert (config.epochs, config.batch_size, config.schedule) == (200, 64, "constant")
         assert config.nesterov and config.weight_decay == 1e-4
+    for name in ("imagenet-resnet18", "imagenet-resnet50"):
+        config = RECIPES[name].config
+        assert (config.nu, config.batch_size, config.epochs) == (1000, 256, 100)
+        assert config.milestones == (30, 60, 90) and config.weight_decay == 1e-4
 
 
 def test_json_keeps_tuples_and_none():
