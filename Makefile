@@ -31,6 +31,7 @@ need-chromium = $(if $(CHROMIUM),,$(error make $@ needs Chromium: install it, or
 demo: $(STAMP)  ## train on the embedded digits, print the table, check the twins, draw runs/demo/path.png
 	rm -rf $(RUNS)/demo
 	$(BIN)/python -m dslbi_torch train digits --out $(RUNS)/demo
+	$(BIN)/python -m dslbi_torch compact $(RUNS)/demo
 	$(BIN)/python -m dslbi_torch path $(RUNS)/demo
 	$(BIN)/python -m dslbi_torch verify
 

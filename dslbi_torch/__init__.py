@@ -1,5 +1,6 @@
 """DessiLBI for PyTorch: one training run, a dense model and a whole path of sparse ones."""
 
+from .compaction import compact
 from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
 from .masking import MaskedTraining, apply_masks_, masked, whole_filters
@@ -21,6 +22,7 @@ from .ranking import (
     random_masks,
     ranked_masks,
 )
+from .saving import load_compact, save_compact
 from .split import Split
 from .target import TargetDensity
 
@@ -31,17 +33,20 @@ __all__ = [
     "Split",
     "TargetDensity",
     "apply_masks_",
+    "compact",
     "density",
     "density_table",
     "entry_ranking",
     "gamma_ranking",
     "gamma_weights",
+    "load_compact",
     "load_masks",
     "magnitude_ranking",
     "masked",
     "random_masks",
     "ranked_masks",
     "recorded_masks",
+    "save_compact",
     "save_masks",
     "sparse_weights",
     "split_groups",

@@ -10,10 +10,11 @@ import dataclasses
 import difflib
 import sys
 import types
+from pathlib import Path
 
 from . import verify
 from .training import config as configs
-from .training import recipes, report, sweep, train
+from .training import recipes, report, shrink, sweep, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -169,7 +170,7 @@ def _add_folder(parser):
     parser.add_argument("run", metavar="RUN", help="a run folder")
 
 
-def _add_evaluate(parser):
+def _add_place(parser):
     _add_folder(parser)
     parser.add_argument("--data", metavar="STR", help="folder of the data sets; else as in the run")
     parser.add_argument("--device", metavar="STR", default="auto", help="cpu, cuda, ...; or auto")
@@ -186,6 +187,55 @@ def _path(arguments):
     """show the path of a run: when what entered, the density along the epochs, and a picture"""
     print(report.path_table(arguments.run))
     print(f"\npicture: {report.draw_path(arguments.run)}")
+    return 0
+
+
+# prune and compact
+
+
+def _add_prune(parser):
+    _add_place(parser)
+    parser.add_argument(
+        "--density", type=float, metavar="FLOAT", help="share of the split weights to keep, (0, 1]"
+    )
+    orders = ", ".join(shrink.ORDERS)
+    parser.add_argument("--by", default="gamma", metavar="ORDER", help=f"what goes last: {orders}")
+    parser.add_argument("--per-layer", action="store_true", help="the density of every layer")
+    parser.add_argument("--seed", type=int, default=0, metavar="INT", help="of random masks")
+    parser.add_argument(
+        "--step", type=int, metavar="INT", help="without a density: the support at this step"
+    )
+    parser.add_argument("--masks", metavar="FILE", help="what to write; else RUN/masks.pt")
+
+
+def _prune(arguments):
+    """choose what stays of a run's net, at a density or as Gamma says, and write it as masks"""
+    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    file = Path(arguments.masks or Path(arguments.run) / "masks.pt")
+    choice = {
+        key: getattr(arguments, key) for key in ("density", "by", "per_layer", "seed", "step")
+    }
+    print(f"{shrink.prune(run, file, **choice)}\n\nmasks: {file}")
+    return 0
+
+
+def _add_compact(parser):
+    _add_place(parser)
+    parser.add_argument(
+        "--masks", metavar="FILE", help="what stays; else RUN/masks.pt, else the support of Gamma"
+    )
+    parser.add_argument("--out", metavar="FILE", help="what to write; else RUN/compact.pt")
+    parser.add_argument("--onnx", action="store_true", help="write it as ONNX too")
+    parser.add_argument("--program", action="store_true", help="write it by torch.export too")
+
+
+def _compact(arguments):
+    """cut what is masked out of a run's net, and write the smaller net"""
+    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    masks = shrink.read_masks(arguments.run, arguments.masks)
+    file = Path(arguments.out or Path(arguments.run) / "compact.pt")
+    kinds = dict(onnx=arguments.onnx, program=arguments.program)
+    print(f"{shrink.compact_run(run, masks, file, **kinds)}\n\ncompact net: {file}")
     return 0
 
 
@@ -217,8 +267,10 @@ def _verify(arguments):
 COMMANDS = {
     "train": (_add_train, _train),
     "sweep": (_add_sweep, _sweep),
-    "evaluate": (_add_evaluate, _evaluate),
+    "evaluate": (_add_place, _evaluate),
     "path": (_add_folder, _path),
+    "prune": (_add_prune, _prune),
+    "compact": (_add_compact, _compact),
     "verify": (_add_nothing, _verify),
     "recipes": (_add_nothing, _recipes),
 }

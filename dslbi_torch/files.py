@@ -1,8 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read without trusting them."""
 
 import os
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 
 @contextmanager
@@ -13,6 +15,8 @@ def atomic(path: str | Path):
     if the body fails.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} must exist, to write {path.name} there")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -21,3 +25,24 @@ def atomic(path: str | Path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tensors(content: dict, file: str | Path, kind: str) -> None:
+    """Write tensors and plain data as a file of that kind."""
+    with atomic(file) as temporary:
+        torch.save({"format": kind, **content}, temporary)
+
+
+def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
+    """``unpack(content)`` of a file that :func:`write_tensors` wrote with this kind; only data is
+    loaded, no code. ValueError for any other or a damaged file."""
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+        if content["format"] != kind:
+            raise ValueError(f"its format is {content['format']!r}")
+        return unpack(content)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} must be a file of {kind}, but does not exist") from None
+    except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{file} must be a file of {kind}, but: {reason}") from None

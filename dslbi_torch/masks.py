@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .files import atomic
+from .files import read_tensors, write_tensors
 from .path import PathRecorder
 from .structure import group_gamma, selected, split_tensors
 from .tensors import is_sharded, pack_bits, unpack_bits, whole
@@ -96,25 +96,21 @@ def save_masks(masks: dict[str, Tensor], file: str | Path) -> None:
     packed = {
         name: {"shape": list(m.shape), "bits": pack_bits(m.cpu())} for name, m in masks.items()
     }
-    with atomic(file) as temporary:
-        torch.save({"format": _FORMAT, "masks": packed}, temporary)
+    write_tensors({"masks": packed}, file, _KIND)
 
 
 def load_masks(file: str | Path) -> dict[str, Tensor]:
     """The masks that :func:`save_masks` wrote; ValueError for any other or a damaged file."""
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        if found["format"] != _FORMAT:
-            raise ValueError(f"its format is {found['format']!r}")
-        return {name: unpack_bits(m["bits"], m["shape"]) for name, m in found["masks"].items()}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} must be a file of masks, but does not exist") from None
-    except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(f"{file} must be a file that save_masks wrote, but: {reason}") from None
+    return read_tensors(
+        file,
+        _KIND,
+        lambda content: {
+            n: unpack_bits(m["bits"], m["shape"]) for n, m in content["masks"].items()
+        },
+    )
 
 
-_FORMAT = "dslbi masks 1"
+_KIND = "dslbi masks 1"
 
 
 def _reshard(model, tensors):

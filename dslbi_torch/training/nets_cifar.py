@@ -16,6 +16,12 @@ class Pad(nn.Module):
     def forward(self, x):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
+    def as_convolution(self, in_channels):
+        """The same map as a 1x1 convolution, from which channels can be cut."""
+        conv = nn.Conv2d(in_channels, in_channels + self.extra, 1, self.stride, bias=False)
+        nn.init.dirac_(conv.weight)
+        return conv
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut.

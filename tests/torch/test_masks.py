@@ -238,10 +238,10 @@ def test_masks_through_a_file(tmp_path):
     whole = (tmp_path / "masks.pt").read_bytes()
     for content in (b"", b"no masks", whole[: len(whole) // 2]):
         bad.write_bytes(content)
-        with pytest.raises(ValueError, match="must be a file that save_masks wrote"):
+        with pytest.raises(ValueError, match="must be a file of dslbi masks 1, but: "):
             load_masks(bad)
     torch.save({"0.weight": torch.ones(2)}, bad)
-    with pytest.raises(ValueError, match="must be a file that save_masks wrote"):
+    with pytest.raises(ValueError, match="must be a file of dslbi masks 1, but: "):
         load_masks(bad)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_masks(tmp_path / "none.pt")

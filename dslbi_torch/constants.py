@@ -1,0 +1,88 @@
+"""Which inputs of a net's layers are constants, whatever the net is fed."""
+
+import torch
+from torch import Tensor, nn
+
+CONV = nn.modules.conv._ConvNd
+TRANSPOSED = nn.modules.conv._ConvTransposeNd
+NORM = nn.modules.batchnorm._BatchNorm
+LAYERS = (CONV, nn.Linear)  # those that combine channels
+
+
+def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
+    """Of every layer that is called, the value of each input channel: NaN where it depends on the
+    input of the net or on the place.
+
+    The net is fed NaN. A layer passes it on only along weights that are not zero, a BatchNorm only
+    with a scale that is not zero, everything else as arithmetic does; so a number that arrives is
+    the same for every input. An operation that swallows NaN is found out on a real input.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    constants = _inputs(model, torch.full_like(x, torch.nan))
+    seen = _inputs(model, x, slack=1e-3)
+    for layer, value in constants.items():
+        same = torch.isclose(value, seen[layer], rtol=1e-3, atol=1e-5) | value.isnan()
+        if not same.all():
+            raise ValueError(f"an operation before {names[layer]} hides what depends on the input")
+    return constants
+
+
+@torch.no_grad()
+def _inputs(model, x, slack=0.0):
+    """Of every layer that is called, the value of each input channel, NaN where it is not one (up
+    to a slack)."""
+    values, handles = {}, []
+
+    def of_layer(layer, inputs, _):
+        x = inputs[0]
+        dependent = x.isnan()
+        value = x.masked_fill(dependent, 0)
+        channel = -1 if isinstance(layer, nn.Linear) else 1
+        rest = [d for d in range(x.ndim) if d != channel % x.ndim]
+        low, high = x.amin(rest), x.amax(rest)  # of what holds a NaN, NaN
+        seen = torch.where(high - low <= slack * (1 + low.abs()), low, torch.nan)
+        before = values.get(layer, seen)  # a layer that is called twice
+        values[layer] = torch.where(before == seen, seen, torch.nan)
+        output = layer.forward(value)
+        reached = reads_of(layer).float() @ dependent.any(dim=rest).float() > 0
+        shape = [1] * output.ndim
+        shape[channel] = -1
+        return output.masked_fill(reached.view(shape), torch.nan)
+
+    def of_norm(norm, _, output):
+        if norm.weight is None:
+            return output
+        shape = [1, -1] + [1] * (output.ndim - 2)
+        return torch.where((norm.weight == 0).view(shape), norm.bias.view(shape), output)
+
+    for module in model.modules():
+        if isinstance(module, LAYERS):
+            handles.append(module.register_forward_hook(of_layer))
+        elif isinstance(module, NORM):
+            handles.append(module.register_forward_hook(of_norm))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return values
+
+
+def reads_of(layer: nn.Module) -> Tensor:
+    """(outputs, inputs) of a layer: whether there is a weight between them that is not zero."""
+    nonzero = layer.weight != 0
+    nonzero = nonzero.flatten(2).any(2) if nonzero.ndim > 2 else nonzero
+    groups = getattr(layer, "groups", 1)
+    if isinstance(layer, TRANSPOSED):
+        nonzero = torch.cat([part.T for part in nonzero.chunk(groups)])
+    return torch.block_diag(*nonzero.chunk(groups)).bool()
+
+
+def cuts_border(layer: nn.Module) -> bool:
+    """Whether a constant input, other than 0, gives an output that differs from place to place."""
+    if isinstance(layer, TRANSPOSED):
+        return True
+    if not isinstance(layer, CONV) or layer.padding_mode != "zeros":
+        return False
+    pads = (layer.padding == "same",) if isinstance(layer.padding, str) else layer.padding
+    return any(pads)

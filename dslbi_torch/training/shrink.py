@@ -1,0 +1,205 @@
+"""From a finished run to a small network: the commands ``prune`` and ``compact``.
+
+``prune`` writes the masks of a run at a density; ``compact`` cuts the net by them. Both say what a
+model costs before and after.
+"""
+
+import copy
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..compaction import compact
+from ..costs import cost_table, count_macs, layer_costs
+from ..masking import apply_masks_, evaluating, whole_filters
+from ..masks import load_masks, recorded_masks, save_masks, support_masks
+from ..ranking import (
+    entry_ranking,
+    gamma_ranking,
+    magnitude_ranking,
+    random_masks,
+    ranked_masks,
+)
+from ..saving import save_compact, save_onnx, save_program
+from ..semi_structured import has_kernels
+from .evaluate import accuracy
+from .train import Run
+
+ORDERS = ("gamma", "entry", "magnitude", "random")
+
+
+def choose_masks(
+    run: Run, *, density=None, by="gamma", step=None, per_layer=False, seed=0
+) -> dict[str, torch.Tensor]:
+    """Masks of a run, with what belongs to a removed filter.
+
+    Parameters
+    ----------
+    run : Run
+    density : float in (0, 1], optional
+        Share of the split weights to keep; None: the support of Gamma.
+    by : "gamma", "entry", "magnitude" or "random"
+        What decides at a density. "random": as many in each layer as by Gamma.
+    step : int, optional
+        Without a density: the support at this recorded step; None: the last.
+    per_layer : bool
+        The density of each layer instead of the whole net's.
+    seed : int
+        Of random masks.
+    """
+    if by not in ORDERS:
+        raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
+    if density is not None and step is not None:
+        raise ValueError("step must be left out where a density is asked")
+    if density is None:
+        if run.recorder is None or step is None:
+            masks = support_masks(run.optimizer)
+        else:
+            masks = recorded_masks(run.recorder, step)
+    else:
+        if by == "entry":
+            order = entry_ranking(run.recorder)
+        elif by == "magnitude":
+            order = magnitude_ranking(run.optimizer)
+        else:
+            order = gamma_ranking(run.optimizer)
+        masks = ranked_masks(order, density, per_layer=per_layer)
+        if by == "random":
+            masks = random_masks(masks, seed=seed)
+    return whole_filters(run.model, masks, example(run))
+
+
+def example(run: Run, size: int = 2) -> torch.Tensor:
+    """The first pictures of the test set."""
+    return next(iter(run.data.test.batches(size)))[0]
+
+
+def prune(run: Run, file: Path, **choice) -> str:
+    """Write the masks that :func:`choose_masks` makes of ``choice``; returns what it changes.
+
+    Raises
+    ------
+    ValueError
+        For an impossible choice, and where the file exists: a run is pruned once.
+    """
+    if file.exists():
+        raise ValueError(f"{file} must not exist, the run was pruned already: name another file")
+    masks = choose_masks(run, **choice)
+    sparse = apply_masks_(copy.deepcopy(run.model), masks)
+    save_masks(masks, file)
+    layers = cost_table(layer_costs(run.model, example(run), masks))
+    return f"{layers}\n\n{comparison(run, {'dense': run.model, 'sparse': sparse})}"
+
+
+def compact_run(run: Run, masks: dict | None, file: Path, *, onnx=False, program=False) -> str:
+    """Cut the net of a run by masks (None: the support of Gamma) and write it; returns what that
+    changes. The original run is left as it is."""
+    masks = choose_masks(run) if masks is None else masks
+    x = example(run)
+    small = compact(run.model, masks, x)
+    save_compact(small, file, architecture(run))
+    if onnx:
+        save_onnx(small, x, file.with_suffix(".onnx"))
+    if program:
+        save_program(small, x, file.with_suffix(".pt2"))
+    sparse = apply_masks_(copy.deepcopy(run.model), masks)
+    table = comparison(run, {"dense": run.model, "sparse": sparse, "compact": small})
+    return "\n".join([table, *single_zeros(small)])
+
+
+def architecture(run: Run) -> dict:
+    """The arguments with which :func:`dslbi_torch.training.models.build` makes the run's net."""
+    return {
+        "name": run.config.model,
+        "n_classes": len(run.data.classes),
+        "in_channels": run.data.shape[0],
+    }
+
+
+def read_masks(folder: str | Path, file: str | None) -> dict | None:
+    """The masks of a file, or those that ``prune`` left in a run folder, or None."""
+    default = Path(folder) / "masks.pt"
+    if file is None and not default.exists():
+        return None
+    return load_masks(file or default)
+
+
+# Before and after
+
+
+def comparison(run: Run, nets: dict[str, nn.Module], batch_size: int = 128) -> str:
+    """What nets cost and reach, one line each: accuracy, parameters, MACs, time, bytes."""
+    x = example(run, batch_size)
+    times = batch_times(nets, x)
+    held_out = run.config.holdout
+    lines = [
+        f"{'':<10}{'accuracy %':>12}{'':>14}{'of them':>14}{'MACs':>16}"
+        f"{'ms per batch':>14}{'bytes':>13}",
+        f"{'model':<10}{'held out' if held_out else 'test set':>12}{'parameters':>14}"
+        f"{'non-zero':>14}{'per picture':>16}{f'of {len(x)}':>14}{'on disk':>13}",
+    ]
+    for name, net in nets.items():
+        right = accuracy(net, run.data.test, run.config, run.processes)
+        parameters = sum(p.numel() for p in net.parameters())
+        nonzero = sum(int(p.count_nonzero()) for p in net.parameters())
+        lines.append(
+            f"{name:<10}{100 * right:>12.2f}{parameters:>14,}{nonzero:>14,}"
+            f"{count_macs(net, x[:2])['']:>16,}{1e3 * times[name]:>14.2f}"
+            f"{bytes_on_disk(net):>13,}"
+        )
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def batch_times(
+    nets: dict[str, nn.Module], x: torch.Tensor, *, rounds: int = 30, budget: float = 2.0
+) -> dict[str, float]:
+    """Median seconds of a forward pass of each net in evaluation mode.
+
+    The nets take turns, so that a ratio compares passes of the same moment. At least three rounds,
+    then until the budget in seconds for each net, or the number of rounds, is used up.
+    """
+    seconds = {name: [] for name in nets}
+    started = time.perf_counter()
+    for k in range(-1, rounds):  # the first round warms up
+        if k >= 3 and time.perf_counter() - started > budget * len(nets):
+            break
+        for name, net in nets.items():
+            with evaluating(net):
+                begin = time.perf_counter()
+                net(x)
+                if x.is_cuda:
+                    torch.cuda.synchronize()
+                if k >= 0:
+                    seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def bytes_on_disk(net: nn.Module) -> int:
+    """Size of the file that :func:`dslbi_torch.save_compact` makes of a net."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "net.pt"
+        save_compact(net, file)
+        return file.stat().st_size
+
+
+def single_zeros(net: nn.Module) -> list[str]:
+    """What single zeros that are left in a net are good for; nothing if there are few."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    total = sum(p.numel() for p in weights)
+    zeros = total - sum(int(p.count_nonzero()) for p in weights)
+    if zeros < 0.01 * total:
+        return []
+    device = weights[0].device
+    dense = sum(p.numel() * p.element_size() for p in net.parameters())
+    say = f"{100 * zeros / total:.1f} % of the weights of the compact net are single zeros: "
+    if has_kernels(device):
+        return [say + "semi_structured() runs linear layers as 2:4 sparse ones on this device"]
+    return [
+        say + f"smaller on disk only ({bytes_on_disk(net):,} bytes, {dense:,} with the zeros); "
+        f"this device ({device.type}) has no 2:4 sparse kernels"
+    ]
