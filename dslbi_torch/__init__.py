@@ -16,6 +16,7 @@ from .masks import (
 )
 from .path import PathRecorder
 from .ranking import (
+    density_curve,
     entry_ranking,
     gamma_ranking,
     magnitude_ranking,
@@ -35,6 +36,7 @@ __all__ = [
     "apply_masks_",
     "compact",
     "density",
+    "density_curve",
     "density_table",
     "entry_ranking",
     "gamma_ranking",

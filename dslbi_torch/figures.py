@@ -66,6 +66,59 @@ def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = No
     return tuple(axes)
 
 
+def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = None):
+    """Accuracy of the nets that each method reads off its run against their density.
+
+    Parameters
+    ----------
+    rows : list of dict
+        ``method``, ``density`` (in (0, 1]), ``without`` and ``with`` (fractions: accuracy without
+        and with fine-tuning; either may be absent), as in ``benchmarks/results/ranking.json``.
+        Rows of one method and density are of several seeds: the line is their mean, the band
+        reaches from the least to the largest.
+    axes : two Axes, optional
+        For the accuracies without and with fine-tuning.
+
+    Returns
+    -------
+    tuple of Axes
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one net, got none")
+    for row in rows:
+        if not {"method", "density"} <= row.keys() or not 0 < row["density"] <= 1:
+            raise ValueError(f"a row must have a method and a density in (0, 1], got {row}")
+    if axes is None:
+        axes = plt.subplots(1, 2, sharex=True, figsize=(8.0, 3.6), layout="constrained")[1]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    styles = [line + marker for line, marker in zip(("-", "--", "-.", ":"), "os^D", strict=True)]
+    densities = sorted({row["density"] for row in rows})
+    for ax, key in zip(axes, ("without", "with"), strict=True):
+        for i, method in enumerate(methods):
+            found = {
+                D: [100 * row[key] for row in rows if _is_of(row, method, D) and key in row]
+                for D in densities
+            }
+            found = {100 * D: values for D, values in found.items() if values}
+            if not found:
+                continue
+            means = [sum(values) / len(values) for values in found.values()]
+            style = styles[i % len(styles)]  # told apart without colour
+            ax.plot(list(found), means, style, markersize=4, color=f"C{i}", label=method)
+            low, high = [[f(values) for values in found.values()] for f in (min, max)]
+            ax.fill_between(list(found), low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+        ax.set(xscale="log", xlabel="non-zero %", title=f"{key} fine-tuning")
+        ax.set_xticks([100 * D for D in densities], [f"{100 * D:g}" for D in densities])
+        ax.minorticks_off()
+    axes[0].set_ylabel("accuracy %")
+    axes[0].legend()
+    return tuple(axes)
+
+
+def _is_of(row, method, density):
+    return (row["method"], row["density"]) == (method, density)
+
+
 def entry_order(norms: np.ndarray) -> np.ndarray:
     """First row in which each column of ``norms`` (snapshots, filters) is positive; -1: never."""
     positive = np.asarray(norms) > 0

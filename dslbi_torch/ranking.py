@@ -4,12 +4,14 @@ An order is total, over the groups (single weights, of an l1 tensor) of the whol
 that one order gives at different densities are nested.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .masking import masked
 from .path import NEVER, PathRecorder
 from .prox import group_norms, group_weight
 from .structure import group_gamma, split_tensors
@@ -116,6 +118,32 @@ def ranked_masks(ranking: Ranking, density: float, *, per_layer: bool = False) -
         for name in part:
             masks[name] = (ranking.place[name] <= last).expand(ranking.shape[name]).clone()
     return masks
+
+
+@torch.no_grad()
+def density_curve(
+    model: nn.Module,
+    ranking: Ranking,
+    evaluate: Callable[[nn.Module], float],
+    densities: Iterable[float] = (1, 0.2, 0.1, 0.05, 0.025, 0.01),
+) -> dict[float, float]:
+    """What ``evaluate(model)`` gives at each density of one ranking, without further training.
+
+    Parameters
+    ----------
+    model : Module
+        What was ranked; its weights are the same afterwards, bit for bit.
+    ranking : Ranking
+    evaluate : callable
+        Takes the model, returns a number (an accuracy).
+    densities : iterable of float in (0, 1]
+        Shares of the weights of the ranked tensors, as in :func:`ranked_masks`.
+    """
+    found = {}
+    for density in densities:
+        with masked(model, ranked_masks(ranking, density)):
+            found[density] = evaluate(model)
+    return found
 
 
 def _sizes(ranking, name):

@@ -7,7 +7,14 @@ import pytest
 import vectors
 from matplotlib.colors import to_hex
 
-from dslbi_torch.figures import GREY, density_and_accuracy, entry_order, filter_norms, filters
+from dslbi_torch.figures import (
+    GREY,
+    accuracy_by_density,
+    density_and_accuracy,
+    entry_order,
+    filter_norms,
+    filters,
+)
 
 matplotlib.use("Agg")
 
@@ -49,6 +56,30 @@ def test_curves_go_where_they_are_told():
     figure, axes = plt.subplots(2)
     assert density_and_accuracy(log(), axes=axes) == tuple(axes)
     assert plt.get_fignums() == [figure.number]
+
+
+def nets():
+    """Two seeds of two methods at two densities; the second method is not fine-tuned."""
+    rows = []
+    for seed in (0, 1):
+        for D in (0.1, 0.01):
+            row = {"seed": seed, "density": D, "without": 0.9 - 0.1 * seed - D}
+            rows.append({"method": "one", "with": 0.95 + 0.01 * seed, **row})
+            rows.append({"method": "other", **row})
+    return rows
+
+
+def test_accuracy_by_density_is_the_mean_of_the_seeds_in_percent():
+    without, tuned = accuracy_by_density(nets())
+    assert [line.get_label() for line in without.lines] == ["one", "other"]
+    assert len({line.get_linestyle() for line in without.lines}) == 2  # told apart without colour
+    for line in without.lines:
+        np.testing.assert_allclose(line.get_xdata(), [1, 10])
+        np.testing.assert_allclose(line.get_ydata(), [84, 75])
+    assert [line.get_label() for line in tuned.lines] == ["one"]
+    np.testing.assert_allclose(tuned.lines[0].get_ydata(), [95.5, 95.5])
+    band = tuned.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((95, 96))
 
 
 def test_entry_order():
@@ -139,6 +170,8 @@ def test_a_bank_of_zeros_is_white():
     [
         (lambda: density_and_accuracy([]), "at least one epoch"),
         (lambda: density_and_accuracy([{"epoch": 0}]), "a line of the log must have"),
+        (lambda: accuracy_by_density([]), "at least one net"),
+        (lambda: accuracy_by_density([{"method": "one", "density": 0}]), r"in \(0, 1\], got"),
         (lambda: filter_norms([0, 1], np.ones((3, 2))), r"\(len\(steps\), filters\), got \(3, 2\)"),
         (lambda: filter_norms([], np.ones((0, 2))), "norms must be of shape"),
         (lambda: filter_norms([0], np.ones((1, 2)), entry=[1]), "one per filter, 2"),

@@ -12,6 +12,7 @@ from dslbi_torch import (
     MaskedTraining,
     PathRecorder,
     apply_masks_,
+    density_curve,
     entry_ranking,
     gamma_ranking,
     load_masks,
@@ -178,6 +179,17 @@ def test_a_density_outside_its_interval_is_refused(density):
     order = gamma_ranking(trained()[1])
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\], got"):
         ranked_masks(order, density)
+
+
+def test_a_curve_sees_the_net_under_each_mask_and_leaves_it_as_it_was():
+    net = make_net()
+    order = magnitude_ranking(split_groups(net, conv="l1", linear="l1"))
+    weights = [net[0].weight, net[3].weight, net[5].weight]
+    total = sum(W.numel() for W in weights)
+    before = copy.deepcopy(net.state_dict())
+    curve = density_curve(net, order, lambda net: sum(int(W.count_nonzero()) for W in weights))
+    assert curve == {D: int(D * total + 1e-9) for D in (1, 0.2, 0.1, 0.05, 0.025, 0.01)}
+    equal(net.state_dict(), before)
 
 
 def test_random_masks_have_the_layers_densities_and_keep_whole_filters():
