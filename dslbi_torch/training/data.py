@@ -166,15 +166,13 @@ def load(
     return Data(name, part(*train, **augmentation), part(*test), classes, tuple(shape))
 
 
-def require_batch(data: Data, batch_size: int, world: int = 1) -> None:
-    """ValueError if the training set does not fill one batch, or a batch not every process."""
+def require_batch(data: Data, batch_size: int) -> None:
+    """ValueError if the training set does not fill one batch."""
     if batch_size > len(data.train):
         raise ValueError(
             f"batch_size must be at most the {len(data.train)} training pictures of {data.name}, "
             f"got {batch_size}"
         )
-    if batch_size < world:
-        raise ValueError(f"batch_size must be at least the {world} processes, got {batch_size}")
 
 
 def data_root(data: str | Path | None = None) -> Path:

@@ -6,6 +6,7 @@ from torch import nn
 from ..masks import density, gamma_weights, sparse_weights
 from ..tensors import whole
 from .config import Config
+from .image_folder import Files
 from .pictures import Tensors
 from .processes import Processes
 
@@ -24,7 +25,11 @@ def forward(net: nn.Module, x: torch.Tensor, config: Config) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(
-    model: nn.Module, part: Tensors, config: Config, processes: Processes, batch_size=500
+    model: nn.Module,
+    part: Tensors | Files,
+    config: Config,
+    processes: Processes,
+    batch_size=500,
 ) -> float:
     """Share of pictures that the model, in evaluation mode, puts into the right class.
 
@@ -88,9 +93,11 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
     """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean.
 
     What the run has not is None: before the first epoch the loss, and without a split the accuracy
-    of the sparse models.
+    of the sparse models. ``skipped`` is the number of damaged picture files that the run, since it
+    was started or resumed, has left out (``corrupt``).
     """
-    at = run.at
+    at, data = run.at, run.data
+    skipped = run.processes.union(data.train.skipped | data.test.skipped)
     rows = at.result = evaluate(run)
     sparse = rows.get("sparse", {})
     return {
@@ -104,6 +111,7 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
         "nonzero_all": sparse.get("nonzero_all"),
         "nonzero_split": sparse.get("nonzero_split"),
         "layers": sparse.get("layers"),
+        "skipped": len(skipped),
     }
 
 

@@ -30,6 +30,14 @@ class Processes(NamedTuple):
             dist.all_reduce(values)
         return values
 
+    def union(self, names: set) -> set:
+        """The names of all processes together; every process must call it."""
+        if self.world == 1:
+            return set(names)
+        everyones = [None] * self.world
+        dist.all_gather_object(everyones, set(names))
+        return set().union(*everyones)
+
     def agreed(self, make):
         """What ``make()`` returns in the first process, or its error, in all of them."""
         if self.world == 1:

@@ -46,9 +46,9 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
         f"accuracy %: {accuracies}"
     )
-    if row["nonzero_all"] is None:
-        return line
-    return f"{line}  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
+    if row["nonzero_all"] is not None:
+        line += f"  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
+    return line + (f"  damaged files skipped: {row['skipped']}" if row["skipped"] else "")
 
 
 def read_path(folder: str | Path) -> dict[str, np.ndarray]:

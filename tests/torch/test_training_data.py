@@ -121,11 +121,9 @@ def test_impossible_counts(values, message):
 
 def test_too_few_pictures_for_a_batch():
     data = datasets.load("digits", train_size=64)
-    datasets.require_batch(data, 64, world=64)
+    datasets.require_batch(data, 64)
     with pytest.raises(ValueError, match="at most the 64 training pictures of digits, got 65"):
         datasets.require_batch(data, 65)
-    with pytest.raises(ValueError, match="batch_size must be at least the 4 processes, got 3"):
-        datasets.require_batch(data, 3, world=4)
 
 
 def test_unknown_name():

@@ -408,6 +408,18 @@ def test_a_damaged_picture_is_replaced_by_the_next_good_one(root, workers):
     assert again.skipped == part.skipped
 
 
+def test_a_run_counts_what_it_skips(root, tmp_path, capsys):
+    words = ["train", "digits", "--dataset=imagenet", "--model=resnet20", f"--data={root}"]
+    words += [f"--out={tmp_path / 'run'}", "--image-size=16", "--batch-size=8", "--epochs=1"]
+    damage(root)
+    assert main(words) == 2
+    assert "cannot be decoded" in capsys.readouterr().err
+    assert main([*words, "--corrupt=skip"]) == 0
+    rows = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["skipped"] for row in rows] == [0, 4]
+    assert "damaged files skipped: 4" in "".join(capsys.readouterr())
+
+
 def test_nothing_but_damaged_pictures(root):
     for file in (root / "imagenet" / "val").glob("*/*"):
         file.write_bytes(b"this is no picture")

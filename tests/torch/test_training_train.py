@@ -30,7 +30,7 @@ STEPS = 45
 KEYS = [
     *("epoch", "step", "time_s", "pictures_s", "lr", "loss"),
     *("acc_dense", "acc_sparse", "acc_gamma", "acc_ema"),
-    *("nonzero_all", "nonzero_split", "layers"),
+    *("nonzero_all", "nonzero_split", "layers", "skipped"),
 ]
 
 
