@@ -17,7 +17,8 @@ linbreg    LinBreg with momentum (Bungert, Roith, Tenbrinck, Burger, JMLR 23(192
            12 epochs for each density: sparse initial weights, and a level that is steered to it.
 
 What is finished lies in ``--runs`` and is not computed again: the command may be stopped and given
-again. It prints the table, and once all is done writes ``results/ranking.json`` and ``.csv``.
+again. It prints the table, and once all is done writes ``results/ranking.json`` and ``.csv``, and
+draws ``book/_static/ranking.png``.
 Settings were chosen on 10,000 held-out training pictures with seed 100 (``--holdout 10000``).
 """
 
@@ -26,8 +27,10 @@ import csv
 import json
 import math
 import time
+from copy import deepcopy
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -44,12 +47,14 @@ from dslbi_torch import (
     ranked_masks,
     split_groups,
 )
+from dslbi_torch.figures import accuracy_by_density
 from dslbi_torch.files import atomic
 from dslbi_torch.prox import prox
 from dslbi_torch.training import data, models
 from dslbi_torch.training.folder import environment
 
 RESULTS = Path(__file__).parent / "results"
+FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
 EPOCHS, FINE_TUNING, BATCH, SHIFT, MOMENTUM = 12, 8, 128, 1, 0.9
 LR, LR_FINE, LR_LINBREG = 0.05, 0.05, 0.05
 STAGES = ((0.1, 7, 5.0), (0.05, 1, 1.0), (0.025, 2, 1.0), (0.01, 2, 0.5))  # density, epochs, nu
@@ -90,10 +95,6 @@ def start(seed):
     return Net(), torch.Generator().manual_seed(seed)
 
 
-def weights(model):
-    return {name: W.clone() for name, W in model.state_dict().items()}
-
-
 # The methods: {(method, density): (weights, masks)}
 
 
@@ -113,12 +114,12 @@ def dessilbi(pictures, seed):
         train(model, optimizer, pictures, epochs, generator)
         steer.detach()
         masks = ranked_masks(gamma_ranking(optimizer), density)
-        nets["dessilbi", density] = weights(model), masks
+        nets["dessilbi", density] = deepcopy(model.state_dict()), masks
         if first:
             recorder.detach()
             ranking = entry_ranking(recorder)
             for D in DENSITIES:
-                nets["entry", D] = weights(model), ranked_masks(ranking, D)
+                nets["entry", D] = deepcopy(model.state_dict()), ranked_masks(ranking, D)
     return nets
 
 
@@ -127,7 +128,8 @@ def magnitude(pictures, seed):
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM, fused=True)
     train(model, optimizer, pictures, EPOCHS, generator)
     ranking = magnitude_ranking(split_groups(model, conv="l1", linear="l1"))
-    return {("magnitude", D): (weights(model), ranked_masks(ranking, D)) for D in DENSITIES}
+    state = model.state_dict()
+    return {("magnitude", D): (state, ranked_masks(ranking, D)) for D in DENSITIES}
 
 
 def linbreg(density, pictures, seed):
@@ -139,7 +141,7 @@ def linbreg(density, pictures, seed):
     TargetDensity(optimizer, density, steps=steps, ramp=0)
     train(model, optimizer, pictures, EPOCHS, generator)
     masks = ranked_masks(magnitude_ranking(optimizer), density)
-    return {("linbreg", density): (weights(model), masks)}
+    return {("linbreg", density): (model.state_dict(), masks)}
 
 
 @torch.no_grad()
@@ -214,16 +216,12 @@ def with_fine_tuning(net, pictures, test, seed):
     return accuracy(model, test)
 
 
-def plan(methods, seeds):
-    """(method, seed, density or None) of the trainings, in order; entry is read off dessilbi's."""
-    each = {"linbreg": DENSITIES, "entry": ()}
-    return [(m, seed, D) for m in methods for D in each.get(m, (None,)) for seed in seeds]
-
-
 def complete(folder, methods, seeds, holdout, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
     pictures, test = data.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
-    for method, seed, density in plan(methods, seeds):
+    runs = {"linbreg": DENSITIES, "entry": ()}  # entry is read off dessilbi's run
+    plan = [(m, D, seed) for m in methods for D in runs.get(m, (None,)) for seed in seeds]
+    for method, density, seed in plan:
         name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
         nets_file, file = folder / f"{name}.pt", folder / f"{name}.json"
         rows = json.loads(file.read_text()) if file.exists() else []
@@ -248,14 +246,17 @@ def complete(folder, methods, seeds, holdout, until):
 
 
 def save(file, rows):
-    """Write one row a line, whole or not at all."""
     with atomic(file) as temporary:
-        lines = ",\n".join(json.dumps(row) for row in rows)
-        Path(temporary).write_text(f"[\n{lines}\n]\n")
+        temporary.write_text(json.dumps(rows, indent=1))
 
 
 def table(rows):
     """Mean (largest minus smallest) over the seeds, in percent, without / with fine-tuning."""
+
+    def show(values):
+        values = [100 * v for v in values] or [math.nan]
+        return f"{sum(values) / len(values):.2f} ({max(values) - min(values):.2f})"
+
     lines = [f"{'':<10}" + "".join(f"{100 * D:>15g} % non-zero" for D in DENSITIES)]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
@@ -265,11 +266,6 @@ def table(rows):
             cells.append(f"{' / '.join(shown):>26}")
         lines.append(f"{method:<10}" + "".join(cells))
     return "\n".join(lines)
-
-
-def show(values):
-    values = [100 * v for v in values]
-    return f"{sum(values) / len(values):.2f} ({max(values) - min(values):.2f})" if values else "-"
 
 
 def main():
@@ -291,12 +287,17 @@ def main():
 
 
 def record(rows, methods, seeds):
+    """The rows as JSON and CSV, and their figure."""
     about = environment(torch.device("cpu"))
     words = ["--methods", *methods, "--seeds", *map(str, seeds)]
     about |= {"command": " ".join(["python benchmarks/ranking.py", *words])}
-    RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"about": about, "rows": rows}, indent=1)
     (RESULTS / "ranking.json").write_text(text + "\n")
+    with plt.style.context("dslbi_ref.book"):
+        without, tuned = accuracy_by_density(rows)
+        without.set_ylim(80, 100)  # the others are worth nothing below
+        tuned.set_ylim(96, 99.5)
+        without.figure.savefig(FIGURE)
     with open(RESULTS / "ranking.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["method", "seed", "density", "without", "with"])
         writer.writeheader()
