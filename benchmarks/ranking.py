@@ -10,8 +10,9 @@ epochs of training under its masks ("with").
 dessilbi   one run. The level lam is steered through a stage for each density, from 10 % to 1 %,
            each with its own cosine of the step and its nu, since few weights must be close to
            Gamma. At its end the net is ``W * 1{Gamma != 0}``: the weights of largest |Gamma|.
-entry      the same run, at the end of its first stage, in which Gamma grows from nothing to 10 %:
-           the weights that entered first.
+gamma      the same run at the end of its first stage, in which Gamma grows from nothing to 10 %:
+           one ranking for every density, by |Gamma|.
+entry      the same, by the step at which a weight entered.
 magnitude  one run of SGD: the weights of largest size.
 linbreg    LinBreg with momentum (Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022), one run of
            12 epochs for each density: sparse initial weights, and a level that is steered to it.
@@ -28,6 +29,7 @@ import json
 import math
 import time
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -59,7 +61,7 @@ EPOCHS, FINE_TUNING, BATCH, SHIFT, MOMENTUM = 12, 8, 128, 1, 0.9
 LR, LR_FINE, LR_LINBREG = 0.05, 0.05, 0.05
 STAGES = ((0.1, 7, 5.0), (0.05, 1, 1.0), (0.025, 2, 1.0), (0.01, 2, 0.5))  # density, epochs, nu
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
-METHODS = ("dessilbi", "magnitude", "linbreg", "entry")
+METHODS = ("dessilbi", "magnitude", "linbreg", "gamma", "entry")
 
 
 def train(model, optimizer, pictures, epochs, generator):
@@ -117,9 +119,9 @@ def dessilbi(pictures, seed):
         nets["dessilbi", density] = deepcopy(model.state_dict()), masks
         if first:
             recorder.detach()
-            ranking = entry_ranking(recorder)
-            for D in DENSITIES:
-                nets["entry", D] = deepcopy(model.state_dict()), ranked_masks(ranking, D)
+            orders = {"gamma": gamma_ranking(optimizer), "entry": entry_ranking(recorder)}
+            for (name, ranking), D in product(orders.items(), DENSITIES):
+                nets[name, D] = deepcopy(model.state_dict()), ranked_masks(ranking, D)
     return nets
 
 
@@ -219,7 +221,7 @@ def with_fine_tuning(net, pictures, test, seed):
 def complete(folder, methods, seeds, holdout, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
     pictures, test = data.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
-    runs = {"linbreg": DENSITIES, "entry": ()}  # entry is read off dessilbi's run
+    runs = {"linbreg": DENSITIES, "gamma": (), "entry": ()}  # read off dessilbi's run
     plan = [(m, D, seed) for m in methods for D in runs.get(m, (None,)) for seed in seeds]
     for method, density, seed in plan:
         name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
