@@ -91,7 +91,7 @@ def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = No
     if axes is None:
         axes = plt.subplots(1, 2, sharex=True, figsize=(8.0, 3.6), layout="constrained")[1]
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    styles = [line + marker for line, marker in zip(("-", "--", "-.", ":"), "os^D", strict=True)]
+    styles = ("-o", "--s", "-.^", ":D", "-v", "--P")
     densities = sorted({row["density"] for row in rows})
     for ax, key in zip(axes, ("without", "with"), strict=True):
         for i, method in enumerate(methods):
