@@ -27,10 +27,15 @@ def runs(config: Config, kappas=(), nus=()) -> dict[str, list[Config]]:
         if len(set(values)) < len(values):
             raise ValueError(f"each {name} of a sweep must be given once, got {list(values)}")
         found[name] = [
-            dataclasses.replace(config, **{name: v}, out=str(config.folder / f"{name}-{v:g}"))
-            for v in values
+            _placed(dataclasses.replace(config, **{name: v}), config.folder) for v in values
         ]
     return {name: configs for name, configs in found.items() if configs}
+
+
+def _placed(config, folder):
+    """A run is called by both values: one that is in both tables is trained once."""
+    name = f"kappa-{config.kappa:g}-nu-{config.nu:g}"
+    return dataclasses.replace(config, out=str(folder / name))
 
 
 def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) -> str:

@@ -21,13 +21,20 @@ def swept(tmp_path_factory):
     return config, sweep.sweep(config, (1.0, 2.0), (2.0, 5.0), progress=False)
 
 
-def test_every_value_has_a_run_of_its_own(swept):
+def log_of(config, **values):
+    values = {"kappa": config.kappa, "nu": config.nu} | values
+    return folders.read_log(config.folder / f"kappa-{values['kappa']:g}-nu-{values['nu']:g}")
+
+
+def test_every_pair_has_one_run(swept):
+    """kappa = 1 and nu = 5 are those of the recipe: one run stands in both tables."""
     config, _ = swept
     names = sorted(p.name for p in config.folder.iterdir() if p.is_dir())
-    assert names == ["kappa-1", "kappa-2", "nu-2", "nu-5"]
+    assert names == ["kappa-1-nu-2", "kappa-1-nu-5", "kappa-2-nu-5"]
     for name in names:
-        key, value = name.split("-")
-        assert getattr(folders.read_config(config.folder / name), key) == float(value)
+        _, kappa, _, nu = name.split("-")
+        found = folders.read_config(config.folder / name)
+        assert (found.kappa, found.nu) == (float(kappa), float(nu))
 
 
 def test_tables_hold_the_numbers_of_the_logs(swept):
@@ -38,7 +45,7 @@ def test_tables_hold_the_numbers_of_the_logs(swept):
     for block, key, values in zip(blocks[::2], ("kappa", "nu"), ((1, 2), (2, 5)), strict=True):
         assert block[0].startswith("Best test accuracy %, digits-net on digits, ")
         assert block[1].split() == [key, *map(str, values)]
-        logs = [folders.read_log(config.folder / f"{key}-{v}") for v in values]
+        logs = [log_of(config, **{key: v}) for v in values]
         for line, column in zip(block[2:], ("acc_dense", "acc_sparse"), strict=True):
             best = [max(row[column] for row in log[1:]) for log in logs]
             assert line.split()[1:] == [f"{100 * x:.2f}" for x in best]
@@ -46,7 +53,7 @@ def test_tables_hold_the_numbers_of_the_logs(swept):
         # an eighth of four epochs is the first one, as is a quarter
         assert block[1].split() == [key, *"epoch 1 epoch 1 epoch 2 epoch 2 epoch 4 epoch 4".split()]
         for line in block[3:]:
-            log = folders.read_log(config.folder / f"{key}-{line.split()[0]}")
+            log = log_of(config, **{key: float(line.split()[0])})
             cells = [log[e][c] for e in (1, 2, 4) for c in ("nonzero_split", "acc_sparse")]
             assert line.split()[1:] == [f"{100 * x:.2f}" for x in cells]
 
@@ -70,7 +77,7 @@ def test_an_unfinished_sweep_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(small(tmp_path), (), (2.0, 5.0), progress=False)
     sweep.sweep(small(tmp_path), (), (2.0, 5.0), progress=False)
-    assert calls == ["nu-2", "nu-5", "nu-5"]
+    assert calls == ["kappa-1-nu-2", "kappa-1-nu-5", "kappa-1-nu-5"]
 
 
 @pytest.mark.parametrize(
