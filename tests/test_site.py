@@ -62,6 +62,12 @@ def test_previews_and_search_engines_are_told_what_the_page_is(page):
     assert f'<link rel="canonical" href="{found["og:url"]}"' in page
 
 
+@pytest.mark.parametrize("name", ["404", "genindex", "search"])
+def test_pages_without_a_source_are_described(site, name):
+    text = (site / f"{name}.html").read_text(encoding="utf-8")
+    assert len(metas(text)["description"]) > 50
+
+
 def test_the_sitemap_names_the_pages(site):
     names = ElementTree.parse(site / "sitemap.xml").findall(".//{*}loc")
     found = {element.text.removeprefix(ADDRESS) for element in names}

@@ -13,6 +13,10 @@ def touch(app, pagename, templatename, context, doctree):
     context["body"] = body.replace(' role="doc-biblioentry"', ' role="listitem"')
 
     tags = context.get("metatags", "")
+    if doctree is None:
+        # pages that Sphinx makes up have no first sentence to be described by
+        title = context.get("title") or "Index"
+        tags += f'<meta name="description" content="{title}: {app.config.html_title}">\n'
     if not app.config.html_baseurl:
         # without an address of the site there is none of a page
         tags = re.sub(r'<meta property="og:url"[^>]*>\s*', "", tags)
