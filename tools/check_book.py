@@ -130,13 +130,18 @@ class Tab:
             self.fault(f"console: {message.text} ({message.location['url']})")
 
 
+def reads_formula(tab, rule, node):
+    """axe takes a table header that is a formula for empty; screen readers get its MathML."""
+    inside = tab.page.locator(node["target"][0]).locator("mjx-container")
+    return rule == "empty-table-header" and inside.count() > 0
+
+
 def axe(tab, mode):
     from axe_playwright_python.sync_playwright import Axe
 
     options = DARK if mode == "dark" else OPTIONS
     for found in Axe().run(tab.page, options=options).response["violations"]:
-        # it does not know that MathML is read out
-        nodes = [node for node in found["nodes"] if 'class="math' not in node["html"]]
+        nodes = [node for node in found["nodes"] if not reads_formula(tab, found["id"], node)]
         where = [node["target"][0] for node in nodes][:3]
         tab.expect(not nodes, f"axe, {mode}: {found['id']}, {len(nodes)} x, {where}")
 
