@@ -64,12 +64,16 @@ def _is_finished(config):
 
 def tables(config: Config, plan: dict[str, list[Config]]) -> str:
     """The logs of a sweep in the layout of the paper's Tables 3 to 6."""
-    blocks = []
+    blocks, measured = [], "held-out" if config.holdout else "test"
     for name, configs in plan.items():
         other = "nu" if name == "kappa" else "kappa"
         logs = [(getattr(c, name), folders.read_log(c.folder)) for c in configs]
         fixed = f"{config.model} on {config.dataset}, {other} = {getattr(config, other):g}"
-        blocks += [_best(name, logs, fixed), _course(name, logs, config.epochs, fixed)]
+        blocks += [
+            f"Best {measured} accuracy %, {fixed}\n{_best(name, logs)}",
+            f"Sparse model by epoch, {fixed}: non-zero % of the split weights, "
+            f"{measured} accuracy %\n{_course(name, logs, config.epochs)}",
+        ]
     return "\n\n".join(blocks)
 
 
@@ -77,20 +81,19 @@ def _row(head, cells, width=9):
     return f"{head:<22}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
-def _best(name, logs, fixed):
+def _best(name, logs):
     """Layout of Tables 3 and 5."""
-    lines = [f"Best test accuracy %, {fixed}", _row(name, [f"{v:g}" for v, _ in logs])]
+    lines = [_row(name, [f"{v:g}" for v, _ in logs])]
     for key, title in (("acc_dense", "Full"), ("acc_sparse", "Sparse")):
         best = [max(row[key] for row in log[1:]) for _, log in logs]
         lines.append(_row(title, [f"{100 * x:.2f}" for x in best]))
     return "\n".join(lines)
 
 
-def _course(name, logs, epochs, fixed):
+def _course(name, logs, epochs):
     """Layout of Tables 4 and 6."""
     chosen = sorted({max(1, round(share * epochs)) for share in SHARES})
     lines = [
-        f"Sparse model by epoch, {fixed}: non-zero % of the split weights, test accuracy %",
         _row(name, [f"epoch {epoch}" for epoch in chosen for _ in range(2)], 11),
         _row("", ["non-zero", "accuracy"] * len(chosen), 11),
     ]

@@ -58,6 +58,12 @@ def test_tables_hold_the_numbers_of_the_logs(swept):
             assert line.split()[1:] == [f"{100 * x:.2f}" for x in cells]
 
 
+def test_tables_say_what_was_measured_on(tmp_path):
+    config = dataclasses.replace(small(tmp_path), epochs=1, holdout=100)
+    text = sweep.sweep(config, (), (5.0,), progress=False)
+    assert text.startswith("Best held-out accuracy %") and "test accuracy" not in text
+
+
 def test_finished_runs_are_not_trained_again(swept, monkeypatch):
     config, text = swept
     monkeypatch.setattr(train, "train", lambda *args, **kwargs: pytest.fail("trained again"))
