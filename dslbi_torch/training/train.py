@@ -412,18 +412,27 @@ def _terminate(run):
 def _settings(config, device):
     """torch's switches for the whole process, as the config wants them, and back again."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    search = torch.backends.cudnn.benchmark
     torch.set_num_threads(config.threads or threads)
-    torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with _fastest_convolutions(config) if device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark = search
         torch.use_deterministic_algorithms(deterministic)
+
+
+def _fastest_convolutions(config):
+    """cuDNN tries its algorithms out, unless the config wants the same one every time."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=not config.deterministic,
+        deterministic=cudnn.deterministic,
+        allow_tf32=cudnn.allow_tf32,
+    )
 
 
 def _in_jupyter():

@@ -162,6 +162,16 @@ def test_how_it_is_computed_does_not_change_what(tmp_path, changes):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_switches_of_cudnn_are_set_for_a_block_only(tmp_path):
+    """Also where someone has forbidden to set them for good, as torch's own tests do."""
+    before = torch.backends.cudnn.benchmark
+    with train._settings(tiny(tmp_path), torch.device("cuda")):
+        assert torch.backends.cudnn.benchmark
+    with train._settings(tiny(tmp_path, deterministic=True), torch.device("cuda")):
+        assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_learns_and_keeps_float32(tmp_path, amp):
     plain = train.train(tiny(tmp_path / "a", epochs=2), progress=False)
