@@ -98,18 +98,20 @@ def _add_field(parser, field):
     if kinds == (bool,):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
     elif kinds == (tuple[int, ...],):
-        parser.add_argument(flag, type=_whole_numbers, metavar="A,B,...", **settings)
+        parse = _list_of(int, "list of whole numbers")
+        parser.add_argument(flag, type=parse, metavar="A,B,...", **settings)
     else:
         kind = next(k for k in kinds if k is not types.NoneType)
         parse = _or_none(kind) if types.NoneType in kinds else kind
         parser.add_argument(flag, type=parse, metavar=kind.__name__.upper(), **settings)
 
 
-def _whole_numbers(text):
-    return tuple(int(part) for part in text.split(",") if part)
+def _list_of(kind, words):
+    def parse(text):
+        return tuple(kind(part) for part in text.split(",") if part)
 
-
-_whole_numbers.__name__ = "list of whole numbers"  # argparse names the type in its message
+    parse.__name__ = words  # argparse names the type in its message
+    return parse
 
 
 def _or_none(kind):
@@ -143,16 +145,8 @@ def _train(arguments):
 def _add_sweep(parser):
     _add_recipe(parser)
     for name in ("kappas", "nus"):
-        parser.add_argument(
-            f"--{name}", type=_numbers, default=(), metavar="A,B,...", help=f"{name[:-1]} to try"
-        )
-
-
-def _numbers(text):
-    return tuple(float(part) for part in text.split(",") if part)
-
-
-_numbers.__name__ = "list of numbers"
+        parse, about = _list_of(float, "list of numbers"), f"{name[:-1]} to try"
+        parser.add_argument(f"--{name}", type=parse, default=(), metavar="A,B,...", help=about)
 
 
 def _sweep(arguments):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .constants import LAYERS
 from .masking import alive_outputs, evaluating
 from .masks import check_masks
 
@@ -51,7 +52,7 @@ def layer_costs(
     macs = count_macs(model, example_input)
     layers = []
     for name, module in model.named_modules():
-        if not isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        if not isinstance(module, LAYERS):
             continue
         W = module.weight
         mask = masks.get(f"{name}.weight" if name else "weight", torch.ones_like(W, dtype=bool))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .masks import check_masks
+from .constants import LAYERS, NORM, TRANSPOSED
+from .masks import check_masks, restored
 
 
 @torch.no_grad()
@@ -21,14 +22,9 @@ def apply_masks_(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
 @contextmanager
 def masked(model: nn.Module, masks: dict[str, Tensor]):
     """Context in which what the masks do not keep is zero; restored bit for bit afterwards."""
-    kept = [(W, W.detach().clone()) for W, _ in check_masks(model, masks)]
-    try:
+    with restored([W for W, _ in check_masks(model, masks)]):
         apply_masks_(model, masks)
         yield
-    finally:
-        with torch.no_grad():
-            for W, old in kept:
-                W.copy_(old)
 
 
 class MaskedTraining:
@@ -146,7 +142,7 @@ def whole_filters(
 
 def alive_outputs(layer: nn.Module, mask: Tensor) -> Tensor:
     """Of which output channels of a layer the mask of its weight keeps anything."""
-    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+    if isinstance(layer, TRANSPOSED):
         # input channels first; within each of the groups the outputs are numbered from 0
         parts = mask.unflatten(0, (layer.groups, -1))
         return parts.transpose(1, 2).flatten(0, 1).flatten(1).any(1)
@@ -155,7 +151,6 @@ def alive_outputs(layer: nn.Module, mask: Tensor) -> Tensor:
 
 def _followed(model, example_input):
     """Every layer that was called, with the BatchNorm that took its output, or None."""
-    weighted = (nn.modules.conv._ConvNd, nn.Linear)
     outputs, pairs, handles = [], [], []
 
     def after(layer, _, output):
@@ -166,9 +161,9 @@ def _followed(model, example_input):
         pairs.extend((layer, norm) for output, layer in outputs if output is inputs[0])
 
     for module in model.modules():
-        if isinstance(module, weighted):
+        if isinstance(module, LAYERS):
             handles.append(module.register_forward_hook(after))
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, NORM):
             handles.append(module.register_forward_pre_hook(before))
     with evaluating(model), torch.no_grad():
         try:

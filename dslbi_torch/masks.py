@@ -113,6 +113,18 @@ def load_masks(file: str | Path) -> dict[str, Tensor]:
 _KIND = "dslbi masks 1"
 
 
+@contextmanager
+def restored(weights: list[Tensor]):
+    """A block after which the weights are what they were before it, bit for bit."""
+    kept = [W.detach().clone() for W in weights]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for W, old in zip(weights, kept, strict=True):
+                W.copy_(old)
+
+
 def _reshard(model, tensors):
     """Let FSDP drop the weights that it keeps gathered after a forward without a backward."""
     if not any(is_sharded(W) for _, W, _, _ in tensors):
@@ -135,18 +147,15 @@ def _swapped(optimizer, model, value):
             f"model must be given where weights are sharded ({sharded[0]}): "
             "FSDP may hold a gathered copy of the old ones"
         )
-    kept = [W.detach().clone() for _, W, _, _ in tensors]
-    try:
-        _reshard(model, tensors)
-        with torch.no_grad():
-            for _, W, V, group in tensors:
-                W.copy_(value(W, V, group))
-        yield
-    finally:
-        _reshard(model, tensors)
-        with torch.no_grad():
-            for (_, W, _, _), old in zip(tensors, kept, strict=True):
-                W.copy_(old)
+    with restored([W for _, W, _, _ in tensors]):
+        try:
+            _reshard(model, tensors)
+            with torch.no_grad():
+                for _, W, V, group in tensors:
+                    W.copy_(value(W, V, group))
+            yield
+        finally:
+            _reshard(model, tensors)
 
 
 def sparse_weights(optimizer: Optimizer, model: nn.Module | None = None):

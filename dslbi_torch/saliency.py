@@ -5,11 +5,14 @@ parameters nor its gradients. They return tensors; :func:`dslbi_torch.figures.fi
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from .masking import evaluating
 
 
 def activation_maximisation(
@@ -119,7 +122,7 @@ class _Reading:
     """Within the block: the output of a layer for pictures, one channel each, places flat."""
 
     def __init__(self, model, layer):
-        self.model, self.training = model, model.training
+        self.model = model
         modules = dict(model.named_modules())
         if not layer or layer not in modules:
             raise ValueError(
@@ -129,13 +132,13 @@ class _Reading:
 
     def __enter__(self):
         self.output = None
-        self.model.eval()
-        self.hook = self.layer.register_forward_hook(self._keep)
+        self.block = ExitStack()
+        self.block.enter_context(evaluating(self.model))
+        self.block.callback(self.layer.register_forward_hook(self._keep).remove)
         return self
 
     def __exit__(self, *_):
-        self.hook.remove()
-        self.model.train(self.training)
+        self.block.close()
 
     def _keep(self, module, inputs, output):
         self.output = output

@@ -69,8 +69,9 @@ def _write(run, state):
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         reason = " ".join(str(error).split())[:160]
         before = f"; {last} is the one before" if last.exists() else ""
-        step = run.at.epoch * run.steps_per_epoch + run.at.batch
-        raise OSError(f"the checkpoint of step {step} was not written: {reason}{before}") from None
+        raise OSError(
+            f"the checkpoint of step {run.step} was not written: {reason}{before}"
+        ) from None
 
 
 def _keep(folder, epoch, count):
@@ -112,7 +113,7 @@ def _state(run):
         "optimizer": optimizer,
         **{name: part.state_dict() for name, part in _parts(run).items()},
         "batches": at.order if at.batch else run.generator.get_state(),
-        "rng": _of_every_process(run.processes, _rng(run.processes.device)),
+        "rng": run.processes.gathered(_rng(run.processes.device)),
     }
 
 
@@ -122,14 +123,6 @@ def _rng(device):
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
-
-
-def _of_every_process(processes, value):
-    values = [value]
-    if processes.world > 1:
-        values *= processes.world
-        torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def _parts(run):

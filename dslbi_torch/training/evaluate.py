@@ -3,12 +3,14 @@
 import torch
 from torch import nn
 
+from ..masking import evaluating
 from ..masks import density, gamma_weights, sparse_weights
 from ..tensors import whole
 from .config import Config
 from .image_folder import Files
 from .pictures import Tensors
 from .processes import Processes
+from .report import MODELS
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,12 +38,10 @@ def accuracy(
     Each process takes its rows of every batch; all must call it, and all get the share of the
     whole.
     """
-    was_training = model.training
-    model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=processes.device)
-    for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
-        correct += (forward(model, x, config).argmax(1) == y).sum()
-    model.train(was_training)
+    with evaluating(model):
+        for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
+            correct += (forward(model, x, config).argmax(1) == y).sum()
     return processes.total(correct).item() / len(part)
 
 
@@ -97,12 +97,12 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
     was started or resumed, has left out (``corrupt``).
     """
     at, data = run.at, run.data
-    skipped = run.processes.union(data.train.skipped | data.test.skipped)
+    everyones = run.processes.gathered(data.train.skipped | data.test.skipped)
     rows = at.result = evaluate(run)
     sparse = rows.get("sparse", {})
     return {
         "epoch": at.epoch,
-        "step": at.epoch * run.steps_per_epoch,
+        "step": run.step,
         "time_s": round(at.seconds, 3),  # with the evaluation
         "pictures_s": pictures_s,
         "lr": lr,
@@ -111,8 +111,5 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
         "nonzero_all": sparse.get("nonzero_all"),
         "nonzero_split": sparse.get("nonzero_split"),
         "layers": sparse.get("layers"),
-        "skipped": len(skipped),
+        "skipped": len(set().union(*everyones)),
     }
-
-
-MODELS = ("dense", "sparse", "gamma", "ema")

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ..constants import LAYERS
 from ..dessilbi import DessiLBI
 from ..groups import split_groups
 from ..split import Split
@@ -83,8 +84,7 @@ def _base(name):
 
 def l1_norm(model: nn.Module) -> torch.Tensor:
     """Sum of the absolute entries of all convolutions and linear layers: the term of SGD + l1."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
-    return sum(layer.weight.abs().sum() for layer in layers)
+    return sum(m.weight.abs().sum() for m in model.modules() if isinstance(m, LAYERS))
 
 
 def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -30,13 +30,12 @@ class Processes(NamedTuple):
             dist.all_reduce(values)
         return values
 
-    def union(self, names: set) -> set:
-        """The names of all processes together; every process must call it."""
-        if self.world == 1:
-            return set(names)
-        everyones = [None] * self.world
-        dist.all_gather_object(everyones, set(names))
-        return set().union(*everyones)
+    def gathered(self, value) -> list:
+        """The value of every process, by rank; every process must call it."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def agreed(self, make):
         """What ``make()`` returns in the first process, or its error, in all of them."""
@@ -72,13 +71,13 @@ def pick_device(name: str) -> torch.device:
 @contextmanager
 def joined(device: str):
     """The processes of this run inside the block: those of torchrun, or this one alone."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or dist.is_initialized():  # alone, or in a group that the caller has made
-        alone = not dist.is_initialized()
-        rank, world = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
-        yield Processes(rank, world, _own(pick_device(device)))
+    place, world = _own(pick_device(device)), int(os.environ.get("WORLD_SIZE", "1"))
+    if dist.is_initialized():  # a group that the caller has made
+        yield Processes(dist.get_rank(), dist.get_world_size(), place)
         return
-    place = _own(pick_device(device))
+    if world == 1:
+        yield Processes(0, 1, place)
+        return
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     except (dist.DistError, RuntimeError, ValueError) as error:

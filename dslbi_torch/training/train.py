@@ -59,6 +59,11 @@ class Run(NamedTuple):
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.data.train) / self.config.batch_size)
 
+    @property
+    def step(self) -> int:
+        """Steps that were finished."""
+        return self.at.epoch * self.steps_per_epoch + self.at.batch
+
 
 class Terminated(Exception):
     """The process was asked to stop, and did so after a checkpoint."""
@@ -260,8 +265,7 @@ def begin(run: Run, checkpoint: dict | None) -> None:
         if first:
             folders.write_log(folder, run.at.log)
     if first:
-        step = run.at.epoch * run.steps_per_epoch + run.at.batch
-        folders.write_environment(folder, run.processes.device, run.processes.world, step)
+        folders.write_environment(folder, run.processes.device, run.processes.world, run.step)
 
 
 def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
@@ -295,8 +299,8 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
                 bar.set_postfix(epoch=at.epoch + 1, loss=f"{losses[k].item() / size:.3f}")
         if (stopping or saving) and not last:
             save(run)
-        if stopping and not last:
-            _terminate(run)
+            if stopping:
+                _terminate(run)
     pictures_s = len(data) * (1 - start / steps) / (time.perf_counter() - clock)
     if not all(p.isfinite().all() for p in run.model.parameters()):
         _diverged(run, "a weight", steps)
@@ -401,9 +405,8 @@ def _agree_to_stop(run, asked):
 
 
 def _terminate(run):
-    done, steps = run.at, run.steps_per_epoch
     raise Terminated(
-        f"stopped after step {done.epoch * steps + done.batch} of {run.config.epochs * steps} "
+        f"stopped after step {run.step} of {run.config.epochs * run.steps_per_epoch} "
         f"with a checkpoint in {run.config.folder}"
     )
 
@@ -446,7 +449,7 @@ def _bar(run, progress):
         progress = sys.stderr.isatty() or _in_jupyter()
     return tqdm(
         total=run.config.epochs * run.steps_per_epoch,
-        initial=run.at.epoch * run.steps_per_epoch + run.at.batch,
+        initial=run.step,
         desc=run.config.recipe or run.config.dataset,
         unit="step",
         disable=not (progress and run.processes.first),

@@ -165,3 +165,15 @@ def test_the_model_is_left_as_it_was():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(Net(), pictures(1))
+
+
+@pytest.mark.parametrize("look", [activation_maximisation, guided_backprop])
+def test_every_part_of_the_model_keeps_its_own_mode(look):
+    """A part that is held in evaluation mode while the rest trains is so afterwards."""
+    model = Net().train()
+    model.fc1.eval()
+    if look is guided_backprop:
+        look(model, "fc2", [0], pictures(1))
+    else:
+        look(model, "fc2", [0], shape=(6,), steps=1)
+    assert (model.training, model.fc1.training, model.fc2.training) == (True, False, True)

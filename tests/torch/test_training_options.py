@@ -263,6 +263,16 @@ def test_checkpoints_of_the_last_epochs_are_kept(tmp_path):
     assert epochs == [3, 4, 4]
 
 
+def test_an_evaluation_leaves_every_part_its_own_mode(tmp_path):
+    """A part that is held in evaluation mode while the rest trains is so afterwards."""
+    run = train.set_up(tiny(tmp_path, train_size=256))
+    run.model.train()
+    run.model.conv1.eval()
+    train.evaluate(run)
+    assert (run.model.training, run.model.conv1.training) == (True, False)
+    assert run.model.conv2.training
+
+
 def test_pairs_of_options_go_together(tmp_path):
     """Every two of these in one short run."""
     options = [
