@@ -16,8 +16,10 @@ _PIECE = 1 << 17
 def pieces(tensors, penalty, group_dim):
     """Cut the tensors of one parameter along an axis that cuts no group."""
     W = tensors[0]
+    if W.numel() <= _PIECE:
+        return [tensors]
     indivisible = is_sharded(W) or (penalty == "group" and group_dim == ())
-    if indivisible or W.numel() <= _PIECE or W.device.type != "cpu":
+    if indivisible or not W.is_cpu:
         return [tensors]
     dim = _cut(penalty, group_dim)
     rows = max(1, _PIECE * W.shape[dim] // W.numel())
@@ -49,21 +51,21 @@ def takes(options):
 
 def fits(W, m, grad):
     """Whether W, m and grad are real tensors that lie on the CPU alike and without holes."""
-    return (
+    if not (
         W.is_cpu
         and W.dtype is m.dtype is grad.dtype
         and W.dtype in (torch.float32, torch.float64)
         and type(W) in (Tensor, Parameter)
-        and W.stride() == m.stride() == grad.stride()
-        and (W.is_contiguous() or W.is_contiguous(memory_format=torch.channels_last))
-    )
+    ):
+        return False
+    if W.is_contiguous() and m.is_contiguous() and grad.is_contiguous():
+        return True
+    alike = W.stride() == m.stride() == grad.stride()
+    return alike and W.is_contiguous(memory_format=torch.channels_last)
 
 
 def step_(
-    Ws,
-    Vs,
-    ms,
-    grads,
+    rows,
     *,
     alpha,
     kappa,
@@ -79,8 +81,8 @@ def step_(
     nesterov,
     coupling,
 ):
-    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` with lists in
-    place of tensors, for lists that :func:`fits`."""
+    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` for rows
+    ``(W, V, m, grad)`` that :func:`fits`."""
     decay = kappa * alpha * weight_decay if decoupled else 0.0
     sgd = dict(
         lr=kappa * alpha,
@@ -92,8 +94,8 @@ def step_(
         is_first_step=False,
     )
     at_once = penalty is None or not sgd["weight_decay"]
-    for tensors in zip(Ws, Vs, ms, grads, strict=True):
-        for W, V, m, g in pieces(tensors, penalty, group_dim) if decay or penalty else ():
+    for row in rows if decay or penalty else ():
+        for W, V, m, g in pieces(row, penalty, group_dim):
             if penalty is None:
                 W.add_(W, alpha=-decay)
                 continue
@@ -108,5 +110,6 @@ def step_(
             if decay:
                 W.add_(W, alpha=-decay)
             W.add_(gap, alpha=-kappa * alpha / nu)
-    if at_once:
+    if at_once and rows:
+        Ws, _, ms, grads = map(list, zip(*rows, strict=True))
         torch._fused_sgd_(Ws, grads, ms, **sgd)  # (dslbi-w)

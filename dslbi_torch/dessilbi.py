@@ -8,6 +8,8 @@ W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * pr
 accumulates ``(W - Gamma) / nu``. Gamma is a function of V and is never stored.
 """
 
+from itertools import compress
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,7 +17,7 @@ from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_di
 
 from . import cpu
 from . import foreach as lists
-from .fused import Fused, step_scaled
+from .fused import Fused, unscaled
 from .gap import gap_of
 from .options import check_group, check_tensors
 from .prox import prox
@@ -95,7 +97,7 @@ def _alpha(group):
 
 def _in_lists(group, Ws):
     """Whether a group takes the foreach route: as asked, else as torch.optim decides."""
-    if group["foreach"] is not None or group["differentiable"] or Ws[0].device.type == "cpu":
+    if group["foreach"] is not None or group["differentiable"] or Ws[0].is_cpu:
         return bool(group["foreach"])
     return _default_to_fused_or_foreach(Ws, False)[1]
 
@@ -107,20 +109,21 @@ def _same_device_and_dtype(*columns):
         yield place, [None if column[0] is None else column for column in lists_]
 
 
-def _step_each(Ws, Vs, ms, grads, *, firsts, **options):
+def _step_each(Ws, Vs, ms, grads, firsts, options):
     """Tensor by tensor, the large ones on a CPU piece by piece; momentum on a CPU by torch's fused
     SGD."""
+    rows = list(zip(Ws, Vs, ms, grads, strict=True))
+    if cpu.takes(options) and not (options["dampening"] and any(firsts)):
+        fit = list(map(cpu.fits, Ws, ms, grads))
+        cpu.step_(list(compress(rows, fit)), **options)
+        if all(fit):
+            return
+        left = [not ok for ok in fit]
+        rows, firsts = compress(rows, left), compress(firsts, left)
     first = {**options, "dampening": 0.0}
-    around_sgd = cpu.takes(options) and not (options["dampening"] and any(firsts))
-    fitting = []
-    for W, V, m, grad, is_first in zip(Ws, Vs, ms, grads, firsts, strict=True):
-        if around_sgd and cpu.fits(W, m, grad):
-            fitting.append((W, V, m, grad))
-            continue
-        for piece in cpu.pieces((W, V, m, grad), options["penalty"], options["group_dim"]):
+    for row, is_first in zip(rows, firsts, strict=True):
+        for piece in cpu.pieces(row, options["penalty"], options["group_dim"]):
             step_(*piece, **(first if is_first else options))
-    if fitting:
-        cpu.step_(*map(list, zip(*fitting, strict=True)), **options)
 
 
 class DessiLBI(Optimizer):
@@ -282,9 +285,8 @@ class DessiLBI(Optimizer):
 
     def _step_group(self, index, group):
         """One iteration of a parameter group, by the route that its flags ask for."""
-        Ws, Vs, ms, grads, firsts = [], [], [], [], []
-        spread = self._collect(group, Ws, Vs, ms, grads, firsts)
-        if not (Ws or spread):
+        rows, spread = self._collect(group)
+        if not (rows or spread):
             return
         options = {key: group[key] for key in _STEP_OPTIONS}
         options["alpha"] = _alpha(group)
@@ -293,29 +295,30 @@ class DessiLBI(Optimizer):
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
         )
-        if spread:
-            *columns, first = zip(*spread, strict=True)
-            step_scaled(_step_each, *map(list, columns), firsts=first, **outer, **options)
-            if not Ws:
-                return
-        if options["dampening"] and any(firsts):  # m = g: once, so without lists
-            step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
-        elif group["fused"]:
-            for place, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-                self._fused.step((index, *place), *columns, options=options, **outer)
-        elif _in_lists(group, Ws):
+        for part in filter(None, (spread, rows)):
+            Ws, Vs, ms, grads, firsts = map(list, zip(*part, strict=True))
+            # The first step, m = g, happens once, so it needs no lists.
+            each = part is spread or (options["dampening"] and any(firsts))
+            if group["fused"] and not each:
+                for place, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
+                    self._fused.step((index, *place), *columns, options=options, **outer)
+                continue
+            grads = unscaled(grads, **outer)
+            if grads is None:
+                continue
+            if each or not _in_lists(group, Ws):
+                _step_each(Ws, Vs, ms, grads, firsts, options)
+                continue
             for _, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-                step_scaled(lists.step_, *columns, **outer, **options)
-        else:
-            step_scaled(_step_each, Ws, Vs, ms, grads, firsts=firsts, **outer, **options)
+                lists.step_(*columns, **options)
 
-    def _collect(self, group, Ws, Vs, ms, grads, firsts):
-        """Fill the lists with what has a gradient; V and m start with the first one.
+    def _collect(self, group):
+        """``(W, V, m, grad, first)`` of all that has a gradient; V and m start with the first one.
 
-        Returned are the rows of the DTensors that have groups in several shards. No list may mix
-        them with tensors.
+        Returned apart are the DTensors that have groups in several shards: no list may mix them
+        with tensors.
         """
-        spread = []
+        rows, spread = [], []
         split, momentum = group["penalty"] is not None, group["momentum"] != 0
         for p in group["params"]:
             grad = p.grad
@@ -337,12 +340,8 @@ class DessiLBI(Optimizer):
                 if is_sharded(W):
                     spread.append((W, V, m, grad, first))
                     continue
-            Ws.append(W)
-            Vs.append(V)
-            ms.append(m)
-            grads.append(grad)
-            firsts.append(first)
-        return spread
+            rows.append((W, V, m, grad, first))
+        return rows, spread
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16

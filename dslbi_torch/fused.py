@@ -30,7 +30,9 @@ class Fused:
                     kernels.norms_(Ws, Vs, ms, grads, norms, table=table, **outer, **options)
             kernels.step_(Ws, Vs, ms, grads, norms, table=table, **outer, **options)
         except kernels.Unsupported:
-            step_scaled(lists.step_, Ws, Vs, ms, grads, **outer, **options)
+            grads = unscaled(grads, **outer)
+            if grads is not None:
+                lists.step_(Ws, Vs, ms, grads, **options)
 
     def _norms(self, Ws, Vs):
         """A vector for every V, and whether all hold its squared norms as it is now."""
@@ -46,10 +48,11 @@ class Fused:
         return norms, fresh
 
 
-def step_scaled(step_, Ws, Vs, ms, grads, *, maximize, grad_scale, found_inf, **options):
-    """A step over lists that knows nothing of maximize and of gradient scaling."""
+def unscaled(grads, *, maximize, grad_scale, found_inf):
+    """The gradients for a step that knows nothing of maximize and of gradient scaling; None: no
+    step."""
     if found_inf is not None and found_inf.item():
-        return
+        return None
     if grad_scale is not None:
         grads = [g / grad_scale.to(g.device) for g in grads]
-    step_(Ws, Vs, ms, torch._foreach_neg(grads) if maximize else grads, **options)
+    return torch._foreach_neg(grads) if maximize else grads

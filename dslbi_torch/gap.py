@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from .prox import group_scale
+from .prox import group_norms, group_weight, scale_of
 
 
 def gap_of(W, V, *, kappa, lam, penalty, group_dim, weight):
@@ -17,8 +17,10 @@ def gap_of(W, V, *, kappa, lam, penalty, group_dim, weight):
     if penalty == "l1":
         shrunk = softshrink(V, lam)
         return torch.sub(W, shrunk, alpha=kappa, out=None if recorded else shrunk)
-    scale = group_scale(V, lam, group_dim=group_dim, weight=weight)
-    if type(scale) is Tensor and scale.device.type == "cpu" and not torch.compiler.is_compiling():
-        if not (recorded or scale.any()):  # on a CPU it costs nothing to look
+    level = lam * group_weight(V.shape, group_dim=group_dim, weight=weight)
+    norms = group_norms(V, group_dim=group_dim, keepdim=True)
+    if norms.is_cpu and not recorded and type(norms) is Tensor and norms.numel():
+        # on a CPU it costs nothing to look
+        if not torch.compiler.is_compiling() and norms.max().item() <= level:
             return W  # no group is selected: Gamma = 0
-    return torch.addcmul(W, V, scale, value=-kappa)
+    return torch.addcmul(W, V, scale_of(norms, level), value=-kappa)

@@ -11,6 +11,8 @@ with ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Groups of a tensor are i
 import torch
 from torch import Tensor
 
+_ONE = torch.ones((), device="cpu")  # making a tensor of the number takes longer than the rest
+
 
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
     """Value of the l1 penalty, ``lam * sum |x_i|``."""
@@ -73,9 +75,13 @@ def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None =
 def group_scale(v: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
     """The factor ``max(0, 1 - lam * w_g / ||v_g||)`` of every group, broadcastable to ``v``."""
     w = group_weight(v.shape, group_dim=group_dim, weight=weight)
-    norms = group_norms(v, group_dim=group_dim, keepdim=True)
-    # a group of norm 0 gives 1 - lam/0 = -inf, clamped to 0
-    return torch.rsub(norms.reciprocal(), 1, alpha=lam * w).relu_()
+    return scale_of(group_norms(v, group_dim=group_dim, keepdim=True), lam * w)
+
+
+def scale_of(norms: Tensor, level: float) -> Tensor:
+    """The factor of groups of these norms whose threshold is ``level``."""
+    # a group of norm 0 gives 1 - level/0 = -inf, clamped to 0
+    return torch.sub(_ONE, norms.reciprocal(), alpha=level).relu_()
 
 
 def group_soft_threshold(
