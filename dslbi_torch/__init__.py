@@ -2,6 +2,7 @@
 
 from .compaction import compact
 from .dessilbi import DessiLBI
+from .folding import fold_norms
 from .groups import split_groups, split_table
 from .masking import MaskedTraining, apply_masks_, masked, whole_filters
 from .masks import (
@@ -39,6 +40,7 @@ __all__ = [
     "density_curve",
     "density_table",
     "entry_ranking",
+    "fold_norms",
     "gamma_ranking",
     "gamma_weights",
     "load_compact",

@@ -130,7 +130,7 @@ def whole_filters(
         if key in parameters:
             extended[key] = extended[key] & alive if key in extended else alive.clone()
 
-    for layer, norm in _followed(model, example_input):
+    for layer, norm in followed(model, example_input):
         key = f"{names[layer]}.weight" if names[layer] else "weight"
         if key in masks:
             alive = alive_outputs(layer, masks[key])
@@ -149,7 +149,7 @@ def alive_outputs(layer: nn.Module, mask: Tensor) -> Tensor:
     return mask.flatten(1).any(1)
 
 
-def _followed(model, example_input):
+def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, nn.Module | None]]:
     """Every layer that was called, with the BatchNorm that took its output, or None."""
     outputs, pairs, handles = [], [], []
 

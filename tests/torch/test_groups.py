@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import vectors
@@ -16,6 +17,7 @@ from dslbi_torch import (
     split_groups,
     split_table,
     support_masks,
+    target,
 )
 
 
@@ -251,3 +253,27 @@ def test_bad_targets_are_refused(options, message):
         TargetDensity(optimizer, **{"steps": 10, **options})
     with pytest.raises(ValueError, match="the optimizer splits nothing"):
         TargetDensity(DessiLBI(net().parameters()), 0.1, steps=10)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "ties", "zeros", "sorted", "weighted", "misled"])
+def test_the_level_among_many_scores_is_that_of_sorting_them_all(monkeypatch, kind):
+    """Only scores near a sample's quantile are sorted; where the sample misleads, all are."""
+    n = 3001
+    scores = torch.tensor(np.abs(vectors.array((n,), 5)))
+    sizes = torch.ones(n, dtype=torch.float64)
+    if kind == "ties":
+        scores = (10 * scores).round() / 10
+    elif kind == "zeros":
+        scores[: n // 2] = 0
+    elif kind == "sorted":
+        scores = scores.sort()[0]
+    elif kind == "weighted":
+        sizes[::3] = 75
+        sizes[1] = 4000
+    elif kind == "misled":
+        scores[::10] = torch.arange(1, 302) * 1e-6  # what the sample sees is smaller than the rest
+    for share in (1e-4, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999, 1):
+        monkeypatch.setattr(target, "_MANY", 1200)
+        by_window = target._quantile(scores, sizes, share)
+        monkeypatch.setattr(target, "_MANY", n)
+        assert by_window == target._quantile(scores, sizes, share)
