@@ -3,6 +3,7 @@
 from .compaction import compact
 from .dessilbi import DessiLBI
 from .folding import fold_norms
+from .freezing import FrozenTraining, reinitialise_
 from .groups import split_groups, split_table
 from .masking import MaskedTraining, apply_masks_, masked, whole_filters
 from .masks import (
@@ -30,6 +31,7 @@ from .target import TargetDensity
 
 __all__ = [
     "DessiLBI",
+    "FrozenTraining",
     "MaskedTraining",
     "PathRecorder",
     "Split",
@@ -50,6 +52,7 @@ __all__ = [
     "random_masks",
     "ranked_masks",
     "recorded_masks",
+    "reinitialise_",
     "save_compact",
     "save_masks",
     "sparse_weights",

@@ -27,7 +27,57 @@ def masked(model: nn.Module, masks: dict[str, Tensor]):
         yield
 
 
-class MaskedTraining:
+class HeldEntries:
+    """Entries of a model's weights that no step of an optimizer moves; what they are held at is up
+    to :class:`MaskedTraining` and :class:`dslbi_torch.FrozenTraining`.
+
+    ``held`` says of every parameter which entries, as masks do.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, held: dict[str, Tensor]):
+        pairs = check_masks(model, held)
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, (W, _) in zip(held, pairs, strict=True):
+            if id(W) not in own:
+                raise ValueError(f"the optimizer must have the masked parameter {name}")
+        refuse_held(model, held)
+        self.optimizer = optimizer
+        self._pairs = pairs
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
+            optimizer.register_step_post_hook(lambda *_: self._hold()),
+        ]
+        for W, entries in self._pairs:
+            _HELD[W] = True
+            self._handles.append(W.register_post_accumulate_grad_hook(_gradient_hook(entries)))
+        self._hold()
+        self._mask_gradients()
+
+    def detach(self) -> None:
+        """Train all entries again, from what they are held at."""
+        for handle in self._handles:
+            handle.remove()
+        for W, _ in self._pairs:
+            del _HELD[W]
+        self._handles, self._pairs = [], []
+
+    @torch.no_grad()
+    def _mask_gradients(self):
+        for W, entries in self._pairs:
+            if W.grad is not None:
+                W.grad.masked_fill_(entries, 0)
+
+    def _states(self, W):
+        """Name and tensor of the optimizer's states that have the shape of a weight."""
+        for key, value in self.optimizer.state.get(W, {}).items():
+            if isinstance(value, Tensor) and value.shape == W.shape:
+                yield key, value
+
+    def _hold(self):
+        raise NotImplementedError
+
+
+class MaskedTraining(HeldEntries):
     """Keep at exactly zero what the masks do not keep, while any optimizer trains the model.
 
     From now on, at these entries: the weights are zero after every step, so are the optimizer's
@@ -46,59 +96,36 @@ class MaskedTraining:
     ------
     ValueError
         For masks of another model, a masked parameter that the optimizer does not have, and for a
-        model that is already trained under masks.
+        model that is already trained under masks, or with frozen entries.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
-        pairs = check_masks(model, masks)
-        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, (W, _) in zip(masks, pairs, strict=True):
-            if id(W) not in own:
-                raise ValueError(f"the optimizer must have the masked parameter {name}")
-            if W in _HELD:
-                raise ValueError(f"{name} is under masks already: detach those first")
-        self.optimizer = optimizer
-        self._pairs = [(W, ~mask) for W, mask in pairs]
-        self._handles = [
-            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
-            optimizer.register_step_post_hook(lambda *_: self._mask_weights_and_states()),
-        ]
-        for W, removed in self._pairs:
-            _HELD[W] = True
-            self._handles.append(W.register_post_accumulate_grad_hook(_gradient_hook(removed)))
-        self._mask_weights_and_states()
-        self._mask_gradients()
-
-    def detach(self) -> None:
-        """Train all entries again; they start from zero."""
-        for handle in self._handles:
-            handle.remove()
-        for W, _ in self._pairs:
-            del _HELD[W]
-        self._handles, self._pairs = [], []
+        check_masks(model, masks)
+        super().__init__(model, optimizer, {name: ~mask for name, mask in masks.items()})
 
     @torch.no_grad()
-    def _mask_gradients(self):
-        for W, removed in self._pairs:
-            if W.grad is not None:
-                W.grad.masked_fill_(removed, 0)
-
-    @torch.no_grad()
-    def _mask_weights_and_states(self):
-        for W, removed in self._pairs:
-            W.masked_fill_(removed, 0)
-            for value in self.optimizer.state.get(W, {}).values():
-                if isinstance(value, Tensor) and value.shape == W.shape:
-                    value.masked_fill_(removed.to(value.device), 0)
+    def _hold(self):
+        for W, entries in self._pairs:
+            W.masked_fill_(entries, 0)
+            for _, value in self._states(W):
+                value.masked_fill_(entries.to(value.device), 0)
 
 
-_HELD = WeakIdKeyDictionary()  # the parameters that are under masks
+def refuse_held(model: nn.Module, names) -> None:
+    """ValueError where one of the parameters is held by a :class:`HeldEntries`."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        if parameters[name] in _HELD:
+            raise ValueError(f"{name} is under masks already: detach those first")
 
 
-def _gradient_hook(removed):
+_HELD = WeakIdKeyDictionary()  # the parameters of which entries are held
+
+
+def _gradient_hook(entries):
     def hook(W):
         with torch.no_grad():
-            W.grad.masked_fill_(removed, 0)
+            W.grad.masked_fill_(entries, 0)
 
     return hook
 
