@@ -28,6 +28,7 @@ from .ranking import (
 from .saving import load_compact, save_compact
 from .split import Split
 from .target import TargetDensity
+from .widening import widen_
 
 __all__ = [
     "DessiLBI",
@@ -60,4 +61,5 @@ __all__ = [
     "split_table",
     "support_masks",
     "whole_filters",
+    "widen_",
 ]

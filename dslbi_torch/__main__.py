@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import verify
 from .training import config as configs
-from .training import recipes, report, shrink, sweep, train
+from .training import grow, recipes, report, shrink, sweep, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -233,6 +233,33 @@ def _compact(arguments):
     return 0
 
 
+# grow
+
+
+def _add_grow(parser):
+    _add_recipe(parser)
+    for field in dataclasses.fields(grow.Growth):
+        required = field.default is dataclasses.MISSING
+        settings = {"required": True} if required else {"default": field.default}
+        parser.add_argument(
+            f"--{field.name}",
+            type=field.type,
+            metavar=field.type.__name__.upper(),
+            help=field.metadata["about"],
+            **settings,
+        )
+
+
+def _grow(arguments):
+    """grow a recipe's net from a few filters, where the path saturates, within a budget"""
+    names = [field.name for field in dataclasses.fields(grow.Growth)]
+    growth = grow.Growth(**{name: getattr(arguments, name) for name in names})
+    config = _config(arguments)
+    grown = grow.grow(config, growth)
+    print(f"\n{grow.report(grown)}\n\ngrown net: {config.folder / 'grown.pt'}")
+    return 0
+
+
 # recipes and verify
 
 
@@ -265,6 +292,7 @@ COMMANDS = {
     "path": (_add_folder, _path),
     "prune": (_add_prune, _prune),
     "compact": (_add_compact, _compact),
+    "grow": (_add_grow, _grow),
     "verify": (_add_nothing, _verify),
     "recipes": (_add_nothing, _recipes),
 }

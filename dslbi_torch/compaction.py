@@ -64,18 +64,18 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
         apply_masks_(masked, masks)
     small = copy.deepcopy(masked)
     with evaluating(small):
-        _replace_padding(small, example_input)
+        replace_padding(small, example_input)
         frozen = {name for name, p in small.named_parameters() if not p.requires_grad}
         while _cut(small.requires_grad_(True), example_input):
             pass
     for name, p in small.named_parameters():
         p.requires_grad_(name not in frozen)
-    _compare(masked, small, example_input)
+    compare_outputs(masked, small, example_input)
     return small
 
 
-def _replace_padding(model, x):
-    """Put ``as_convolution`` of the modules that offer it in their place."""
+def replace_padding(model, x):
+    """Put ``as_convolution`` of the modules that offer it in their place, frozen."""
     found, handles = {}, []
     for name, module in model.named_modules():
         if hasattr(module, "as_convolution"):
@@ -100,12 +100,12 @@ def _replace_padding(model, x):
 
 def _cut(model, x):
     """Cut all that can go as the model is now; whether anything went."""
-    graph = _graph(model, x)
+    graph = dependency_graph(model, x)
     names = {module: name for name, module in model.named_modules()}
     try:
         values = constant_inputs(model, x)
     except ValueError as error:
-        raise _lost(error) from None
+        raise lost(error) from None
     cuts, kept, emptied = [], {}, {}
     for group in graph.get_all_groups(root_module_types=LAYERS):
         channels = _removable(graph, group, values, names, kept, emptied)
@@ -118,7 +118,7 @@ def _cut(model, x):
     indices = {}
     for item in (item for group in cuts for item in group):
         module, handler = item.dep.target.module, item.dep.handler
-        if not _is_operation(module):
+        if not is_operation(module):
             indices.setdefault((module, handler), set()).update(item.idxs)
     for (module, handler), gone in indices.items():
         if isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler):
@@ -130,7 +130,7 @@ def _cut(model, x):
     return bool(cuts)
 
 
-def _graph(model, x):
+def dependency_graph(model, x):
     """Torch-Pruning's graph of the model."""
     import torch_pruning
 
@@ -141,7 +141,7 @@ def _graph(model, x):
                 model, x, forward_fn=lambda model, x: model(x), verbose=False
             )
     except Exception as error:
-        raise _lost(error) from None
+        raise lost(error) from None
     for node in graph.module2node.values():
         if node.type == torch_pruning.ops.OPTYPE.CONCAT and node.module.offsets is None:
             _number_channels(graph, node)
@@ -176,7 +176,8 @@ def _count_channels(graph, node):
     return count
 
 
-def _lost(error):
+def lost(error):
+    """What is raised where the graph or the comparison of outputs fails."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return ValueError(f"the dependency graph cannot follow this model: {reason}")
 
@@ -195,9 +196,9 @@ def _removable(graph, group, values, names, kept, emptied):
         layer = isinstance(module, LAYERS)
         if writes and not node.outputs:  # the output of the net
             return []
-        if _is_operation(module):
+        if is_operation(module):
             continue
-        if not isinstance(module, _CHANNELWISE) or _is_grouped(module) or None in item.root_idxs:
+        if not isinstance(module, _CHANNELWISE) or is_grouped(module) or None in item.root_idxs:
             strange = names.get(module, graph._param_to_name.get(module)), type(module).__name__
         elif layer and writes and not reads:
             dead_filters += int((~reads_of(module).any(1))[item.idxs].sum())
@@ -230,17 +231,17 @@ def _input_of(layer, values, inputs, names):
     them."""
     read = reads_of(layer).any(0)
     if max(inputs) >= len(read):
-        raise _lost(f"{names[layer]} has {len(read)} inputs, but not number {max(inputs)}")
+        raise lost(f"{names[layer]} has {len(read)} inputs, but not number {max(inputs)}")
     value = values.get(layer, layer.weight.new_full(read.shape, torch.nan))  # not called: unknown
     return value[inputs].cpu(), read[inputs].cpu()
 
 
-def _is_operation(module):
+def is_operation(module):
     """Whether a node of the graph stands for an operation without a module."""
     return type(module).__module__.startswith("torch_pruning")
 
 
-def _is_grouped(module):
+def is_grouped(module):
     """Whether a convolution has groups of more than one channel."""
     groups = getattr(module, "groups", 1)
     return groups > 1 and not groups == module.in_channels == module.out_channels
@@ -274,19 +275,19 @@ def _tell(kept):
 
 
 @torch.no_grad()
-def _compare(masked, small, example_input):
-    """Refuse a result whose outputs are not those of the masked model."""
+def compare_outputs(model, changed, example_input):
+    """Refuse a changed model whose outputs are not those of the model."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(example_input.shape, generator=generator, dtype=torch.float64)
-    with evaluating(masked), evaluating(small):
+    with evaluating(model), evaluating(changed):
         for x in (example_input, noise.to(example_input)):
             try:
                 pairs = zip(
-                    pytree.tree_leaves(masked(x)), pytree.tree_leaves(small(x)), strict=True
+                    pytree.tree_leaves(model(x)), pytree.tree_leaves(changed(x)), strict=True
                 )
                 gaps = [((a - b).abs().max() / a.abs().max().clamp(min=1), a) for a, b in pairs]
             except Exception as error:
-                raise _lost(error) from None
+                raise lost(error) from None
             for gap, a in gaps:
                 if not gap <= torch.finfo(a.dtype).eps ** 0.5:
-                    raise _lost(f"its outputs would differ by {gap.item():.1e}")
+                    raise lost(f"its outputs would differ by {gap.item():.1e}")

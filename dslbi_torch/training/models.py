@@ -5,6 +5,7 @@ name                  pictures               parameters    source
 ====================  =====================  ============  ====================================
 ``digits-net``        1x8x8                        13,962  ours
 ``one-conv``          1x28x28                       1,510  ours, after S2-LBI (1904.10873)
+``small-net``         1x28x28                       7,594  ours, to be grown
 ``lenet5``            1x28x28                      61,706  DessiLBI's own example
 ``caffe-lenet5``      1x28x28                     431,080  Caffe's MNIST example
 ``lenet300``          1x28x28                     266,610  LeCun et al. 1998
@@ -67,6 +68,7 @@ def _any_size(make, smallest=1):
 MODELS = {
     "digits-net": Net(nets_small.DigitsNet, 8, 8),
     "one-conv": Net(nets_small.OneConv, 28, 28),
+    "small-net": Net(nets_small.SmallNet, 28, 28),
     "lenet5": Net(nets_small.LeNet5, 28, 28),
     "caffe-lenet5": Net(nets_small.CaffeLeNet5, 28, 28),
     "lenet300": Net(nets_small.LeNet300, 28, 28),
@@ -129,11 +131,16 @@ def build(
     model = MODELS[name].make(**counts)
     if init == "he":
         for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+            he_(layer)
     return model
+
+
+def he_(layer: nn.Module) -> None:
+    """Draw a convolution or a linear layer as ``init="he"`` does; others are left as they are."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def check_pictures(name: str, size: int, dataset: str) -> None:

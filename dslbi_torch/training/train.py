@@ -211,7 +211,7 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     """
     with ExitStack() as stack:
         processes = stack.enter_context(joined(config.device))
-        stack.enter_context(_settings(config, processes.device))
+        stack.enter_context(settings(config, processes.device))
         asked = stack.enter_context(_asked_to_stop())
         checkpoint = _checkpoint(config, processes, resume)
         run = set_up(config, processes)
@@ -370,9 +370,10 @@ def _check_losses(run, start):
 def _diverged(run, what, batch):
     step = run.at.epoch * run.steps_per_epoch + batch
     last = run.config.folder / "checkpoint.pt"
+    good = f"; the last good checkpoint is {last}" if last.exists() else ""
     raise FloatingPointError(
-        f"{what} is not finite after step {step} (epoch {run.at.epoch + 1}); the last good "
-        f"checkpoint is {last}. A smaller lr may help"
+        f"{what} is not finite after step {step} (epoch {run.at.epoch + 1}){good}. "
+        "A smaller lr may help"
     )
 
 
@@ -412,7 +413,7 @@ def _terminate(run):
 
 
 @contextmanager
-def _settings(config, device):
+def settings(config, device):
     """torch's switches for the whole process, as the config wants them, and back again."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(config.threads or threads)

@@ -1,0 +1,263 @@
+"""Growing a net: start narrow, and widen the layers whose path saturates.
+
+A layer of which nearly all filters are selected has no capacity to spare, so it gets more; one that
+leaves filters out has enough. Every round trains for some epochs, looks at the support of Gamma,
+and widens (:func:`dslbi_torch.widen_`: the net computes what it did before, old units keep weights,
+BatchNorm statistics, V and momentum). The rounds end when nothing is to grow: no layer is
+saturated, or no unit fits the budget. Then the net is trained as its config says.
+
+Source: the growing of the authors' TPAMI paper, whose code differs: it has no budget, makes a new
+net and optimizer in every round, and so loses V, momentum and running statistics; a linear layer
+can hardly saturate there, and the final training multiplies lr by lr itself.
+"""
+
+import copy
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..compaction import compact
+from ..masking import whole_filters
+from ..masks import density
+from ..saving import save_compact
+from ..widening import Width, reset, widen_, widths
+from . import config as configs
+from . import folder as folders
+from . import models, shrink
+from .config import Config
+from .evaluate import accuracy
+from .optimizers import lr_factor, make_optimizer
+from .train import Run, set_up, settings, train_epoch
+
+
+def _option(default, about):
+    """A field of Growth whose comment is also the help text of its flag."""
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class Growth:
+    """When a net is widened, and by how much; impossible values raise ValueError.
+
+    A saturated layer of n units gets ``floor(rate * n)``, but ``least`` new ones at least, and
+    fewer where the budget ends.
+    """
+
+    budget: int = field(metadata={"about": "parameters that the net may have, all counted"})
+    start: int = _option(4, "units of every growing layer in the beginning")
+    every: int = _option(2, "epochs of a round")
+    saturated: float = _option(0.8, "share of a layer's filters whose selection lets it grow")
+    rate: float = _option(1.1, "a layer grows to this many times its units, at least 1")
+    least: int = _option(1, "a layer grows by at least so many units")
+
+    def __post_init__(self):
+        for name in ("budget", "start", "every", "least"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not 0 < self.saturated <= 1:
+            raise ValueError(f"saturated must be in (0, 1], got {self.saturated}")
+        if not 1 <= self.rate < math.inf:
+            raise ValueError(f"rate must be at least 1 and finite, got {self.rate}")
+
+
+class Grown(NamedTuple):
+    """A net that has grown, and the one that it was before it first did, both trained."""
+
+    run: Run
+    start: nn.Module
+    log: list[dict]  # one row for each epoch: see :func:`grow`
+
+
+def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
+    """Grow a net as the config and the growth say, and leave it in its run folder.
+
+    Rounds run at the config's constant ``lr``; then follow its ``epochs`` with its schedule. The
+    penalty is that of the config: a layer can grow if its filters (neurons) are groups there. The
+    start net is the config's, cut down to ``growth.start`` units a layer and drawn anew.
+
+    In the folder: ``grown.pt`` (:func:`dslbi_torch.save_compact`), ``config.json``,
+    ``growth.json``, ``environment.json`` and ``log.jsonl`` with a row for each epoch: ``epoch,
+    loss, lr, accuracy, parameters, units`` (of each width, by its first layer), ``selected`` (share
+    of its filters), and ``grown`` (units that were added after it).
+
+    Raises
+    ------
+    ValueError
+        For a config without groups, or with what growing does not go with (``target``, ``ema``,
+        ``compile``, ``shard``), a budget below the start net, a net that cannot be followed, and a
+        folder that holds a net or a run. Nothing has been written then.
+    FloatingPointError
+        The loss or a weight is no longer finite.
+    """
+    _check(config)
+    run = start_run(config, growth)
+    x = shrink.example(run)
+    with settings(config, run.processes.device):
+        _begin(run, growth)
+        log, start, grown = [], None, True
+        while grown:
+            for _ in range(growth.every):
+                _epoch(run, x, log, progress)
+            start = copy.deepcopy(run.model) if start is None else start
+            grown = log[-1]["grown"] = widen_saturated_(run, growth, x)
+        run = _scheduled(run, lambda step: lr_factor(config, step, run.steps_per_epoch))
+        for _ in range(config.epochs):
+            _epoch(run, x, log, progress)
+        save_compact(run.model, config.folder / "grown.pt", shrink.architecture(run))
+    return Grown(run, start, log)
+
+
+def report(grown: Grown) -> str:
+    """What the rounds did, and what the net costs and reaches before and after."""
+    rows = [row for row in grown.log if "grown" in row]
+    lines = [f"{'epoch':>5}{'parameters':>12}{'accuracy %':>12}  units (selected %)"]
+    for row in [*rows, grown.log[-1]]:
+        units = (
+            f"{name} {n}{f' + {more}' if (more := row.get('grown', {}).get(name)) else ''}"
+            f" ({100 * row['selected'][name]:.0f})"
+            for name, n in row["units"].items()
+        )
+        lines.append(
+            f"{row['epoch']:>5}{row['parameters']:>12,}{100 * row['accuracy']:>12.2f}"
+            f"  {', '.join(units)}"
+        )
+    nets = {"start": grown.start, "grown": grown.run.model}
+    return "\n".join([*lines, "", shrink.comparison(grown.run, nets)])
+
+
+# The start
+
+
+def _check(config):
+    unfit = {"target": "", "ema": 0.0, "compile": False, "shard": False}
+    for name, value in unfit.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")
+    if not (config.splits and "group" in (config.conv, config.linear)):
+        raise ValueError("growing needs a split of conv or linear into groups, got none")
+    if (config.folder / "grown.pt").exists() or (config.folder / "checkpoint.pt").exists():
+        raise ValueError(f"{config.folder} holds a net or a run: name another folder with --out")
+
+
+def start_run(config: Config, growth: Growth) -> Run:
+    """The run of a config with its net cut down to the start, at constant lr, nothing recorded."""
+    run = set_up(config)
+    if run.recorder is not None:
+        run.recorder.detach()
+    x = shrink.example(run)
+    masks = {}
+    growing = _selected(run, x)
+    if not growing:
+        raise ValueError(f"model {config.model} must have a layer that can grow, got none")
+    for width, _ in growing:
+        for layer in width.layers:
+            W = run.model.get_submodule(layer).weight
+            masks[f"{layer}.weight"] = torch.zeros_like(W, dtype=bool)
+            masks[f"{layer}.weight"][: growth.start] = True
+    model = compact(run.model, whole_filters(run.model, masks, x), x)
+    torch.manual_seed(config.seed)
+    draw = _draw(config)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and all(p.requires_grad for p in own):
+            draw(module)
+    size = count(model)
+    if size > growth.budget:
+        raise ValueError(
+            f"budget must be at least the {size:,} parameters of the start net, got {growth.budget}"
+        )
+    optimizer = make_optimizer(config, model)
+    run = run._replace(model=model, net=model, optimizer=optimizer, recorder=None)
+    return _scheduled(run, lambda step: 1.0)
+
+
+def _scheduled(run, factor):
+    return run._replace(scheduler=LambdaLR(run.optimizer, factor))
+
+
+def _draw(config):
+    """How the config draws a layer."""
+
+    def draw(layer):
+        reset(layer)
+        if config.init == "he":
+            models.he_(layer)
+
+    return draw
+
+
+def _begin(run, growth):
+    folder = run.config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    folders.write_text(folder / "config.json", configs.to_json(run.config))
+    folders.write_text(folder / "growth.json", json.dumps(asdict(growth), indent=2) + "\n")
+    folders.write_environment(folder, run.processes.device, 1, 0)
+
+
+# A round
+
+
+def count(model: nn.Module) -> int:
+    """Parameters of a net, all of them."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def widen_saturated_(run: Run, growth: Growth, x: torch.Tensor) -> dict[str, int]:
+    """Widen what is saturated, as far as the budget goes; the units that came, by the first layer
+    of each width. None: growing is over."""
+    saturated = [width for width, share in _selected(run, x) if share >= growth.saturated]
+    grown = {}
+    for name in (width.layers[0] for width in saturated):
+        # asked anew: a unit costs more once the layer before it has grown
+        width = next(width for width in widths(run.model, x) if name in width.layers)
+        wanted = max(growth.least, math.floor(growth.rate * width.units) - width.units)
+        units = min(wanted, (growth.budget - count(run.model)) // width.cost)
+        if units > 0:
+            widen_(run.model, run.optimizer, {name: units}, x, draw=_draw(run.config))
+            grown[name] = units
+    return grown
+
+
+def _selected(run, x) -> list[tuple[Width, float]]:
+    """The widths that can grow, and the share of the filters of each that are selected."""
+    layers = {
+        layer["name"].removesuffix(".weight"): layer
+        for layer in density(run.optimizer, run.model)["layers"]
+        if layer["penalty"] == "group"
+    }
+    found = []
+    for width in widths(run.model, x):
+        split = [layers[name] for name in width.layers if name in layers]
+        if split:
+            selected = sum(layer["groups_selected"] for layer in split)
+            found.append((width, selected / sum(layer["groups_total"] for layer in split)))
+    return found
+
+
+def _epoch(run, x, log, progress):
+    """One epoch of training, and its row in the log."""
+    loss, lr, _ = train_epoch(run)
+    run.at.epoch, run.at.batch, run.at.losses = run.at.epoch + 1, 0, None
+    found = _selected(run, x)
+    row = {
+        "epoch": run.at.epoch,
+        "loss": loss,
+        "lr": lr,
+        "accuracy": accuracy(run.model, run.data.test, run.config, run.processes),
+        "parameters": count(run.model),
+        "units": {width.layers[0]: width.units for width, _ in found},
+        "selected": {width.layers[0]: share for width, share in found},
+    }
+    log.append(row)
+    folders.write_log(run.config.folder, log)
+    if progress:
+        print(
+            f"epoch {row['epoch']:>3}  loss {loss:.4f}  accuracy % {100 * row['accuracy']:6.2f}"
+            f"  parameters {row['parameters']:,}"
+        )

@@ -1,0 +1,210 @@
+"""The command grow: rounds, budget, stop rule, what it prints and writes, and what it refuses."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+import torch
+
+from dslbi_torch import __main__ as cli
+from dslbi_torch import load_compact
+from dslbi_torch.training import grow, models, recipes
+from dslbi_torch.training.grow import Growth
+
+FIELDS = dict(epochs=2, lam_conv=0.5, batch_size=32, device="cpu", threads=1)
+FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in FIELDS.items()]
+GROWTH = Growth(budget=2500, start=3, every=2, saturated=0.8, rate=1.5)
+
+
+def config(folder, **fields):
+    return dataclasses.replace(
+        recipes.recipe("digits").config, out=str(folder), **{**FIELDS, **fields}
+    )
+
+
+def select_everything(run):
+    for group in run.optimizer.param_groups:
+        group["lam"] = 1e-9
+
+
+def call(capsys, *argv):
+    status = cli.main([str(word) for word in argv])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    return grow.grow(config(tmp_path_factory.mktemp("runs") / "a"), GROWTH, progress=False)
+
+
+def test_saturated_layers_grow_within_the_budget_until_nothing_grows(grown):
+    rounds = [row for row in grown.log if "grown" in row]
+    assert [row["epoch"] for row in rounds] == list(range(2, 2 * len(rounds) + 1, 2))
+    assert [row["epoch"] for row in grown.log] == list(range(1, 2 * len(rounds) + 3))
+    assert len(rounds) > 2 and rounds[-1]["grown"] == {}
+    assert all(row["grown"] for row in rounds[:-1])
+    for row, after in zip(rounds, grown.log[2::2], strict=False):
+        for name, more in row["grown"].items():
+            assert row["selected"][name] >= GROWTH.saturated
+            assert 1 <= more <= max(1, int(GROWTH.rate * row["units"][name]) - row["units"][name])
+        left = [name for name in row["units"] if name not in row["grown"]]
+        assert all(row["selected"][name] < GROWTH.saturated for name in left)
+        for name, units in after["units"].items():
+            assert units == row["units"][name] + row["grown"].get(name, 0)
+        assert after["parameters"] <= GROWTH.budget
+    assert len({row["parameters"] for row in grown.log[2 * len(rounds) - 2 :]}) == 1
+    assert grow.count(grown.run.model) == grown.log[-1]["parameters"]
+    assert grow.count(grown.start) == grown.log[0]["parameters"] == 1644
+
+
+def test_the_last_epochs_have_the_schedule_of_the_config(grown):
+    lrs = [row["lr"] for row in grown.log]
+    assert set(lrs[:-2]) == {0.1}
+    assert 0.1 > lrs[-2] > lrs[-1] > 0
+
+
+def test_the_folder_says_everything_and_the_net_loads(grown):
+    folder = grown.run.config.folder
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "environment.json", "grown.pt", "growth.json", "log.jsonl"]
+    assert Growth(**json.loads((folder / "growth.json").read_text())) == GROWTH
+    assert [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()] == grown.log
+    net = load_compact(folder / "grown.pt", models.build)
+    x = next(iter(grown.run.data.test.batches(20)))[0]
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), grown.run.model.eval()(x), rtol=0, atol=0)
+    assert not (net.conv1.weight == 0).any()
+
+
+def test_the_same_seed_grows_the_same_net_and_another_seed_another(grown, tmp_path):
+    same = grow.grow(config(tmp_path / "a"), GROWTH, progress=False)
+    assert same.log == grown.log
+    other = grow.start_run(config(tmp_path / "b", seed=1), GROWTH)
+    first = grow.start_run(config(tmp_path / "b"), GROWTH)
+    assert (other.model.conv1.weight != first.model.conv1.weight).all()
+
+
+def test_rounds_carry_the_state_of_the_optimizer_on(tmp_path):
+    run = grow.start_run(config(tmp_path), GROWTH)
+    log, x = [], next(iter(run.data.test.batches(2)))[0]
+    grow._epoch(run, x, log, False)
+    V = run.optimizer.state[run.model.conv1.weight]["V"].clone()
+    before = run.model.eval()(x)
+    select_everything(run)
+    grown = grow.widen_saturated_(run, dataclasses.replace(GROWTH, budget=10_000), x)
+    assert grown == {"conv1": 1, "conv2": 1}
+    torch.testing.assert_close(run.model(x), before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        run.optimizer.state[run.model.conv1.weight]["V"][:3], V, rtol=0, atol=0
+    )
+    assert run.scheduler.optimizer is run.optimizer
+
+
+@pytest.mark.parametrize("room", [0, 28, 29, 60, 89, 90, 91, 300])
+def test_a_budget_is_met_to_the_unit_and_never_exceeded(tmp_path, room):
+    """Two widths that grow together share weights: each is priced after the one before it."""
+    run = grow.start_run(config(tmp_path), GROWTH)
+    x = next(iter(run.data.test.batches(2)))[0]
+    torch.nn.functional.cross_entropy(run.model(x), torch.tensor([0, 1])).backward()
+    run.optimizer.step()
+    select_everything(run)
+    budget = grow.count(run.model) + room
+    growth = dataclasses.replace(GROWTH, budget=budget, least=50)
+    grow.widen_saturated_(run, growth, x)
+    size = grow.count(run.model)
+    assert size <= budget
+    growing = [width for width, _ in grow._selected(run, x)]
+    assert len(growing) == 2 and all(size + width.cost > budget for width in growing)
+
+
+def test_growing_that_cannot_saturate_ends_after_one_round(tmp_path):
+    grown = grow.grow(config(tmp_path, lam_conv=1e6, epochs=1), GROWTH, progress=False)
+    assert len(grown.log) == 3 and grown.log[1]["grown"] == {}
+    assert grow.count(grown.run.model) == 1644
+
+
+@pytest.mark.parametrize("start", [2, 100])
+def test_the_start_is_the_net_of_the_recipe_cut_down(tmp_path, start):
+    growth = dataclasses.replace(GROWTH, start=start, budget=100_000)
+    run = grow.start_run(config(tmp_path), growth)
+    full = models.build("digits-net")
+    for name in ("conv1", "conv2"):
+        units = len(run.model.get_submodule(name).weight)
+        assert units == min(start, len(full.get_submodule(name).weight))
+    assert len(run.model.fc1.weight) == 64  # l1: it does not grow
+    assert run.recorder is None
+
+
+def test_he_initialisation_is_that_of_the_start(tmp_path):
+    run = grow.start_run(config(tmp_path, init="he"), GROWTH)
+    assert not run.model.conv1.bias.any() and not run.model.fc1.bias.any()
+
+
+def test_linear_layers_and_other_optimizers_grow_too(tmp_path):
+    fields = dict(
+        conv=None, linear="group", lam_linear=0.05, optimizer="adamw", split=True, lr=0.01
+    )
+    growth = dataclasses.replace(GROWTH, start=8, budget=7000)
+    grown = grow.grow(config(tmp_path, nu=1.0, **fields), growth, progress=False)
+    assert set(grown.log[-1]["units"]) == {"fc1"}
+    assert grown.log[-1]["units"]["fc1"] > 8
+
+
+def test_the_command_prints_rounds_and_both_nets(tmp_path, capsys):
+    words = ["grow", "digits", *FLAGS, "--out", tmp_path / "a", "--budget=1800", "--start=3"]
+    status, out, err = call(capsys, *words, "--every=2", "--rate=1.5")
+    assert (status, err) == (0, "")
+    rows = {cells[0]: cells for line in out.splitlines() if len(cells := line.split()) == 7}
+    numbers = {name: [float(w.replace(",", "")) for w in rows[name][1:]] for name in rows
+               if name in ("start", "grown")}  # fmt: skip
+    assert numbers["start"][1] == 1644 < numbers["grown"][1] <= 1800
+    assert numbers["start"][3] < numbers["grown"][3]  # multiplications
+    assert re.search(r"conv1 3 \+ 1 \(100\), conv2 3", out)
+    assert f"grown net: {tmp_path / 'a' / 'grown.pt'}" in out
+    status, out, err = call(capsys, *words)
+    assert status == 2 and out == ""
+    assert (
+        err.startswith(f"dslbi grow: {tmp_path / 'a'} holds a net or a run")
+        and err.count("\n") == 1
+    )
+
+
+MISTAKES = [
+    ((), "the following arguments are required: --budget"),
+    (("--budget=0",), "budget must be a whole number of at least 1, got 0"),
+    (("--budget=many",), "argument --budget: invalid int value: 'many'"),
+    (("--budget=100",), "budget must be at least the 1,990 parameters of the start net, got 100"),
+    (("--budget=3000", "--start=0"), "start must be a whole number of at least 1, got 0"),
+    (("--budget=3000", "--saturated=0"), "saturated must be in (0, 1], got 0.0"),
+    (("--budget=3000", "--saturated=1.5"), "saturated must be in (0, 1], got 1.5"),
+    (("--budget=3000", "--rate=0.9"), "rate must be at least 1 and finite, got 0.9"),
+    (("--budget=3000", "--conv=l1"), "growing needs a split of conv or linear into groups"),
+    (("--budget=3000", "--optimizer=sgd"), "growing needs a split of conv or linear into groups"),
+    (("--budget=3000", "--target=0.5"), "target must not be set for growing, got '0.5'"),
+    (("--budget=3000", "--ema=0.9"), "ema must not be set for growing, got 0.9"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, flags, message):
+    status, out, err = call(capsys, "grow", "digits", "--out", tmp_path / "a", *flags)
+    assert status == 2 and out == ""
+    assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_net_without_a_layer_that_can_grow_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        models.MODELS, "digits-net", models.Net(lambda **_: torch.nn.Sequential(
+            torch.nn.Conv2d(1, 10, 8), torch.nn.Flatten()), 8, 8),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="model digits-net must have a layer that can grow"):
+        grow.grow(config(tmp_path / "a"), GROWTH)
+
+
+def test_a_run_that_diverges_says_so(tmp_path, capsys):
+    words = ("grow", "digits", *FLAGS, "--out", tmp_path / "a", "--budget=3000", "--lr=1e30")
+    status, _, err = call(capsys, *words)
+    assert status == 1 and "is not finite after step" in err and "checkpoint" not in err
