@@ -4,6 +4,7 @@ from .compaction import compact
 from .dessilbi import DessiLBI
 from .folding import fold_norms
 from .freezing import FrozenTraining, reinitialise_
+from .gamma_momentum import GammaMomentum
 from .groups import split_groups, split_table
 from .masking import MaskedTraining, apply_masks_, masked, whole_filters
 from .masks import (
@@ -33,6 +34,7 @@ from .widening import widen_
 __all__ = [
     "DessiLBI",
     "FrozenTraining",
+    "GammaMomentum",
     "MaskedTraining",
     "PathRecorder",
     "Split",

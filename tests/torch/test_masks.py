@@ -505,3 +505,32 @@ def test_macs_and_densities_name_their_denominators():
 def test_macs_of_depthwise_and_grouped_convolutions():
     net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1), nn.Conv2d(4, 8, 1, groups=2))
     assert count_macs(net, torch.zeros(2, 4, 5, 5))[""] == 25 * (4 * 9 + 8 * 2)
+
+
+def test_a_normalised_order_does_not_see_the_scale_of_a_layer():
+    orders = {}
+    for scale in (1, 1024):
+        shapes = {"a": (12, 5), "b": (9, 4)}
+        groups = [
+            dict(
+                params=[(n, nn.Parameter(torch.tensor(vectors.array(shape, seed=i))))],
+                lam=1.0 * scale if n == "b" else 1.0,
+                penalty="group",
+            )
+            for i, (n, shape) in enumerate(shapes.items())
+        ]
+        optimizer = DessiLBI(groups)
+        for name, W, V, _ in split_tensors(optimizer):
+            c = scale if name == "b" else 1
+            W.data.mul_(c)
+            optimizer.state[W]["V"] = V + 0.8 * W.detach() + 0.1 * c
+        masks = support_masks(optimizer)
+        assert all(0 < mask.float().mean() < 1 for mask in masks.values())
+        orders[scale] = [gamma_ranking(optimizer, normalised=x).place for x in (False, True)]
+    equal(orders[1][1], orders[1024][1])
+    plain, normalised = orders[1024]
+    entered = masks["b"][:, :1]
+    assert plain["b"][entered].max() < plain["a"].min()  # what is large comes first
+    assert normalised["b"][entered].max() > normalised["a"].min()
+    for name in shapes:  # within a tensor the order is the same
+        assert torch.equal(*(x[name].flatten().argsort() for x in (plain, normalised)))
