@@ -210,10 +210,12 @@ def count(model: nn.Module) -> int:
 
 def widen_saturated_(run: Run, growth: Growth, x: torch.Tensor) -> dict[str, int]:
     """Widen what is saturated, as far as the budget goes; the units that came, by the first layer
-    of each width. None: growing is over."""
+    of each width. None: growing is over.
+
+    Where the budget is short, the widths whose units cost the fewest parameters come first."""
     saturated = [width for width, share in _selected(run, x) if share >= growth.saturated]
     grown = {}
-    for name in (width.layers[0] for width in saturated):
+    for name in (width.layers[0] for width in sorted(saturated, key=lambda width: width.cost)):
         # asked anew: a unit costs more once the layer before it has grown
         width = next(width for width in widths(run.model, x) if name in width.layers)
         wanted = max(growth.least, math.floor(growth.rate * width.units) - width.units)

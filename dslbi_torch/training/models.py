@@ -5,7 +5,7 @@ name                  pictures               parameters    source
 ====================  =====================  ============  ====================================
 ``digits-net``        1x8x8                        13,962  ours
 ``one-conv``          1x28x28                       1,510  ours, after S2-LBI (1904.10873)
-``small-net``         1x28x28                       7,594  ours, to be grown
+``small-net``         1x28x28                       2,858  ours, to be grown
 ``lenet5``            1x28x28                      61,706  DessiLBI's own example
 ``caffe-lenet5``      1x28x28                     431,080  Caffe's MNIST example
 ``lenet300``          1x28x28                     266,610  LeCun et al. 1998

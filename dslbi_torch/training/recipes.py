@@ -166,6 +166,21 @@ RECIPES = {
         "LeNet-300-100 (the Lenet-3 of Table 8), single weights selected everywhere",
         "mnist; 1.8 GB of memory; 3 s an epoch on one core",
     ),
+    "mnist-small-net": Recipe(
+        Config(
+            dataset="mnist",
+            model="small-net",
+            shift=1,
+            epochs=14,
+            lr=0.1,
+            schedule="cosine",
+            nu=200.0,
+            lam_conv=0.12,
+            linear=None,
+        ),
+        "a net of separable convolutions with whole filters selected, to be grown",
+        "mnist; 1.0 GB of memory",
+    ),
     "cifar10-resnet20-short": Recipe(
         replace(_HALF, epochs=25, schedule="cosine", milestones=()),
         "ResNet-20 in 25 epochs, half of the weights selected",

@@ -20,8 +20,8 @@ IMAGENET = ("alexnet", "resnet18", "resnet34", "resnet50")
 PARAMETERS = {
     "digits-net": 13_962,
     "one-conv": 5 * 49 + 5 + 125 * 10 + 10,
-    # filters, a scale and a shift of each, and a linear layer that reads one number of each
-    "small-net": (25 + 2) * 16 + (16 * 9 + 2) * 24 + (24 * 9 + 2) * 16 + 16 * 10 + 10,
+    # 5x5 filters; filters and mixtures of the separable convolutions; scales and shifts; linear
+    "small-net": 16 * 25 + 16 * 9 + 16 * 32 + 32 * 9 + 32 * 32 + 2 * (16 + 32 + 32) + 330,
     "lenet5": 61_706,
     "caffe-lenet5": 431_080,
     "lenet300": 266_610,
