@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import verify
 from .training import config as configs
-from .training import grow, recipes, report, shrink, sweep, train
+from .training import grow, methods, recipes, report, shrink, sweep, tickets, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     except train.Terminated as stop:
         return _say(arguments.command, f"{stop}; the same command resumes the run", 143)
     except KeyboardInterrupt:
-        advice = "; the same command resumes the run" if arguments.command == "train" else ""
+        resumed = arguments.command in ("train", "sweep", "ticket")
+        advice = "; the same command resumes the run" if resumed else ""
         return _say(arguments.command, f"interrupted{advice}", 130)
 
 
@@ -260,6 +261,92 @@ def _grow(arguments):
     return 0
 
 
+# ticket
+
+
+def _add_ticket(parser):
+    _add_recipe(parser)
+    whole = _list_of(int, "list of whole numbers")
+    parser.add_argument(
+        "--at",
+        type=whole,
+        metavar="A,B,...",
+        help="epochs of the search whose selection is trained alone; else the last",
+    )
+    parser.add_argument(
+        "--seeds", type=whole, metavar="A,B,...", help="a comparison for each; else the seed"
+    )
+    parser.add_argument(
+        "--methods",
+        type=_list_of(str, "list of names"),
+        default=(),
+        metavar="A,B,...",
+        help=f"else all that the net allows: {', '.join(methods.METHODS)}",
+    )
+    for name, about in (
+        ("retrain", "in what the trainings after the search differ from it, as epochs=20 lr=0.05"),
+        ("tune", "in what those that train on differ from these; without it a tenth of lr"),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="FIELD=VALUE", help=about)
+    parser.add_argument(
+        "--rewind",
+        type=int,
+        default=0,
+        metavar="INT",
+        help="epoch whose weights tickets start with",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="INT", help="of iterative magnitude pruning"
+    )
+    parser.add_argument(
+        "--slimming-l1", type=float, default=1e-4, metavar="FLOAT", help="l1 of slimming"
+    )
+    parser.add_argument(
+        "--transfer", metavar="DATASET", help="train the tickets on another data set too"
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="do not cut a masked net before it is trained"
+    )
+
+
+def _ticket(arguments):
+    """search a winning ticket, train it beside other ways to a net as small, and print a table"""
+    config = _config(arguments)
+    plan = tickets.Plan(
+        at=(config.epochs,) if arguments.at is None else arguments.at,
+        methods=arguments.methods,
+        seeds=(config.seed,) if arguments.seeds is None else arguments.seeds,
+        rewind=arguments.rewind,
+        rounds=arguments.rounds,
+        retrain=_fields("retrain", arguments.retrain),
+        tune=_fields("tune", arguments.tune),
+        l1_scales=arguments.slimming_l1,
+        transfer=arguments.transfer,
+        cut=not arguments.whole,
+    )
+    print(tickets.compare(config, plan))
+    print(f"\nrun folders: {config.folder}")
+    return 0
+
+
+def _fields(flag, words):
+    """Fields of Config, as their flags would set them: ``["lr=0.1"]`` is ``{"lr": 0.1}``."""
+    parser = _Fields(prog=flag, add_help=False, allow_abbrev=False)
+    for field in dataclasses.fields(configs.Config):
+        _add_field(parser, field)
+    split = [word.partition("=") for word in words]
+    flags = [f"--{name.replace('_', '-')}{equals}{value}" for name, equals, value in split]
+    found, unknown = parser.parse_known_args(flags)
+    if unknown:
+        raise ValueError(f"{flag} must be fields of a config, got {unknown[0].lstrip('-')!r}")
+    return vars(found)
+
+
+class _Fields(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(f"{self.prog}: {message}")
+
+
 # recipes and verify
 
 
@@ -293,6 +380,7 @@ COMMANDS = {
     "prune": (_add_prune, _prune),
     "compact": (_add_compact, _compact),
     "grow": (_add_grow, _grow),
+    "ticket": (_add_ticket, _ticket),
     "verify": (_add_nothing, _verify),
     "recipes": (_add_nothing, _recipes),
 }

@@ -102,6 +102,22 @@ class MaskedTraining(HeldEntries):
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
         check_masks(model, masks)
         super().__init__(model, optimizer, {name: ~mask for name, mask in masks.items()})
+        self._names = list(masks)
+
+    def change(self, masks: dict[str, Tensor]) -> None:
+        """Other masks of the same tensors from now on; what they keep anew starts from zero."""
+        shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (self.masks, masks)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"masks must be of the same tensors, {shapes[0]}, got {shapes[1]}")
+        for name, (_, removed) in zip(self._names, self._pairs, strict=True):
+            removed.copy_(~masks[name])
+        self._hold()
+        self._mask_gradients()
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks as they are now."""
+        return {name: ~removed for name, (_, removed) in zip(self._names, self._pairs, strict=True)}
 
     @torch.no_grad()
     def _hold(self):

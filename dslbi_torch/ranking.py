@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .masking import masked
+from .masking import followed, masked
 from .path import NEVER, PathRecorder
 from .prox import group_norms, group_weight
 from .structure import group_gamma, split_tensors
@@ -107,28 +107,70 @@ def magnitude_ranking(groups: Optimizer | list[dict]) -> Ranking:
     return _ranked(shapes, norms)
 
 
-def ranked_masks(ranking: Ranking, density: float, *, per_layer: bool = False) -> dict[str, Tensor]:
+def scale_ranking(
+    groups: Optimizer | list[dict], model: nn.Module, example_input: Tensor
+) -> Ranking:
+    """By the size of the scale of the BatchNorm that follows a filter, the largest first: the order
+    of Network Slimming (Liu et al. 2017). What no BatchNorm follows is ranked by magnitude.
+
+    Scales and norms of weights are no common measure: where both occur, take masks of a density of
+    each layer from it.
+
+    Parameters
+    ----------
+    groups : Optimizer, or list of dict
+        As in :func:`magnitude_ranking`.
+    model : Module
+    example_input : Tensor
+        One forward pass shows which BatchNorm follows which layer.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    scales = {
+        f"{names[layer]}.weight": norm.weight
+        for layer, norm in followed(model, example_input)
+        if norm is not None and norm.affine
+    }
+    norms, shapes = {}, {}
+    for name, W, group in _split_weights(groups):
+        norms[name], shapes[name] = _norms(whole(W.detach()), group), W.shape
+        scale = scales.get(name)
+        if scale is not None and norms[name].numel() == scale.numel():
+            norms[name] = scale.detach().abs().double().view(norms[name].shape)
+    return _ranked(shapes, norms)
+
+
+def ranked_masks(
+    ranking: Ranking, density: float | dict[str, float], *, per_layer: bool = False
+) -> dict[str, Tensor]:
     """The masks of the most important groups.
 
     Parameters
     ----------
     ranking : Ranking
-    density : float in (0, 1]
+    density : float in (0, 1], or dict of such
         Share of the weights of the ranked tensors to keep. Groups are taken in their order until
-        the next would exceed the share, one at least: a share is met from below.
+        the next would exceed the share, one at least: a share is met from below. A dict gives
+        tensors a share of their own; those that it does not name get no mask.
     per_layer : bool
         The share of each tensor instead of the share of the whole net.
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
-    names = list(ranking.place)
-    parts = [[name] for name in names] if per_layer else [names]
+    if isinstance(density, dict):
+        unknown = sorted(set(density) - set(ranking.place))
+        if unknown:
+            raise ValueError(f"density must name ranked tensors, got {unknown[0]!r}")
+        parts = [([name], share) for name, share in density.items()]
+    elif per_layer:
+        parts = [([name], density) for name in ranking.place]
+    else:
+        parts = [(list(ranking.place), density)]
     masks = {}
-    for part in parts:
+    for part, share in parts:
+        if not 0 < share <= 1:
+            raise ValueError(f"density must be in (0, 1], got {share}")
         places = torch.cat([ranking.place[name].flatten() for name in part])
         sizes = torch.cat([_sizes(ranking, name) for name in part])
         order = places.argsort()
-        budget = density * sizes.sum().item() * (1 + 1e-12)
+        budget = share * sizes.sum().item() * (1 + 1e-12)
         count = max(1, int((sizes[order].cumsum(0) <= budget).sum()))
         last = places[order[:count]].max() if len(order) else 0
         for name in part:

@@ -131,6 +131,7 @@ def _parts(run):
         "scheduler": run.scheduler,
         "controller": run.controller,
         "recorder": run.recorder,
+        "pruning": run.pruning,
         "scaler": run.scaler,
         "ema": run.average,
     }

@@ -67,6 +67,17 @@ class Config:
         False, "put Split around an optimizer that is not dessilbi, whose lr is then kappa * alpha"
     )
     l1: float = _option(0.0, "not split: coefficient of the weights' l1 norm in the loss")
+    l1_scales: float = _option(0.0, "coefficient of the l1 norm of BatchNorm's scales in the loss")
+
+    # From where, and how much of the net
+    start: str | None = _option(None, "checkpoint of a run whose weights are the initial ones")
+    masks: str | None = _option(None, "file of masks under which the net is trained")
+    cut: str | None = _option(
+        None, "masks: cut the net by them, and keep its initial weights or draw new ones: keep, new"
+    )
+    prune: str | None = _option(
+        None, "not split: prune by magnitude in training down to target, gradual or soft"
+    )
 
     # What is split, and the dynamics
     conv: str | None = _option("group", "penalty of convolutions: group (filters), l1 or none")
@@ -77,7 +88,9 @@ class Config:
     target: str = _option(
         "", "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
     )
-    ramp: float = _option(0.5, "target: share of the run in which the selected share grows")
+    ramp: float = _option(
+        0.5, "target: share of the run in which the selected share grows (gradual: falls)"
+    )
     weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = _option(1.0, "damping kappa")
     nu: float = _option(100.0, "coupling nu")
@@ -129,6 +142,8 @@ class Config:
             "corrupt": ("refuse", "skip"),
             "optimizer": OPTIMIZERS,
             "amp": ("bf16", "fp16", None),
+            "cut": ("keep", "new", None),
+            "prune": ("gradual", "soft", None),
         }
         for name, allowed in one_of.items():
             _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
@@ -145,7 +160,7 @@ class Config:
             _require(self, name, lambda x: x >= 0, "at least 0")
         _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
-        for name in ("weight_decay", "l1"):
+        for name in ("weight_decay", "l1", "l1_scales"):
             _require(self, name, lambda x: 0 <= x < float("inf"), "at least 0 and finite")
         _require(self, "warmup", lambda x: 0 <= x < self.epochs, f"in [0, epochs = {self.epochs})")
         _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")
@@ -173,8 +188,20 @@ class Config:
             raise ValueError(f"l1 must be 0 where weights are split, got {self.l1}")
         if self.split and self.optimizer == "dessilbi":
             raise ValueError("split must be no for dessilbi, which splits by itself, got yes")
-        if self.target and not self.splits:
+        if self.target and not (self.splits or self.prune):
             raise ValueError(f"target needs an optimizer that splits, got {self.optimizer}")
+        if self.prune and (self.splits or self.masks or not self.target):
+            raise ValueError("prune needs a target, an optimizer that does not split, and no masks")
+        if self.prune and self.conv is None and self.linear is None:
+            raise ValueError("conv or linear must be group or l1, got none for both: no pruning")
+        if self.cut and not self.masks:
+            raise ValueError("cut needs the masks to cut the net by, got none")
+        if self.cut == "new" and self.start:
+            raise ValueError("start must be none for a net that draws new weights (cut)")
+        if self.shard and (self.masks or self.prune):
+            raise ValueError("masks and prune must be none where weights are sharded (shard)")
+        if self.prune and self.amp == "fp16":  # which leaves steps out
+            raise ValueError("amp must be bf16 or none where the net is pruned, got fp16")
         if self.amp == "fp16" and self.shard:
             raise ValueError("amp must be bf16 or none where weights are sharded, got fp16")
         if self.shard and (self.ema or self.compile):

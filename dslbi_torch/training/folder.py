@@ -6,6 +6,8 @@
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
 ``checkpoint.pt``     everything that a resumed run needs: see ``checkpoint.py``
+``start.pt``          with ``start``: the weights that it named
+``masks.pt``          with ``masks``: a copy of that file
 ====================  ====================================================================
 
 A run without a split has no ``path.npz``. With ``keep`` there are ``checkpoint-EPOCH.pt`` of the
@@ -15,6 +17,7 @@ last epochs too, and with ``tensorboard`` a folder of that name.
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -60,21 +63,21 @@ def read_config(folder: str | Path) -> configs.Config:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def read_checkpoint(folder: str | Path, config: configs.Config, device="cpu") -> dict:
-    """The checkpoint of a run folder, if it belongs to ``config``."""
-    path = Path(folder) / "checkpoint.pt"
+def checkpoint_file(folder: str | Path, epoch: int | None = None) -> Path:
+    """The last checkpoint of a run folder, or the one that it keeps of an epoch."""
+    return Path(folder) / ("checkpoint.pt" if epoch is None else f"checkpoint-{epoch:04d}.pt")
+
+
+def read_checkpoint(
+    folder: str | Path, config: configs.Config, device="cpu", epoch: int | None = None
+) -> dict:
+    """The last checkpoint of a run folder, or that of an epoch, if it belongs to ``config``."""
+    path = checkpoint_file(folder, epoch)
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        found = configs.from_json(checkpoint["config"])
+        checkpoint, found = _load(path, device, lambda c: configs.from_json(c["config"]))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{folder} must hold a finished epoch, but has no checkpoint.pt"
-        ) from None
-    # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
+            f"{folder} must hold a finished epoch, but has no {path.name}"
         ) from None
     differing = configs.differences(found, config)
     if differing:
@@ -113,6 +116,56 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
             f"only, got {world}: {other}"
         )
     return checkpoint
+
+
+def _load(path, device, look):
+    """A checkpoint and what ``look`` sees in it; ValueError for a file that is none."""
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        return checkpoint, look(checkpoint)
+    except FileNotFoundError:
+        raise
+    # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
+        ) from None
+
+
+def is_finished(config: configs.Config) -> bool:
+    """Whether the folder of a config holds this very run, trained to its end."""
+    if not (config.folder / "checkpoint.pt").exists():
+        return False
+    return read_checkpoint(config.folder, config)["epoch"] == config.epochs
+
+
+# What a run takes from other files
+
+
+def source(config: configs.Config, name: str) -> Path:
+    """The file that ``start`` or ``masks`` names: the folder's own copy, once the run has begun."""
+    own = config.folder / f"{name}.pt"
+    begun = own.exists() and (config.folder / "checkpoint.pt").exists()
+    return own if begun else Path(getattr(config, name))
+
+
+def read_weights(file: str | Path, device="cpu") -> dict[str, torch.Tensor]:
+    """State of the net of a checkpoint, whatever run it belongs to."""
+    try:
+        return _load(file, device, lambda c: c["model"])[1]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"start must be a checkpoint, but {file} does not exist") from None
+
+
+def keep_sources(config: configs.Config) -> None:
+    """Copy what a run takes from other files into its folder, which then is enough to repeat it."""
+    if config.start:
+        with atomic(config.folder / "start.pt") as temporary:
+            torch.save({"model": read_weights(config.start)}, temporary)
+    if config.masks:
+        with atomic(config.folder / "masks.pt") as temporary:
+            shutil.copyfile(config.masks, temporary)
 
 
 def _compare(found, wanted, names):

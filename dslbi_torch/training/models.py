@@ -143,6 +143,15 @@ def he_(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def initialise_(model: nn.Module, *, init: str = "torch") -> None:
+    """Draw the weights of a net anew: "torch" by the ``reset_parameters`` of its layers."""
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+        if init == "he":
+            he_(layer)
+
+
 def check_pictures(name: str, size: int, dataset: str) -> None:
     """ValueError if the net does not take pictures of ``size`` x ``size``, as ``dataset`` has."""
     net = MODELS[name]

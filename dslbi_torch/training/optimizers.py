@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..constants import LAYERS
+from ..constants import LAYERS, NORM
 from ..dessilbi import DessiLBI
 from ..groups import split_groups
 from ..split import Split
@@ -30,16 +30,7 @@ from .config import Config
 
 def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
     """The optimizer of a config, with the weights of convolutions and linear layers split."""
-    levels = configs.named_numbers("lam_named", config.lam_named)
-    groups = split_groups(
-        model,
-        {name: {"lam": lam} for name, lam in levels.items()},
-        conv=config.conv,
-        linear=config.linear,
-        lam={"conv": config.lam_conv, "linear": config.lam_linear},
-        weight=config.weight,
-        weight_decay=config.weight_decay,
-    )
+    groups = groups_of(config, model)
     sgd = dict(momentum=config.momentum, dampening=config.dampening, nesterov=config.nesterov)
     if config.optimizer == "dessilbi":
         return DessiLBI(
@@ -60,6 +51,20 @@ def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
     if config.split:
         return Split(base, kappa=config.kappa, nu=config.nu)
     return base
+
+
+def groups_of(config: Config, model: nn.Module) -> list[dict]:
+    """The parameter groups of a config, with what it says of splitting them."""
+    levels = configs.named_numbers("lam_named", config.lam_named)
+    return split_groups(
+        model,
+        {name: {"lam": lam} for name, lam in levels.items()},
+        conv=config.conv,
+        linear=config.linear,
+        lam={"conv": config.lam_conv, "linear": config.lam_linear},
+        weight=config.weight,
+        weight_decay=config.weight_decay,
+    )
 
 
 _PLAIN = ("params", "weight_decay")
@@ -85,6 +90,11 @@ def _base(name):
 def l1_norm(model: nn.Module) -> torch.Tensor:
     """Sum of the absolute entries of all convolutions and linear layers: the term of SGD + l1."""
     return sum(m.weight.abs().sum() for m in model.modules() if isinstance(m, LAYERS))
+
+
+def scale_norm(model: nn.Module) -> torch.Tensor:
+    """Sum of the absolute scales of all BatchNorms: the term of Network Slimming."""
+    return sum(m.weight.abs().sum() for m in model.modules() if isinstance(m, NORM))
 
 
 def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:

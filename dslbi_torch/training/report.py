@@ -145,3 +145,39 @@ def _densities(log, names):
         rest = (row[key] for key in ("nonzero_all", "acc_dense", "acc_sparse", "acc_gamma"))
         lines.append(f"{row['epoch']:>6}{cells}" + "".join(f"{100 * x:>9.2f}" for x in rest))
     return "\n".join(lines)
+
+
+def ticket_table(rows: list[dict], *, holdout: int = 0) -> str:
+    """Mean (largest minus smallest) over the seeds, one line for each method, epoch and data set.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As in ``tickets.json``.
+    holdout : int
+        Of the config: what the accuracy was measured on.
+    """
+    measured_on = "held-out" if holdout else "test"
+    lines = [
+        f"{'data set':<15}{'method':<11}{'epoch':>6}{'non-zero %':>12}{'parameters':>12}"
+        f"{'epochs':>8}{f'{measured_on} accuracy %':>22}"
+    ]
+    for key in dict.fromkeys((row["dataset"], row["method"], row["at"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["method"], row["at"]) == key]
+        mean = {
+            name: sum(row[name] for row in own) / len(own)
+            for name in ("density", "parameters", "accuracy")
+        }
+        right = [row["accuracy"] for row in own]
+        spread = f"({100 * (max(right) - min(right)):.2f})"
+        lines.append(
+            f"{key[0]:<15}{key[1]:<11}{'-' if key[2] is None else key[2]:>6}"
+            f"{100 * mean['density']:>12.2f}{mean['parameters']:>12,.0f}{own[0]['epochs']:>8}"
+            f"{100 * mean['accuracy']:>15.2f}{spread:>7}"
+        )
+    seeds = len({row["seed"] for row in rows})
+    lines.append(
+        f"{seeds} seed(s): mean (largest minus smallest). epoch: of the search; non-zero %: of the "
+        "split weights;\nparameters: non-zero ones; epochs: all that it took, the search included"
+    )
+    return "\n".join(lines)

@@ -27,6 +27,7 @@ from ..ranking import (
 from ..saving import save_compact, save_onnx, save_program
 from ..semi_structured import has_kernels
 from .evaluate import accuracy
+from .sparse import example
 from .train import Run
 
 ORDERS = ("gamma", "entry", "magnitude", "random")
@@ -70,12 +71,7 @@ def choose_masks(
         masks = ranked_masks(order, density, per_layer=per_layer)
         if by == "random":
             masks = random_masks(masks, seed=seed)
-    return whole_filters(run.model, masks, example(run))
-
-
-def example(run: Run, size: int = 2) -> torch.Tensor:
-    """The first pictures of the test set."""
-    return next(iter(run.data.test.batches(size)))[0]
+    return whole_filters(run.model, masks, example(run.data))
 
 
 def prune(run: Run, file: Path, **choice) -> str:
@@ -91,7 +87,7 @@ def prune(run: Run, file: Path, **choice) -> str:
     masks = choose_masks(run, **choice)
     sparse = apply_masks_(copy.deepcopy(run.model), masks)
     save_masks(masks, file)
-    layers = cost_table(layer_costs(run.model, example(run), masks))
+    layers = cost_table(layer_costs(run.model, example(run.data), masks))
     return f"{layers}\n\n{comparison(run, {'dense': run.model, 'sparse': sparse})}"
 
 
@@ -99,7 +95,7 @@ def compact_run(run: Run, masks: dict | None, file: Path, *, onnx=False, program
     """Cut the net of a run by masks (None: the support of Gamma) and write it; returns what that
     changes. The original run is left as it is."""
     masks = choose_masks(run) if masks is None else masks
-    x = example(run)
+    x = example(run.data)
     small = compact(run.model, masks, x)
     save_compact(small, file, architecture(run))
     if onnx:
@@ -133,7 +129,7 @@ def read_masks(folder: str | Path, file: str | None) -> dict | None:
 
 def comparison(run: Run, nets: dict[str, nn.Module], batch_size: int = 128) -> str:
     """What nets cost and reach, one line each: accuracy, parameters, MACs, time, bytes."""
-    x = example(run, batch_size)
+    x = example(run.data, batch_size)
     times = batch_times(nets, x)
     held_out = run.config.holdout
     lines = [

@@ -47,19 +47,11 @@ def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) ->
     plan = runs(config, kappas, nus)
     for configs in plan.values():
         for one in configs:
-            if not _is_finished(one):
+            if not folders.is_finished(one):
                 train.train(one, progress=progress)
     text = tables(config, plan)
     folders.write_text(config.folder / "tables.txt", text + "\n")
     return text
-
-
-def _is_finished(config):
-    """Whether a folder holds this very run, trained to its end."""
-    if not (config.folder / "checkpoint.pt").exists():
-        return False
-    checkpoint = folders.read_checkpoint(config.folder, config)
-    return checkpoint["epoch"] == config.epochs
 
 
 def tables(config: Config, plan: dict[str, list[Config]]) -> str:

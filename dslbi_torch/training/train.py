@@ -28,11 +28,11 @@ from ..target import TargetDensity
 from . import config as configs
 from . import data as datasets
 from . import folder as folders
-from . import models, report
+from . import models, report, sparse
 from .checkpoint import Position, restore, save
 from .config import Config
 from .evaluate import evaluate, forward, log_row
-from .optimizers import l1_norm, lr_factor, make_optimizer
+from .optimizers import l1_norm, lr_factor, make_optimizer, scale_norm
 from .processes import Processes, joined, pick_device
 
 __all__ = ["Run", "Terminated", "evaluate", "open_run", "set_up", "train", "train_epoch"]
@@ -50,6 +50,7 @@ class Run(NamedTuple):
     scheduler: LambdaLR
     controller: TargetDensity | None  # of the penalty levels
     recorder: PathRecorder | None  # None where nothing is split
+    pruning: sparse.Pruning | None  # by magnitude, in training
     scaler: torch.amp.GradScaler | None  # of fp16
     average: AveragedModel | None  # of the weights, with ema
     generator: torch.Generator  # of the order of the batches
@@ -82,16 +83,17 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
 
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(data.classes), data.shape[0], init=config.init)
-    model = model.to(device, dtype)
+    model, masks = sparse.begun(config, model.to(device, dtype), data)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if config.shard and processes.world > 1:
         _shard(model)
     torch.manual_seed(config.seed + processes.rank)  # no two processes drop the same units
     optimizer = make_optimizer(config, model)
+    pruning = sparse.attach(config, model, masks, optimizer, data)
     steps = math.ceil(len(data.train) / config.batch_size)
     controller = recorder = scaler = average = None
-    if config.shares:  # before the recorder, which then sees each step's levels
+    if config.shares and config.splits:  # before the recorder, which then sees each step's levels
         controller = TargetDensity(
             optimizer, config.shares, steps=config.epochs * steps, ramp=config.ramp
         )
@@ -114,6 +116,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
         scheduler=scheduler,
         controller=controller,
         recorder=recorder,
+        pruning=pruning,
         scaler=scaler,
         average=average,
         generator=generator,
@@ -259,6 +262,7 @@ def begin(run: Run, checkpoint: dict | None) -> None:
         run.at.started = time.perf_counter()
         if first:
             folders.write_text(folder / "config.json", configs.to_json(run.config))
+            folders.keep_sources(run.config)
         save(run)
     else:
         restore(run, checkpoint)
@@ -329,6 +333,8 @@ def train_step(run: Run, x, y, size: int) -> torch.Tensor:
             objective = loss * (run.processes.world / size)
             if config.l1 and last:
                 objective = objective + config.l1 * l1_norm(run.model)
+            if config.l1_scales and last:
+                objective = objective + config.l1_scales * scale_norm(run.model)
             (objective if scaler is None else scaler.scale(objective)).backward()
     if scaler is None:
         optimizer.step()
@@ -483,20 +489,28 @@ def _show(writer, row):
     writer.flush()
 
 
-def open_run(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
-    """The run of a folder at its last checkpoint: net, optimizer with V, path.
+def open_run(
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    device: str = "auto",
+    epoch: int | None = None,
+) -> Run:
+    """The run of a folder at one of its checkpoints: net, optimizer with V, path.
 
     Parameters
     ----------
     folder : run folder
     data : folder of the data sets; None: as the run's config says
     device : str
+    epoch : int, optional
+        One of which the folder keeps the checkpoint (``keep``); None: the last.
     """
     config = folders.read_config(folder)
     config = dataclasses.replace(
         config, out=str(folder), data=data or config.data, device=device, threads=0
     )
-    checkpoint = folders.read_checkpoint(folder, config, pick_device(device))
+    checkpoint = folders.read_checkpoint(folder, config, pick_device(device), epoch=epoch)
     run = set_up(config)
     restore(run, checkpoint)
     return run
