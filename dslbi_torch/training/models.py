@@ -144,9 +144,11 @@ def he_(layer: nn.Module) -> None:
 
 
 def initialise_(model: nn.Module, *, init: str = "torch") -> None:
-    """Draw the weights of a net anew: "torch" by the ``reset_parameters`` of its layers."""
+    """Draw the weights of a net anew: "torch" by the ``reset_parameters`` of its layers. What is
+    frozen stays."""
     for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
+        frozen = not all(p.requires_grad for p in layer.parameters(recurse=False))
+        if hasattr(layer, "reset_parameters") and not frozen:
             layer.reset_parameters()
         if init == "he":
             he_(layer)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..compaction import compact
+from ..constants import NORM
 from ..masking import MaskedTraining, apply_masks_, whole_filters
-from ..masks import check_masks, load_masks
+from ..masks import check_masks, intersection, load_masks
 from ..ranking import magnitude_ranking, ranked_masks
 from . import folder as folders
 from . import models
@@ -55,11 +56,14 @@ def cut(
     """
     check_masks(model, masks)
     small = compact(model, masks, example_input)
-    # What is left of each tensor is seen on a net of ones and zeros, which is cut alike.
-    ones = copy.deepcopy(model)
-    for p in ones.parameters():
-        nn.init.ones_(p)
-    left = dict(compact(ones, masks, example_input).named_parameters())
+    # What is left of each tensor is seen on a net of means, without a zero, which is cut alike.
+    means = copy.deepcopy(model)
+    for p in means.parameters():
+        nn.init.constant_(p, 1 / p[0].numel())
+    for module in means.modules():
+        if isinstance(module, NORM):
+            module.reset_running_stats()
+    left = dict(compact(means, masks, example_input).named_parameters())
     return small, {name: left[name].detach() != 0 for name in masks}
 
 
@@ -206,7 +210,8 @@ class Pruning:
             if self.step % self.epoch == 0:
                 apply_masks_(self.model, self.masks(self.target))
         elif self.step == self.end or (self.step < self.end and self.step % self.every == 0):
-            self.held.change(self.masks(self._due()))
+            # What is gone ranks last, but would fill up a share that the next filter exceeds.
+            self.held.change(intersection(self.held.masks, self.masks(self._due())))
 
     def _due(self):
         if isinstance(self.target, dict):

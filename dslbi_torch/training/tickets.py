@@ -278,7 +278,8 @@ def measured(config: Config) -> dict:
         small = compact(run.model, None, example(run.data))
     except ValueError:  # a dead layer, or a net that cannot be followed
         small = run.model
-    nonzero = {name: int(p.count_nonzero()) for name, p in small.named_parameters()}
+    trained = {name: p for name, p in small.named_parameters() if p.requires_grad}
+    nonzero = {name: int(p.count_nonzero()) for name, p in trained.items()}
     return {
         "density": sum(nonzero[name] for name in sizes) / sum(sizes.values()),
         "parameters": sum(nonzero.values()),

@@ -181,6 +181,19 @@ def test_a_density_outside_its_interval_is_refused(density):
         ranked_masks(order, density)
 
 
+def test_tensors_may_have_densities_of_their_own():
+    order = magnitude_ranking(split_groups(make_net()))
+    names = list(order.place)[:2]
+    masks = ranked_masks(order, dict(zip(names, (0.5, 0.25), strict=True)))
+    assert list(masks) == names
+    for share in (0.5, 0.25):
+        one = ranked_masks(order, share, per_layer=True)
+        name = names[0] if share == 0.5 else names[1]
+        torch.testing.assert_close(masks[name], one[name])
+    with pytest.raises(ValueError, match="density must name ranked tensors, got 'x'"):
+        ranked_masks(order, {"x": 0.5})
+
+
 def test_a_curve_sees_the_net_under_each_mask_and_leaves_it_as_it_was():
     net = make_net()
     order = magnitude_ranking(split_groups(net, conv="l1", linear="l1"))
