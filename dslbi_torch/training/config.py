@@ -70,7 +70,7 @@ class Config:
     l1_scales: float = _option(0.0, "coefficient of the l1 norm of BatchNorm's scales in the loss")
 
     # From where, and how much of the net
-    start: str | None = _option(None, "checkpoint of a run whose weights are the initial ones")
+    initial: str | None = _option(None, "checkpoint of a run whose weights are the initial ones")
     masks: str | None = _option(None, "file of masks under which the net is trained")
     cut: str | None = _option(
         None, "masks: cut the net by them, and keep its initial weights or draw new ones: keep, new"
@@ -196,8 +196,8 @@ class Config:
             raise ValueError("conv or linear must be group or l1, got none for both: no pruning")
         if self.cut and not self.masks:
             raise ValueError("cut needs the masks to cut the net by, got none")
-        if self.cut == "new" and self.start:
-            raise ValueError("start must be none for a net that draws new weights (cut)")
+        if self.cut == "new" and self.initial:
+            raise ValueError("initial must be none for a net that draws new weights (cut)")
         if self.shard and (self.masks or self.prune):
             raise ValueError("masks and prune must be none where weights are sharded (shard)")
         if self.prune and self.amp == "fp16":  # which leaves steps out

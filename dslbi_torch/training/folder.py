@@ -6,7 +6,7 @@
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
 ``checkpoint.pt``     everything that a resumed run needs: see ``checkpoint.py``
-``start.pt``          with ``start``: the weights that it named
+``initial.pt``        with ``initial``: the weights that it named
 ``masks.pt``          with ``masks``: a copy of that file
 ====================  ====================================================================
 
@@ -144,7 +144,7 @@ def is_finished(config: configs.Config) -> bool:
 
 
 def source(config: configs.Config, name: str) -> Path:
-    """The file that ``start`` or ``masks`` names: the folder's own copy, once the run has begun."""
+    """The file that ``initial`` or ``masks`` names; of a run that has begun, its own copy."""
     own = config.folder / f"{name}.pt"
     begun = own.exists() and (config.folder / "checkpoint.pt").exists()
     return own if begun else Path(getattr(config, name))
@@ -155,14 +155,16 @@ def read_weights(file: str | Path, device="cpu") -> dict[str, torch.Tensor]:
     try:
         return _load(file, device, lambda c: c["model"])[1]
     except FileNotFoundError:
-        raise FileNotFoundError(f"start must be a checkpoint, but {file} does not exist") from None
+        raise FileNotFoundError(
+            f"initial must be a checkpoint, but {file} does not exist"
+        ) from None
 
 
 def keep_sources(config: configs.Config) -> None:
     """Copy what a run takes from other files into its folder, which then is enough to repeat it."""
-    if config.start:
-        with atomic(config.folder / "start.pt") as temporary:
-            torch.save({"model": read_weights(config.start)}, temporary)
+    if config.initial:
+        with atomic(config.folder / "initial.pt") as temporary:
+            torch.save({"model": read_weights(config.initial)}, temporary)
     if config.masks:
         with atomic(config.folder / "masks.pt") as temporary:
             shutil.copyfile(config.masks, temporary)

@@ -39,12 +39,12 @@ def _dense(trial, _):
 
 
 def _ticket(trial, epoch):
-    own = dict(masks=trial.ticket(epoch), start=trial.weights(trial.plan.rewind))
+    own = dict(masks=trial.ticket(epoch), initial=trial.weights(trial.plan.rewind))
     return trial.trained(f"ticket-{epoch}", trial.retrain, **own), epoch
 
 
 def _tuned(trial, epoch):
-    own = dict(masks=trial.ticket(epoch), start=trial.weights(epoch))
+    own = dict(masks=trial.ticket(epoch), initial=trial.weights(epoch))
     return trial.trained(f"tuned-{epoch}", trial.tune, **own), epoch
 
 
@@ -53,7 +53,7 @@ def _random(trial, epoch):
         return random_masks(trial.split(trial.ticket(epoch)), seed=trial.search.seed)
 
     masks = trial.masks(f"random-{epoch}", trial.searched(), draw)
-    own = dict(masks=masks, start=trial.weights(trial.plan.rewind))
+    own = dict(masks=masks, initial=trial.weights(trial.plan.rewind))
     return trial.trained(f"random-{epoch}", trial.retrain, **own), 0
 
 
@@ -70,7 +70,7 @@ def _scratch(trial, epoch):
 def _magnitude(trial, epoch):
     dense, shares = trial.trained("dense", trial.retrain), trial.shares(epoch)
     masks = trial.masks(f"magnitude-{epoch}", dense, lambda run: _largest(run, shares))
-    own = dict(masks=masks, start=dense.folder / "checkpoint.pt")
+    own = dict(masks=masks, initial=dense.folder / "checkpoint.pt")
     return trial.trained(f"magnitude-{epoch}", trial.tune, **own), dense.epochs
 
 
@@ -86,8 +86,8 @@ def _iterative(trial, epoch):
         masks = trial.masks(name, source, lambda run, due=due: _largest(run, due))
         # what is ranked next must have the shapes of the whole net
         whole = {"cut": None} if k < rounds else {}
-        start = trial.weights(trial.plan.rewind)
-        source = trial.trained(name, trial.retrain, masks=masks, start=start, **whole)
+        initial = trial.weights(trial.plan.rewind)
+        source = trial.trained(name, trial.retrain, masks=masks, initial=initial, **whole)
     return source, rounds * trial.retrain.epochs
 
 
@@ -110,7 +110,7 @@ def _slimming(trial, epoch):
         return ranked_masks(scale_ranking(groups, run.model, example(run.data)), shares)
 
     masks = trial.masks(f"slimming-{epoch}", slim, largest)
-    own = dict(masks=masks, start=slim.folder / "checkpoint.pt")
+    own = dict(masks=masks, initial=slim.folder / "checkpoint.pt")
     return trial.trained(f"slimming-{epoch}", trial.tune, **own), slim.epochs
 
 

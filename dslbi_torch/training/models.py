@@ -147,8 +147,9 @@ def initialise_(model: nn.Module, *, init: str = "torch") -> None:
     """Draw the weights of a net anew: "torch" by the ``reset_parameters`` of its layers. What is
     frozen stays."""
     for layer in model.modules():
-        frozen = not all(p.requires_grad for p in layer.parameters(recurse=False))
-        if hasattr(layer, "reset_parameters") and not frozen:
+        if not all(p.requires_grad for p in layer.parameters(recurse=False)):
+            continue
+        if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
         if init == "he":
             he_(layer)

@@ -1,4 +1,4 @@
-"""Nets that are sparse in training: what ``start``, ``masks``, ``cut`` and ``prune`` of a config
+"""Nets that are sparse in training: what ``initial``, ``masks``, ``cut`` and ``prune`` of a config
 do.
 """
 
@@ -27,9 +27,9 @@ def begun(config: Config, model: nn.Module, data: Data) -> tuple[nn.Module, dict
     With ``cut`` the net is a smaller one, and the masks say what of it is still zero: filters that
     write into a stream that others need, and single weights. With new weights nothing of it is.
     """
-    if config.start:
-        state = folders.read_weights(folders.source(config, "start"))
-        load_start_(model, state, len(data.classes))
+    if config.initial:
+        state = folders.read_weights(folders.source(config, "initial"))
+        load_initial_(model, state, len(data.classes))
     if not config.masks:
         return model, None
     masks = _masks(config, model, data)
@@ -94,7 +94,7 @@ def example(data: Data, size: int = 2) -> Tensor:
     return next(iter(data.test.batches(size)))[0]
 
 
-def load_start_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> None:
+def load_initial_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> None:
     """Give a net the weights of another, of the same kind.
 
     Where the other tells another number of classes apart, its last layer is left out: the net keeps
@@ -108,14 +108,14 @@ def load_start_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> N
     own = model.state_dict()
     other = sorted(set(own) ^ set(state))
     if other:
-        raise ValueError(f"start must be of the same kind of net, which differs in {other[0]}")
+        raise ValueError(f"initial must be of the same kind of net, which differs in {other[0]}")
     fitting = {}
     for name, value in state.items():
         if value.shape == own[name].shape:
             fitting[name] = value
         elif not _head(own[name], value, n_classes):
             raise ValueError(
-                f"start must be of the same kind of net: {name} has shape {tuple(value.shape)} "
+                f"initial must be of the same kind of net: {name} has shape {tuple(value.shape)} "
                 f"there, {tuple(own[name].shape)} here"
             )
     model.load_state_dict(own | fitting)

@@ -196,12 +196,12 @@ class Trial:
         head = {"dataset": config.dataset, "method": method, "at": epoch, "seed": self.search.seed}
         return head | json.loads(file.read_text())
 
-    def trained(self, name: str, config: Config, *, masks=None, start=None, **changes) -> Config:
+    def trained(self, name: str, config: Config, *, masks=None, initial=None, **changes) -> Config:
         """The config of a run that is finished now."""
         if masks is not None:
             changes = {"masks": str(masks), "cut": "keep" if self.plan.cut else None} | changes
-        if start is not None:
-            changes["start"] = str(start)
+        if initial is not None:
+            changes["initial"] = str(initial)
         return self._finished(
             replace(config, out=str(self.folder / f"{name}{self.suffix}"), **changes)
         )

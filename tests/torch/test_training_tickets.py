@@ -74,7 +74,7 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint_bit_for_bit(tmp_path):
     run = trained(TINY, tmp_path / "a", keep=9)
     for epoch in (0, 2, 3):
         file = folders.checkpoint_file(tmp_path / "a", epoch)
-        begun = train.set_up(replace(SGD, seed=7, start=str(file), out=str(tmp_path / "b")))
+        begun = train.set_up(replace(SGD, seed=7, initial=str(file), out=str(tmp_path / "b")))
         equal(begun.model.state_dict(), folders.read_weights(file))
     equal(begun.model.state_dict(), run.model.state_dict())
 
@@ -91,8 +91,8 @@ def test_masks_that_keep_everything_change_no_bit(tmp_path, cut):
     run = trained(SGD, tmp_path / "a", keep=9)
     everything = {n: torch.ones_like(m) for n, m in drawn(SGD).items()}
     save_masks(everything, tmp_path / "all.pt")
-    start = str(folders.checkpoint_file(tmp_path / "a", 0))
-    again = trained(SGD, tmp_path / "b", masks=str(tmp_path / "all.pt"), start=start, cut=cut)
+    initial = str(folders.checkpoint_file(tmp_path / "a", 0))
+    again = trained(SGD, tmp_path / "b", masks=str(tmp_path / "all.pt"), initial=initial, cut=cut)
     equal(again.model.state_dict(), run.model.state_dict())
     logs = [folders.read_log(tmp_path / name) for name in "ab"]
     times = ("time_s", "pictures_s")
@@ -118,7 +118,7 @@ def test_a_kept_weight_that_is_zero_is_trained(tmp_path, masks_file):
     state = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
     state["model"]["fc2.weight"].zero_()
     torch.save(state, tmp_path / "zero.pt")
-    own = dict(masks=str(masks_file), start=str(tmp_path / "zero.pt"))
+    own = dict(masks=str(masks_file), initial=str(tmp_path / "zero.pt"))
     run = trained(SGD, tmp_path / "b", epochs=1, **own)
     mask = load_masks(masks_file)["fc2.weight"]
     alive = run.model.fc1.bias.detach() != 0  # a neuron that is masked gives no gradient
@@ -129,7 +129,7 @@ def test_a_kept_weight_that_is_zero_is_trained(tmp_path, masks_file):
 
 def test_a_run_folder_is_enough_to_go_on_when_its_sources_are_gone(tmp_path, masks_file):
     trained(TINY, tmp_path / "a")
-    own = dict(masks=str(masks_file), start=str(tmp_path / "a" / "checkpoint.pt"))
+    own = dict(masks=str(masks_file), initial=str(tmp_path / "a" / "checkpoint.pt"))
     whole = trained(SGD, tmp_path / "b", **own)
     config = replace(SGD, out=str(tmp_path / "c"), checkpoint_steps=5, **own)
     with pytest.MonkeyPatch.context() as patch:
@@ -195,18 +195,18 @@ def test_what_is_no_weight_of_the_net_is_not_drawn_anew():
 def test_weights_for_other_classes_come_without_the_last_layer():
     ten, three = (models.build("digits-net", n, in_channels=1) for n in (10, 3))
     before = three.fc2.weight.detach().clone()
-    sparse.load_start_(three, ten.state_dict(), 3)
+    sparse.load_initial_(three, ten.state_dict(), 3)
     equal({"w": three.fc1.weight.detach()}, {"w": ten.fc1.weight.detach()})
     equal({"w": three.fc2.weight.detach()}, {"w": before})
     for other, message in (
-        (models.build("lenet5"), "start must be of the same kind of net, which differs in conv3"),
+        (models.build("lenet5"), "initial must be of the same kind of net, which differs in conv3"),
         (
             models.build("digits-net", in_channels=3),
             r"conv1.weight has shape \(16, 3, 5, 5\) there",
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            sparse.load_start_(three, other.state_dict(), 3)
+            sparse.load_initial_(three, other.state_dict(), 3)
 
 
 def test_masks_for_other_classes_leave_the_last_layer_whole(masks_file):
@@ -400,10 +400,10 @@ def test_methods_begin_with_the_weights_that_they_should(compared):
         ("tuned-2", at[2]),
         ("magnitude-2", dense),
     ):
-        equal(folders.read_weights(folder / name / "start.pt"), wanted)
+        equal(folders.read_weights(folder / name / "initial.pt"), wanted)
     for name in ("reinit-2", "scratch-2"):
         assert folders.read_config(folder / name).seed == methods.OTHER_SEED
-        assert not (folder / name / "start.pt").exists()
+        assert not (folder / name / "initial.pt").exists()
 
 
 def test_rows_say_what_the_nets_are(compared):
@@ -530,7 +530,7 @@ def test_tickets_are_trained_on_other_data(tmp_path, monkeypatch):
     assert found == [*(("digits", m) for m in plan.methods), *moved]
     own, other = (tmp_path / "seed-0" / name for name in ("ticket-4", "ticket-4-mnist"))
     equal(load_masks(own / "masks.pt"), load_masks(other / "masks.pt"))
-    equal(*(folders.read_weights(folder / "start.pt") for folder in (own, other)))
+    equal(*(folders.read_weights(folder / "initial.pt") for folder in (own, other)))
     assert folders.read_config(other).dataset == "mnist"
 
 
@@ -578,7 +578,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, argv, message):
     ("values", "message"),
     [
         (dict(cut="keep"), "cut needs the masks to cut the net by, got none"),
-        (dict(cut="new", masks="a", start="b"), "start must be none for a net that draws new"),
+        (dict(cut="new", masks="a", initial="b"), "initial must be none for a net that draws new"),
         (dict(optimizer="sgd", prune="soft"), "prune needs a target"),
         (dict(optimizer="sgd", prune="soft", target="0.1", masks="a"), "prune needs a target"),
         (dict(optimizer="sgd", prune="hard", target="0.1"), "prune must be one of gradual, soft"),
@@ -594,8 +594,8 @@ def test_impossible_configs(values, message):
     ("values", "message"),
     [
         (dict(masks="none.pt"), "none.pt must be a file of dslbi masks 1, but does not exist"),
-        (dict(start="none.pt"), "start must be a checkpoint, but none.pt does not exist"),
-        (dict(start="{masks}"), "cannot be read, it is truncated or not a checkpoint of a run"),
+        (dict(initial="none.pt"), "initial must be a checkpoint, but none.pt does not exist"),
+        (dict(initial="{masks}"), "cannot be read, it is truncated or not a checkpoint of a run"),
         (dict(masks="{other}"), "masks must be of this model, which has no parameter 'x'"),
         (dict(prune="soft", target="x.weight=0.5"), "density must name ranked tensors, got 'x.wei"),
     ],
