@@ -88,8 +88,8 @@ def widen_(
     Parameters
     ----------
     model : Module
-        New units come after the old ones of their layer. Parameters that grow are new objects;
-        scheduler and groups of the optimizer stay as they are.
+        New units come after the old ones of their layer. Parameters that grow are new objects,
+        without a gradient; scheduler and groups of the optimizer stay as they are.
     optimizer : Optimizer
         Any; its groups and states are made to fit.
     more : dict
@@ -104,8 +104,9 @@ def widen_(
     ------
     ValueError
         For an unknown layer, fewer than one unit, the layer that gives the outputs of the net,
-        weights that are shared, masked or frozen, and a net that the dependency graph cannot follow
-        or whose outputs would change. Nothing has changed then.
+        weights that are shared, masked or frozen, a state of the optimizer of another shape than
+        its weights, and a net that the dependency graph cannot follow or whose outputs would
+        change. Nothing has changed then.
 
     Notes
     -----
@@ -129,13 +130,17 @@ def widen_(
             plan = _plan(wider, _graph(wider, example_input), name, count, draw)
             if plan is None:
                 raise ValueError(f"{name} must keep its units, which are the outputs of the net")
-            _insert(wider, plan)
+            try:
+                _insert(wider, plan)
+            except RuntimeError as error:
+                raise lost(error) from None
             plans.append(plan)
     compare_outputs(model, wider, example_input)
-    touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan} & {
-        name for name, _ in model.named_parameters()
-    }
-    refuse_held(model, touched)
+    touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan}
+    parameters = {name: p for name, p in model.named_parameters() if name in touched}
+    refuse_held(model, parameters)
+    for name, p in parameters.items():
+        _check_states(optimizer, name, p)
     for plan in plans:
         _insert(model, plan, optimizer)
 
@@ -270,12 +275,22 @@ def _insert(model, plan, optimizer=None):
         _set(module, key, new)
         if isinstance(old, nn.Parameter):
             replaced[old] = getattr(module, key)
-            if states:
+            if optimizer is not None and old in optimizer.state:
                 optimizer.state[replaced[old]] = {**optimizer.state.pop(old), **states}
     for name in {i.module for i in plan}:
         _set_sizes(model.get_submodule(name))
     for group in optimizer.param_groups if optimizer is not None else ():
         group["params"][:] = [replaced.get(p, p) for p in group["params"]]
+
+
+def _check_states(optimizer, name, W):
+    """Refuse a state that is neither of the shape of its weight nor a number."""
+    for key, value in optimizer.state.get(W, {}).items():
+        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != W.shape:
+            raise ValueError(
+                f"the state {key} of {name} must have its shape {tuple(W.shape)} to be widened, "
+                f"got {tuple(value.shape)}"
+            )
 
 
 def _states(optimizer, W):

@@ -306,6 +306,35 @@ def test_what_cannot_be_widened_is_refused_and_left_alone(make, more, message):
         exactly(value, before[name])
 
 
+def test_a_layer_that_reads_itself_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 1, 1)
+
+        def forward(self, x):
+            return self.c(self.b(self.b(self.a(x))))
+
+    net = Twice().double()
+    with pytest.raises(ValueError, match="cannot follow this model"):
+        widen_(net, torch.optim.SGD(net.parameters(), lr=0.1), {"a": 1}, X)
+    assert net.a.weight.shape[0] == 3
+
+
+def test_a_state_of_another_shape_is_refused_and_numbers_are_kept():
+    net = tangle()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    train(net, optimizer)
+    optimizer.state[net.down.weight]["rows"] = torch.ones(3)
+    with pytest.raises(ValueError, match="the state rows of down.weight must have its shape"):
+        widen_(net, optimizer, {"down": 1}, X)
+    assert net.down.weight.shape[0] == 3
+    del optimizer.state[net.down.weight]["rows"]
+    widen_(net, optimizer, {"down": 1}, X)
+    assert optimizer.state[net.down.weight]["step"] == 3
+    assert all(p in optimizer.state for p in net.parameters())
+
+
 def test_held_weights_are_refused():
     net = tangle()
     optimizer = dessilbi(net)
