@@ -32,6 +32,7 @@ from . import models, shrink
 from .config import Config
 from .evaluate import accuracy
 from .optimizers import lr_factor, make_optimizer
+from .sparse import example
 from .train import Run, set_up, settings, train_epoch
 
 
@@ -89,15 +90,15 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
     Raises
     ------
     ValueError
-        For a config without groups, or with what growing does not go with (``target``, ``ema``,
-        ``compile``, ``shard``), a budget below the start net, a net that cannot be followed, and a
-        folder that holds a net or a run. Nothing has been written then.
+        For a config without groups, or with what growing does not go with (``target``, ``masks``,
+        ``ema``, ``compile``, ``shard``), a budget below the start net, a net that cannot be
+        followed, and a folder that holds a net or a run. Nothing has been written then.
     FloatingPointError
         The loss or a weight is no longer finite.
     """
     _check(config)
     run = start_run(config, growth)
-    x = shrink.example(run)
+    x = example(run.data)
     with settings(config, run.processes.device):
         _begin(run, growth)
         log, start, grown = [], None, True
@@ -135,7 +136,7 @@ def report(grown: Grown) -> str:
 
 
 def _check(config):
-    unfit = {"target": "", "ema": 0.0, "compile": False, "shard": False}
+    unfit = {"target": "", "masks": None, "ema": 0.0, "compile": False, "shard": False}
     for name, value in unfit.items():
         if getattr(config, name) != value:
             raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")
@@ -150,7 +151,7 @@ def start_run(config: Config, growth: Growth) -> Run:
     run = set_up(config)
     if run.recorder is not None:
         run.recorder.detach()
-    x = shrink.example(run)
+    x = example(run.data)
     masks = {}
     growing = _selected(run, x)
     if not growing:
@@ -162,11 +163,7 @@ def start_run(config: Config, growth: Growth) -> Run:
             masks[f"{layer}.weight"][: growth.start] = True
     model = compact(run.model, whole_filters(run.model, masks, x), x)
     torch.manual_seed(config.seed)
-    draw = _draw(config)
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and all(p.requires_grad for p in own):
-            draw(module)
+    models.initialise_(model, init=config.init)
     size = count(model)
     if size > growth.budget:
         raise ValueError(
