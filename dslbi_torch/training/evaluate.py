@@ -1,5 +1,7 @@
 """What a run has reached: accuracy and density of its models, and one line of its log."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
@@ -38,11 +40,20 @@ def accuracy(
     Each process takes its rows of every batch; all must call it, and all get the share of the
     whole.
     """
-    correct = torch.zeros((), dtype=torch.int64, device=processes.device)
-    with evaluating(model):
-        for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
-            correct += (forward(model, x, config).argmax(1) == y).sum()
-    return processes.total(correct).item() / len(part)
+    return _accuracies({"": (model, nullcontext)}, part, config, processes, batch_size)[""]
+
+
+@torch.no_grad()
+def _accuracies(models, part, config, processes, batch_size=500):
+    """Accuracies of several models by name, each a module and what makes the context in which it
+    has the weights that are meant: one pass over the pictures, which may have to be decoded."""
+    correct = torch.zeros(len(models), dtype=torch.int64, device=processes.device)
+    for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
+        for k, (model, weights) in enumerate(models.values()):
+            with weights(), evaluating(model):
+                correct[k] += (forward(model, x, config).argmax(1) == y).sum()
+    counts = processes.total(correct).tolist()
+    return {name: n / len(part) for name, n in zip(models, counts, strict=True)}
 
 
 def evaluate(run) -> dict[str, dict[str, float]]:
@@ -59,23 +70,24 @@ def evaluate(run) -> dict[str, dict[str, float]]:
         average of W, likewise.
     """
 
-    def right(model=run.model):
-        return accuracy(model, run.data.test, run.config, run.processes)
-
-    rows = {"dense": {"accuracy": right()}}
+    optimizer, model = run.optimizer, run.model
+    models = {"dense": (model, nullcontext)}
     if run.config.splits:
-        model = run.model
-        selected = density(run.optimizer, model)
+        models["sparse"] = model, lambda: sparse_weights(optimizer, model)
+        models["gamma"] = model, lambda: gamma_weights(optimizer, model)
+    if run.average is not None:
+        models["ema"] = run.average.module, nullcontext
+    reached = _accuracies(models, run.data.test, run.config, run.processes)
+    rows = {name: {"accuracy": value} for name, value in reached.items()}
+    if run.config.splits:
+        selected = density(optimizer, model)
         rows["dense"] |= _zeros(model, {layer["name"] for layer in selected["layers"]})
         densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
         densities["layers"] = {
             layer["name"]: layer["nonzero"] / layer["size"] for layer in selected["layers"]
         }
-        for name, swapped in (("sparse", sparse_weights), ("gamma", gamma_weights)):
-            with swapped(run.optimizer, model):
-                rows[name] = {"accuracy": right(), **densities}
-    if run.average is not None:
-        rows["ema"] = {"accuracy": right(run.average.module)}
+        for name in ("sparse", "gamma"):
+            rows[name] |= densities
     return rows
 
 

@@ -17,7 +17,7 @@ from dslbi_torch.__main__ import main
 from dslbi_torch.training import class_folders
 from dslbi_torch.training import data as datasets
 from dslbi_torch.training.config import Config
-from dslbi_torch.training.train import train
+from dslbi_torch.training.train import evaluate, set_up, train
 
 CLASSES = ("n00000001", "n00000002", "n00000003")
 SIZE = 14  # for evaluation the shorter side is resized to 16 first
@@ -352,6 +352,18 @@ def test_a_net_learns_from_files(root, tmp_path):
     )  # fmt: skip
     run = train(config, progress=False)
     assert run.model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+
+
+def test_an_evaluation_of_three_models_decodes_every_picture_once(root, tmp_path, monkeypatch):
+    config = Config(
+        dataset="imagenet", model="resnet20", data=str(root), image_size=16, batch_size=6,
+        threads=1, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    run, opened = set_up(config), []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
+    assert list(evaluate(run)) == ["dense", "sparse", "gamma"]
+    assert len(opened) == len(run.data.test)
 
 
 # Damaged files
