@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from benchmarks import growing
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact
 from dslbi_torch.training import grow, models, recipes
@@ -209,3 +210,36 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     words = ("grow", "digits", *FLAGS, "--out", tmp_path / "a", "--budget=3000", "--lr=1e30")
     status, _, err = call(capsys, *words)
     assert status == 1 and "is not finite after step" in err and "checkpoint" not in err
+
+
+def test_the_record_says_how_a_small_net_was_grown():
+    """The recipe and growth of the benchmark are those of the record, and so is the command."""
+    record = json.loads(growing.RECORD.read_text())
+    assert record["growth"] == dataclasses.asdict(growing.GROWTH)
+    assert [run["seed"] for run in record["runs"]] == list(range(len(record["runs"])))
+    for run in record["runs"]:
+        assert run["command"] == growing.command(run["seed"])
+        assert run["last"]["parameters"] <= 1500 and run["last"]["accuracy"] >= 0.984
+        assert run["rounds"][0]["units"] == {"conv1": 3, "conv2": 3, "conv3": 3}
+        assert run["rounds"][-1]["grown"] == {}
+        epochs = recipes.recipe(growing.RECIPE).config.epochs
+        assert run["last"]["epoch"] == run["rounds"][-1]["epoch"] + epochs
+        assert {"revision", "device", "date", "packages"} <= set(run)
+    argv = growing.command(0).split()[3:]
+    assert cli.COMMANDS.keys() >= {argv[0]} and argv[1] == growing.RECIPE
+
+
+def test_the_benchmark_grows_records_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    small = dataclasses.replace(config(None), out=None, epochs=1)
+    monkeypatch.setitem(
+        recipes.RECIPES, "mnist-small-net", recipes.RECIPES["digits"]._replace(config=small)
+    )
+    monkeypatch.setattr(growing, "GROWTH", GROWTH)
+    monkeypatch.setattr(growing, "RECORD", tmp_path / "growing.json")
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["growing.py", "--seeds", "0", "--runs", str(tmp_path)])
+        growing.main()
+    assert capsys.readouterr().out.count("epoch   1  loss") == 1
+    (run,) = json.loads((tmp_path / "growing.json").read_text())["runs"]
+    assert run["last"]["epoch"] > run["rounds"][-1]["epoch"]
+    assert run["command"].startswith("python -m dslbi_torch grow mnist-small-net --budget 2500")
