@@ -181,6 +181,26 @@ RECIPES = {
         "a net of separable convolutions with whole filters selected, to be grown",
         "mnist; 1.0 GB of memory",
     ),
+    "mnist-caffe-lenet5-ticket": Recipe(
+        replace(
+            _LENET5,
+            model="caffe-lenet5",
+            epochs=2,
+            conv="group",
+            linear="group",
+            nu=10.0,
+            # a share of its own for each layer, and every class
+            lam_named="conv1.weight=1,conv2.weight=2,fc1.weight=3,fc2.weight=1e-6",
+            target="conv1.weight=0.15,conv2.weight=0.36,fc1.weight=0.6",
+        ),
+        "search for a ticket of filters in the LeNet-5 of Caffe: 3 of 20, 18 of 50, 300 of 500",
+        "mnist; 1.3 GB of memory; 10 s an epoch on one core",
+    ),
+    "mnist-lenet300-ticket": Recipe(
+        replace(_LENET5, model="lenet300", epochs=10, nu=5.0, target="0.02"),
+        "search for a ticket of one weight in fifty in LeNet-300-100",
+        "mnist; 1.8 GB of memory; 4 s an epoch on one core",
+    ),
     "cifar10-resnet20-short": Recipe(
         replace(_HALF, epochs=25, schedule="cosine", milestones=()),
         "ResNet-20 in 25 epochs, half of the weights selected",

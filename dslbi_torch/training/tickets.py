@@ -159,6 +159,7 @@ class Trial:
 
     def __init__(self, config: Config, plan: Plan, seed: int, progress: bool | None = None):
         self.plan, self.progress, self.suffix = plan, progress, ""
+        self.last = None  # the run that was trained last, which need not be read again
         self.folder = config.folder / f"seed-{seed}"
         self.search = replace(
             config, seed=seed, keep=config.epochs + 1, out=str(self.folder / "search")
@@ -191,7 +192,9 @@ class Trial:
         config, before = METHODS[method](self, epoch)
         file = config.folder / "row.json"
         if not file.exists():
-            found = measured(config) | {"epochs": before + config.epochs}
+            just = self.last is not None and self.last.config == config
+            run = self.last if just else opened(config)
+            found = measured(run) | {"epochs": before + config.epochs}
             folders.write_text(file, json.dumps(found) + "\n")
         head = {"dataset": config.dataset, "method": method, "at": epoch, "seed": self.search.seed}
         return head | json.loads(file.read_text())
@@ -212,7 +215,7 @@ class Trial:
 
     def _finished(self, config):
         if not folders.is_finished(config):
-            train.train(config, progress=self.progress)
+            self.last = train.train(config, progress=self.progress)
         return config
 
     def weights(self, epoch: int) -> Path:
@@ -264,13 +267,13 @@ def _selected(run, epoch):
 # What is measured
 
 
-def measured(config: Config) -> dict:
+def measured(run: train.Run) -> dict:
     """Accuracy of the last epoch of a finished run and what its net consists of.
 
     ``density``: share of the weights that a search splits; ``parameters``: of all, their number.
     Those are counted that are not zero once dead filters are cut out with what reads them.
     """
-    run = opened(config)
+    config = run.config
     whole = models.build(config.model, len(run.data.classes), run.data.shape[0])
     groups = groups_of(config, whole)
     sizes = {name: p.numel() for g in groups if g["penalty"] for name, p in g["params"]}
