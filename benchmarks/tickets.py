@@ -1,6 +1,6 @@
 """Winning tickets on MNIST, three seeds: small nets beside the marks of the literature.
 
-    python benchmarks/tickets.py [filters] [weights] [--seeds 0 1 2] [--runs runs/tickets]
+    python benchmarks/tickets.py [--nets filters weights] [--seeds 0 1 2] [--runs runs/tickets]
 
 filters  LeNet-5 of Caffe, 20-50-800-500: 3 and 18 filters and 300 neurons are selected, so that its
          sizes become 3-18-288-300. Mark: an error of at most 0.9 %.
@@ -41,13 +41,13 @@ PLANS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*PLANS, []], default=list(PLANS))
+    parser.add_argument("--nets", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--holdout", type=int, default=0, help="as in the config of a run")
     parser.add_argument("--runs", type=Path, default=Path("runs/tickets"))
     args = parser.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for name in args.names:
+    for name in args.nets:
         recipe, plan = PLANS[name]
         config = replace(
             recipes.recipe(recipe).config,
@@ -60,7 +60,8 @@ def main():
         rows = json.loads((config.folder / "tickets.json").read_text())["rows"]
         print(f"{name}\n{report.ticket_table(rows, holdout=args.holdout)}\n")
         about = environment(torch.device("cpu"))
-        about["command"] = f"python benchmarks/tickets.py {name}"
+        seeds = " ".join(map(str, args.seeds))
+        about["command"] = f"python benchmarks/tickets.py --nets {name} --seeds {seeds}"
         record[name] = {"about": about, "recipe": recipe, "plan": plan._asdict(), "rows": rows}
     if not args.holdout:
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
