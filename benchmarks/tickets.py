@@ -10,9 +10,9 @@ Each is the recipe of that name, ``mnist-caffe-lenet5-ticket`` or ``mnist-lenet3
 ``dslbi ticket`` runs it, with the settings below. What is finished lies in ``--runs`` and is not
 computed again. It prints the tables, and writes ``results/tickets.json``.
 
-Settings were tried on 10,000 held-out training pictures with seed 100 (``--holdout 10000``): filters
-with a search of 10 epochs, weights with 20 epochs of retraining. Then the one was shortened and the
-other lengthened, before anything was seen of the test set.
+Settings were tried on 10,000 held-out training pictures with seed 100 (``--holdout 10000``):
+filters with a search of 10 epochs, weights with 20 epochs of retraining. Then the one was shortened
+and the other lengthened, before anything was seen of the test set.
 """
 
 import argparse
