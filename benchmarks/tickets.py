@@ -58,7 +58,8 @@ def main():
             device="cpu",
             threads=1,
         )
-        tickets.compare(config, plan._replace(seeds=tuple(args.seeds)))
+        plan = plan._replace(seeds=tuple(args.seeds))
+        tickets.compare(config, plan)
         rows = json.loads((config.folder / "tickets.json").read_text())["rows"]
         print(f"{name}\n{report.ticket_table(rows, holdout=args.holdout)}\n")
         about = environment(torch.device("cpu"))
