@@ -259,13 +259,13 @@ def table(rows):
         values = [100 * v for v in values] or [math.nan]
         return f"{sum(values) / len(values):.2f} ({max(values) - min(values):.2f})"
 
-    lines = [f"{'':<10}" + "".join(f"{100 * D:>17g} % non-zero" for D in DENSITIES)]
+    lines = [f"{'':<10}" + "".join(f"{100 * D:>21g} % non-zero" for D in DENSITIES)]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
         for D in DENSITIES:
             own = [row for row in rows if (row["method"], row["density"]) == (method, D)]
             shown = [show([row[k] for row in own if k in row]) for k in ("without", "with")]
-            cells.append(f"{' / '.join(shown):>28}")
+            cells.append(f"{' / '.join(shown):>32}")
         lines.append(f"{method:<10}" + "".join(cells))
     return "\n".join(lines)
 
