@@ -165,9 +165,9 @@ def test_how_it_is_computed_does_not_change_what(tmp_path, changes):
 def test_switches_of_cudnn_are_set_for_a_block_only(tmp_path):
     """Also where someone has forbidden to set them for good, as torch's own tests do."""
     before = torch.backends.cudnn.benchmark
-    with train._settings(tiny(tmp_path), torch.device("cuda")):
+    with train.settings(tiny(tmp_path), torch.device("cuda")):
         assert torch.backends.cudnn.benchmark
-    with train._settings(tiny(tmp_path, deterministic=True), torch.device("cuda")):
+    with train.settings(tiny(tmp_path, deterministic=True), torch.device("cuda")):
         assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark == before
 
