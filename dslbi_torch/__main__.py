@@ -92,10 +92,11 @@ def _add_recipe(parser):
             _add_field(parser, field)
 
 
-def _add_field(parser, field):
-    """The flag of a field of Config: absent from the arguments unless it is given."""
-    flag, kinds = f"--{field.name.replace('_', '-')}", configs.types_of(field.name)
-    settings = {"default": argparse.SUPPRESS, "help": field.metadata["about"], "dest": field.name}
+def _add_field(parser, field, kinds=None, **settings):
+    """The flag of a field of Config, or of these types: absent from the arguments unless it is
+    given."""
+    flag, kinds = f"--{field.name.replace('_', '-')}", kinds or configs.types_of(field.name)
+    settings |= {"default": argparse.SUPPRESS, "help": field.metadata["about"], "dest": field.name}
     if kinds == (bool,):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
     elif kinds == (tuple[int, ...],):
@@ -241,20 +242,13 @@ def _add_grow(parser):
     _add_recipe(parser)
     for field in dataclasses.fields(grow.Growth):
         required = field.default is dataclasses.MISSING
-        settings = {"required": True} if required else {"default": field.default}
-        parser.add_argument(
-            f"--{field.name}",
-            type=field.type,
-            metavar=field.type.__name__.upper(),
-            help=field.metadata["about"],
-            **settings,
-        )
+        _add_field(parser, field, (field.type,), required=required)
 
 
 def _grow(arguments):
     """grow a recipe's net from a few filters, where the path saturates, within a budget"""
-    names = [field.name for field in dataclasses.fields(grow.Growth)]
-    growth = grow.Growth(**{name: getattr(arguments, name) for name in names})
+    names = {field.name for field in dataclasses.fields(grow.Growth)}
+    growth = grow.Growth(**{k: value for k, value in vars(arguments).items() if k in names})
     config = _config(arguments)
     grown = grow.grow(config, growth)
     print(f"\n{grow.report(grown)}\n\ngrown net: {config.folder / 'grown.pt'}")

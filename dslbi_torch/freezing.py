@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from .constants import NORM
 from .masking import HeldEntries, refuse_held
 from .masks import check_masks
+from .tensors import states_alike
 
 
 class FrozenTraining(HeldEntries):
@@ -49,9 +50,7 @@ class FrozenTraining(HeldEntries):
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
         self._kept = {}
         for W, frozen in check_masks(model, masks):
-            states = optimizer.state.get(W, {}).items()
-            alike = {k: x for k, x in states if isinstance(x, Tensor) and x.shape == W.shape}
-            tensors = {None: W.detach(), **alike}
+            tensors = {None: W.detach(), **states_alike(optimizer, W)}
             self._kept[W] = {k: x[frozen.to(x.device)].clone() for k, x in tensors.items()}
         super().__init__(model, optimizer, masks)
 
@@ -60,7 +59,7 @@ class FrozenTraining(HeldEntries):
         for W, frozen in self._pairs:
             kept = self._kept[W]
             W.masked_scatter_(frozen, kept[None])
-            for key, value in self._states(W):
+            for key, value in states_alike(self.optimizer, W).items():
                 entries = frozen.to(value.device)
                 if key in kept:
                     value.masked_scatter_(entries, kept[key])
@@ -124,9 +123,8 @@ def reinitialise_(
                 changes.append((getattr(module, buffer), mask, getattr(fresh[owner], buffer)))
     for W, mask, drawn in changes:
         W.copy_(torch.where(mask, W, drawn))
-        for value in optimizer.state.get(W, {}).values():
-            if isinstance(value, Tensor) and value.shape == W.shape:
-                value.masked_fill_(~mask.to(value.device), 0)
+        for value in states_alike(optimizer, W).values():
+            value.masked_fill_(~mask.to(value.device), 0)
 
 
 def _drawn(module, name):

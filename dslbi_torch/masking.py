@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .constants import LAYERS, NORM, TRANSPOSED
-from .masks import check_masks, restored
+from .masks import check_masks, check_same_tensors, restored
+from .tensors import states_alike
 
 
 @torch.no_grad()
@@ -67,12 +68,6 @@ class HeldEntries:
             if W.grad is not None:
                 W.grad.masked_fill_(entries, 0)
 
-    def _states(self, W):
-        """Name and tensor of the optimizer's states that have the shape of a weight."""
-        for key, value in self.optimizer.state.get(W, {}).items():
-            if isinstance(value, Tensor) and value.shape == W.shape:
-                yield key, value
-
     def _hold(self):
         raise NotImplementedError
 
@@ -106,9 +101,7 @@ class MaskedTraining(HeldEntries):
 
     def change(self, masks: dict[str, Tensor]) -> None:
         """Other masks of the same tensors from now on; what they keep anew starts from zero."""
-        shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (self.masks, masks)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"masks must be of the same tensors, {shapes[0]}, got {shapes[1]}")
+        check_same_tensors(self.masks, masks)
         for name, (_, removed) in zip(self._names, self._pairs, strict=True):
             removed.copy_(~masks[name])
         self._hold()
@@ -123,7 +116,7 @@ class MaskedTraining(HeldEntries):
     def _hold(self):
         for W, entries in self._pairs:
             W.masked_fill_(entries, 0)
-            for _, value in self._states(W):
+            for value in states_alike(self.optimizer, W).values():
                 value.masked_fill_(entries.to(value.device), 0)
 
 

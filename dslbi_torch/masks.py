@@ -66,12 +66,17 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
     return pairs
 
 
+def check_same_tensors(first: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Refuse masks of other tensors than the first ones."""
+    shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (first, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"masks must be of the same tensors, got {shapes[0]} and {shapes[1]}")
+
+
 def _combined(masks, combine):
     first = masks[0]
     for other in masks[1:]:
-        shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (first, other)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"masks must be of the same tensors, got {shapes[0]} and {shapes[1]}")
+        check_same_tensors(first, other)
     return {name: combine([x[name] for x in masks]) for name in first}
 
 

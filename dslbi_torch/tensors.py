@@ -1,10 +1,12 @@
-"""The dtype of V, V through a checkpoint, what a step sees of a tensor, and masks as bits."""
+"""The dtype of V, V through a checkpoint, states of a weight's shape, what a step sees of a tensor,
+and masks as bits."""
 
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from .prox import axes
 
@@ -63,6 +65,12 @@ def add_scaled_(x, y, c):
         x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
     else:
         x.add_(y, alpha=c)
+
+
+def states_alike(optimizer: Optimizer, W: Tensor) -> dict[str, Tensor]:
+    """The optimizer's states of a parameter that have its shape: momenta, V."""
+    states = optimizer.state.get(W, {}).items()
+    return {k: x for k, x in states if isinstance(x, Tensor) and x.shape == W.shape}
 
 
 def is_sharded(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from .compaction import compare_outputs, dependency_graph, is_grouped, is_operation, lost
 from .constants import CONV, LAYERS, NORM, TRANSPOSED
 from .masking import evaluating, refuse_held
+from .tensors import states_alike
 
 
 class Width(NamedTuple):
@@ -266,7 +267,8 @@ def _insert(model, plan, optimizer=None):
     for (name, key), insertions in by_tensor.items():
         module = model.get_submodule(name)
         old = getattr(module, key)
-        new, states = old.detach(), _states(optimizer, old)
+        new = old.detach()
+        states = {} if optimizer is None else states_alike(optimizer, old)
         for i in sorted(insertions, key=lambda i: -i.at):
             new = _inserted(new, i.dim, i.at, i.values)
             for state, value in states.items():
@@ -291,12 +293,6 @@ def _check_states(optimizer, name, W):
                 f"the state {key} of {name} must have its shape {tuple(W.shape)} to be widened, "
                 f"got {tuple(value.shape)}"
             )
-
-
-def _states(optimizer, W):
-    """The optimizer's states of a parameter that have its shape."""
-    found = {} if optimizer is None else optimizer.state.get(W, {})
-    return {k: x for k, x in found.items() if isinstance(x, Tensor) and x.shape == W.shape}
 
 
 def _inserted(x, dim, at, values):

@@ -12,8 +12,8 @@ from . import data as datasets
 from . import models
 
 
-def _option(default, about):
-    """A field of Config whose comment is also the help text of its flag."""
+def option(default, about):
+    """A field of a dataclass whose comment is also the help text of its flag."""
     return field(default=default, metadata={"about": about})
 
 
@@ -32,100 +32,100 @@ class Config:
     """
 
     # What is learned from what
-    recipe: str = _option("", "name of the recipe that this config was made from")
-    dataset: str = _option("digits", "digits, mnist, cifar10, imagenet, ... (see the reference)")
-    model: str = _option("digits-net", "net: digits-net, lenet5, resnet20, ... (see the reference)")
-    normalize: bool = _option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
-    shift: int = _option(0, "training pictures are moved by up to this many pixels each way")
-    flip: bool = _option(False, "training pictures are mirrored left to right by chance")
-    image_size: int = _option(0, "pixels each way, where the data set leaves it open; 0: 224")
-    n_classes: int = _option(0, "classes that the data must have; 0: as many as it has")
-    train_size: int = _option(0, "training pictures to use, equally of all classes; 0: all")
-    holdout: int = _option(0, "training pictures set aside and evaluated instead of the test set")
-    init: str = _option("torch", "initial weights: torch (the layers' defaults) or he")
-    seed: int = _option(0, "seed of the initial weights and of the order of the batches")
+    recipe: str = option("", "name of the recipe that this config was made from")
+    dataset: str = option("digits", "digits, mnist, cifar10, imagenet, ... (see the reference)")
+    model: str = option("digits-net", "net: digits-net, lenet5, resnet20, ... (see the reference)")
+    normalize: bool = option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
+    shift: int = option(0, "training pictures are moved by up to this many pixels each way")
+    flip: bool = option(False, "training pictures are mirrored left to right by chance")
+    image_size: int = option(0, "pixels each way, where the data set leaves it open; 0: 224")
+    n_classes: int = option(0, "classes that the data must have; 0: as many as it has")
+    train_size: int = option(0, "training pictures to use, equally of all classes; 0: all")
+    holdout: int = option(0, "training pictures set aside and evaluated instead of the test set")
+    init: str = option("torch", "initial weights: torch (the layers' defaults) or he")
+    seed: int = option(0, "seed of the initial weights and of the order of the batches")
 
     # How long, and how fast
-    epochs: int = _option(20, "passes over the training set")
-    batch_size: int = _option(128, "pictures per step; the last batch of an epoch may be smaller")
-    lr: float = _option(0.1, "step alpha: W moves by kappa * lr, V by lr / nu")
-    schedule: str = _option("constant", "course of lr: constant, step or cosine")
-    milestones: tuple[int, ...] = _option((), "step: epochs after which lr is multiplied by factor")
-    factor: float = _option(0.1, "step: what lr is multiplied by at each milestone")
-    lr_min: float = _option(0.0, "cosine: where lr ends after the last epoch")
-    warmup: float = _option(0.0, "epochs in which lr grows in proportion to the steps")
-    accumulate: int = _option(1, "parts that a batch is cut into, one after the other")
-    label_smoothing: float = _option(0.0, "share of each label that is spread over all classes")
-    ema: float = _option(0.0, "decay of a running average of the weights, in [0, 1); 0: none")
+    epochs: int = option(20, "passes over the training set")
+    batch_size: int = option(128, "pictures per step; the last batch of an epoch may be smaller")
+    lr: float = option(0.1, "step alpha: W moves by kappa * lr, V by lr / nu")
+    schedule: str = option("constant", "course of lr: constant, step or cosine")
+    milestones: tuple[int, ...] = option((), "step: epochs after which lr is multiplied by factor")
+    factor: float = option(0.1, "step: what lr is multiplied by at each milestone")
+    lr_min: float = option(0.0, "cosine: where lr ends after the last epoch")
+    warmup: float = option(0.0, "epochs in which lr grows in proportion to the steps")
+    accumulate: int = option(1, "parts that a batch is cut into, one after the other")
+    label_smoothing: float = option(0.0, "share of each label that is spread over all classes")
+    ema: float = option(0.0, "decay of a running average of the weights, in [0, 1); 0: none")
 
     # Which optimizer
-    optimizer: str = _option(
+    optimizer: str = option(
         "dessilbi",
         "dessilbi, sgd, adam, adamw, amsgrad, adagrad, adamax, radam, nadam or adabound",
     )
-    split: bool = _option(
+    split: bool = option(
         False, "put Split around an optimizer that is not dessilbi, whose lr is then kappa * alpha"
     )
-    l1: float = _option(0.0, "not split: coefficient of the weights' l1 norm in the loss")
-    l1_scales: float = _option(0.0, "coefficient of the l1 norm of BatchNorm's scales in the loss")
+    l1: float = option(0.0, "not split: coefficient of the weights' l1 norm in the loss")
+    l1_scales: float = option(0.0, "coefficient of the l1 norm of BatchNorm's scales in the loss")
 
     # From where, and how much of the net
-    initial: str | None = _option(None, "checkpoint of a run whose weights are the initial ones")
-    masks: str | None = _option(None, "file of masks under which the net is trained")
-    cut: str | None = _option(
+    initial: str | None = option(None, "checkpoint of a run whose weights are the initial ones")
+    masks: str | None = option(None, "file of masks under which the net is trained")
+    cut: str | None = option(
         None, "masks: cut the net by them, and keep its initial weights or draw new ones: keep, new"
     )
-    prune: str | None = _option(
+    prune: str | None = option(
         None, "not split: prune by magnitude in training down to target, gradual or soft"
     )
 
     # What is split, and the dynamics
-    conv: str | None = _option("group", "penalty of convolutions: group (filters), l1 or none")
-    linear: str | None = _option("l1", "penalty of linear layers: group (neurons), l1 or none")
-    lam_conv: float = _option(1.0, "penalty level lambda of convolutions")
-    lam_linear: float = _option(1.0, "penalty level lambda of linear layers")
-    lam_named: str = _option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
-    target: str = _option(
+    conv: str | None = option("group", "penalty of convolutions: group (filters), l1 or none")
+    linear: str | None = option("l1", "penalty of linear layers: group (neurons), l1 or none")
+    lam_conv: float = option(1.0, "penalty level lambda of convolutions")
+    lam_linear: float = option(1.0, "penalty level lambda of linear layers")
+    lam_named: str = option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
+    target: str = option(
         "", "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
     )
-    ramp: float = _option(
+    ramp: float = option(
         0.5, "target: share of the run in which the selected share grows (gradual: falls)"
     )
-    weight: str | None = _option(None, "sqrt: the level of a group is lam * sqrt(size)")
-    kappa: float = _option(1.0, "damping kappa")
-    nu: float = _option(100.0, "coupling nu")
-    momentum: float = _option(0.9, "momentum of the gradient, in [0, 1)")
-    dampening: float = _option(0.0, "dampening of the momentum, in [0, 1)")
-    nesterov: bool = _option(False, "Nesterov's form of the momentum")
-    weight_decay: float = _option(0.0, "weight decay (none on biases and norms)")
-    decoupled: bool = _option(False, "take the decay from W directly, not through the gradient")
-    coupling: str = _option("outside", "pull (W - Gamma)/nu outside or inside the momentum")
-    fused: bool = _option(False, "dessilbi on a GPU: the step as one kernel")
+    weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
+    kappa: float = option(1.0, "damping kappa")
+    nu: float = option(100.0, "coupling nu")
+    momentum: float = option(0.9, "momentum of the gradient, in [0, 1)")
+    dampening: float = option(0.0, "dampening of the momentum, in [0, 1)")
+    nesterov: bool = option(False, "Nesterov's form of the momentum")
+    weight_decay: float = option(0.0, "weight decay (none on biases and norms)")
+    decoupled: bool = option(False, "take the decay from W directly, not through the gradient")
+    coupling: str = option("outside", "pull (W - Gamma)/nu outside or inside the momentum")
+    fused: bool = option(False, "dessilbi on a GPU: the step as one kernel")
 
     # What is recorded of the path
-    record_every: int = _option(10, "steps between two snapshots of the norms")
-    elements: bool = _option(False, "also record the entry step of every single weight")
+    record_every: int = option(10, "steps between two snapshots of the norms")
+    elements: bool = option(False, "also record the entry step of every single weight")
 
     # How it is computed
-    dtype: str = _option("float32", "float32 or float64")
-    amp: str | None = _option(None, "bf16 or fp16: forward pass in mixed precision; none: in dtype")
-    channels_last: bool = _option(False, "pictures and weights with the channels innermost")
-    compile: bool = _option(False, "compile the net by torch.compile")
-    deterministic: bool = _option(False, "deterministic algorithms only, also on a GPU")
-    shard: bool = _option(False, "several processes: cut the weights among them (FSDP2)")
+    dtype: str = option("float32", "float32 or float64")
+    amp: str | None = option(None, "bf16 or fp16: forward pass in mixed precision; none: in dtype")
+    channels_last: bool = option(False, "pictures and weights with the channels innermost")
+    compile: bool = option(False, "compile the net by torch.compile")
+    deterministic: bool = option(False, "deterministic algorithms only, also on a GPU")
+    shard: bool = option(False, "several processes: cut the weights among them (FSDP2)")
 
     # What is kept on disk beside the last checkpoint
-    keep: int = _option(1, "checkpoints of the last so many epochs are kept")
-    checkpoint_steps: int = _option(0, "steps between two checkpoints within an epoch; 0: none")
-    tensorboard: bool = _option(False, "also write the log for TensorBoard")
+    keep: int = option(1, "checkpoints of the last so many epochs are kept")
+    checkpoint_steps: int = option(0, "steps between two checkpoints within an epoch; 0: none")
+    tensorboard: bool = option(False, "also write the log for TensorBoard")
 
     # Where it runs: these may change when a run is resumed
-    out: str | None = _option(None, "run folder; none: runs/RECIPE")
-    data: str | None = _option(None, "folder of the data sets; none: $DSLBI_DATA or ~/.cache/dslbi")
-    device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
-    threads: int = _option(0, "CPU threads; 0: as torch chooses")
-    workers: int = _option(0, "processes that decode picture files; 0: none but the main one")
-    corrupt: str = _option("refuse", "a picture file that cannot be decoded: refuse or skip")
+    out: str | None = option(None, "run folder; none: runs/RECIPE")
+    data: str | None = option(None, "folder of the data sets; none: $DSLBI_DATA or ~/.cache/dslbi")
+    device: str = option("auto", "cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    threads: int = option(0, "CPU threads; 0: as torch chooses")
+    workers: int = option(0, "processes that decode picture files; 0: none but the main one")
+    corrupt: str = option("refuse", "a picture file that cannot be decoded: refuse or skip")
 
     def __post_init__(self):
         _check_types(self)

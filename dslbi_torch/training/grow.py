@@ -14,7 +14,7 @@ can hardly saturate there, and the final training multiplies lr by lr itself.
 import copy
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,16 +29,11 @@ from ..widening import Width, reset, widen_, widths
 from . import config as configs
 from . import folder as folders
 from . import models, shrink
-from .config import Config
+from .config import Config, option
 from .evaluate import accuracy
 from .optimizers import lr_factor, make_optimizer
 from .sparse import example
 from .train import Run, set_up, settings, train_epoch
-
-
-def _option(default, about):
-    """A field of Growth whose comment is also the help text of its flag."""
-    return field(default=default, metadata={"about": about})
 
 
 @dataclass(frozen=True)
@@ -49,12 +44,12 @@ class Growth:
     fewer where the budget ends.
     """
 
-    budget: int = field(metadata={"about": "parameters that the net may have, all counted"})
-    start: int = _option(4, "units of every growing layer in the beginning")
-    every: int = _option(2, "epochs of a round")
-    saturated: float = _option(0.8, "share of a layer's filters whose selection lets it grow")
-    rate: float = _option(1.1, "a layer grows to this many times its units, at least 1")
-    least: int = _option(1, "a layer grows by at least so many units")
+    budget: int = option(MISSING, "parameters that the net may have, all counted")
+    start: int = option(4, "units of every growing layer in the beginning")
+    every: int = option(2, "epochs of a round")
+    saturated: float = option(0.8, "share of a layer's filters whose selection lets it grow")
+    rate: float = option(1.1, "a layer grows to this many times its units, at least 1")
+    least: int = option(1, "a layer grows by at least so many units")
 
     def __post_init__(self):
         for name in ("budget", "start", "every", "least"):
@@ -207,7 +202,7 @@ def count(model: nn.Module) -> int:
 
 def widen_saturated_(run: Run, growth: Growth, x: torch.Tensor) -> dict[str, int]:
     """Widen what is saturated, as far as the budget goes; the units that came, by the first layer
-    of each width. None: growing is over.
+    of each width. Nothing: growing is over.
 
     Where the budget is short, the widths whose units cost the fewest parameters come first."""
     saturated = [width for width, share in _selected(run, x) if share >= growth.saturated]
