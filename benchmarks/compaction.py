@@ -18,9 +18,8 @@ Predictions of the compact, the folded and the masked net are compared on the wh
 import argparse
 import copy
 import json
-import platform
 import re
-from datetime import date
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
@@ -29,6 +28,7 @@ from dslbi_torch import compact, fold_norms, masked, whole_filters
 from dslbi_torch.constants import NORM
 from dslbi_torch.costs import count_macs
 from dslbi_torch.training import data, models
+from dslbi_torch.training.folder import environment, write_text
 from dslbi_torch.training.shrink import batch_times
 
 # Each net with its data set, pictures of a batch, whether one epoch of training is feasible, and
@@ -143,15 +143,10 @@ def main():
         )
     print("ms of a batch; ratio: to the dense net")
     if args.out:
-        about = dict(
-            command=f"python benchmarks/compaction.py --rounds {args.rounds}",
-            date=str(date.today()),
-            torch=torch.__version__,
-            machine=f"{platform.machine()}, 1 thread",
-        )
-        with open(args.out, "w") as file:
-            json.dump(dict(about, result=result), file, indent=1)
-            file.write("\n")
+        about = environment(torch.device("cpu"))
+        about["command"] = f"python benchmarks/compaction.py --rounds {args.rounds}"
+        text = json.dumps({"about": about, "result": result}, indent=1)
+        write_text(Path(args.out), text + "\n")
 
 
 if __name__ == "__main__":
