@@ -94,6 +94,7 @@ class Config:
     weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = option(1.0, "damping kappa")
     nu: float = option(100.0, "coupling nu")
+    nu_schedule: str = option("constant", "course of nu: constant, or lr: it falls as lr does")
     momentum: float = option(0.9, "momentum of the gradient, in [0, 1)")
     dampening: float = option(0.0, "dampening of the momentum, in [0, 1)")
     nesterov: bool = option(False, "Nesterov's form of the momentum")
@@ -134,6 +135,7 @@ class Config:
             "model": tuple(models.MODELS),
             "init": ("torch", "he"),
             "schedule": ("constant", "step", "cosine"),
+            "nu_schedule": ("constant", "lr"),
             "conv": ("group", "l1", None),
             "linear": ("group", "l1", None),
             "weight": ("sqrt", None),
@@ -190,6 +192,8 @@ class Config:
             raise ValueError("split must be no for dessilbi, which splits by itself, got yes")
         if self.target and not (self.splits or self.prune):
             raise ValueError(f"target needs an optimizer that splits, got {self.optimizer}")
+        if self.nu_schedule == "lr" and not self.splits:
+            raise ValueError(f"nu_schedule lr needs an optimizer that splits, got {self.optimizer}")
         if self.prune and (self.splits or self.masks or not self.target):
             raise ValueError("prune needs a target, an optimizer that does not split, and no masks")
         if self.prune and self.conv is None and self.linear is None:

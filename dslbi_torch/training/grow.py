@@ -85,9 +85,10 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
     Raises
     ------
     ValueError
-        For a config without groups, or with what growing does not go with (``target``, ``masks``,
-        ``ema``, ``compile``, ``shard``), a budget below the start net, a net that cannot be
-        followed, and a folder that holds a net or a run. Nothing has been written then.
+        For a config without groups, or with what growing does not go with (``target``,
+        ``nu_schedule``, ``masks``, ``ema``, ``compile``, ``shard``), a budget below the start net,
+        a net that cannot be followed, and a folder that holds a net or a run. Nothing has been
+        written then.
     FloatingPointError
         The loss or a weight is no longer finite.
     """
@@ -131,7 +132,14 @@ def report(grown: Grown) -> str:
 
 
 def _check(config):
-    unfit = {"target": "", "masks": None, "ema": 0.0, "compile": False, "shard": False}
+    unfit = {
+        "target": "",
+        "nu_schedule": "constant",
+        "masks": None,
+        "ema": 0.0,
+        "compile": False,
+        "shard": False,
+    }
     for name, value in unfit.items():
         if getattr(config, name) != value:
             raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")

@@ -71,8 +71,16 @@ _PAPER = Config(
 )
 _CIFAR = replace(_PAPER, dataset="cifar10", model="resnet20", shift=4, flip=True)
 _SWEEP = replace(_CIFAR, epochs=160, milestones=(80, 120), nu=100.0)
-_HALF = replace(  # half of the single weights, selected early and then trained on
-    _CIFAR, conv="l1", linear="l1", nu=30.0, target="0.5", ramp=0.2, record_every=50
+_HALF = replace(  # half of the single weights, selected early; W ends on the support of Gamma
+    _CIFAR,
+    conv="l1",
+    linear="l1",
+    nu=80.0,
+    nu_schedule="lr",
+    weight_decay=5e-4,
+    target="0.5",
+    ramp=0.2,
+    record_every=50,
 )
 _TICKET = replace(
     _CIFAR,

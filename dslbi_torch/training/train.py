@@ -32,7 +32,7 @@ from . import models, report, sparse
 from .checkpoint import Position, restore, save
 from .config import Config
 from .evaluate import evaluate, forward, log_row
-from .optimizers import l1_norm, lr_factor, make_optimizer, scale_norm
+from .optimizers import l1_norm, lr_factor, make_optimizer, nu_factor, scale_norm
 from .processes import Processes, joined, pick_device
 
 __all__ = ["Run", "Terminated", "evaluate", "open_run", "set_up", "train", "train_epoch"]
@@ -286,6 +286,7 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
     batches = data.batches(config.batch_size, run.generator, start=start, rank=rank, world=world)
     for k, (x, y) in enumerate(batches, start):
         size = min(config.batch_size, len(data) - k * config.batch_size)
+        _set_nu(run, at.epoch * steps + k)
         losses[k] = train_step(run, x, y, size)
         lr = optimizer.param_groups[0]["lr"]
         run.scheduler.step()
@@ -311,6 +312,14 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
     if run.recorder is not None:
         run.recorder.record()
     return losses.sum().item() / len(data), lr, round(pictures_s, 1)
+
+
+def _set_nu(run, step):
+    """The coupling of this step."""
+    nu = run.config.nu * nu_factor(run.config, step, run.steps_per_epoch)
+    for group in run.optimizer.param_groups:
+        if "nu" in group:
+            group["nu"] = nu
 
 
 def train_step(run: Run, x, y, size: int) -> torch.Tensor:

@@ -184,6 +184,7 @@ MISTAKES = [
     (("--budget=3000", "--conv=l1"), "growing needs a split of conv or linear into groups"),
     (("--budget=3000", "--optimizer=sgd"), "growing needs a split of conv or linear into groups"),
     (("--budget=3000", "--target=0.5"), "target must not be set for growing, got '0.5'"),
+    (("--budget=3000", "--nu-schedule=lr"), "nu_schedule must not be set for growing, got 'lr'"),
     (("--budget=3000", "--masks=a.pt"), "masks must not be set for growing, got 'a.pt'"),
     (("--budget=3000", "--ema=0.9"), "ema must not be set for growing, got 0.9"),
 ]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dslbi_torch import DessiLBI, Split
+from dslbi_torch import DessiLBI, Split, support_masks
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import models, train
 from dslbi_torch.training.config import OPTIMIZERS, Config
-from dslbi_torch.training.optimizers import l1_norm, lr_factor, make_optimizer
+from dslbi_torch.training.optimizers import l1_norm, lr_factor, make_optimizer, nu_factor
 
 # One epoch of 12 steps.
 TINY = dict(
@@ -116,6 +116,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         (dict(split=True), "split must be no for dessilbi, which splits by itself"),
         (dict(l1=1e-3), "l1 must be 0 where weights are split, got 0.001"),
         (dict(optimizer="sgd", target="0.1"), "target needs an optimizer that splits, got sgd"),
+        (dict(nu_schedule="cosine"), "nu_schedule must be one of constant, lr, got 'cosine'"),
+        (dict(optimizer="sgd", nu_schedule="lr"), "nu_schedule lr needs an optimizer that splits"),
         (dict(accumulate=0), "accumulate must be at least 1, got 0"),
         (dict(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
         (dict(ema=1.0), r"ema must be in \[0, 1\), got 1.0"),
@@ -143,6 +145,57 @@ def test_warmup_is_a_ramp_that_joins_the_schedule():
     step = Config(epochs=10, schedule="step", milestones=(4,), warmup=0.5, factor=0.2)
     factors = [lr_factor(step, k, 4) for k in range(40)]
     assert factors == [1 / 3, 2 / 3] + [1.0] * 14 + [0.2] * 24
+
+
+def test_nu_falls_as_lr_does_after_the_warmup():
+    cosine = Config(epochs=10, schedule="cosine", warmup=2, nu_schedule="lr")
+    factors = [nu_factor(cosine, k, 5) for k in range(50)]
+    assert factors[:10] == [1.0] * 10
+    assert factors[10:] == [lr_factor(cosine, k, 5) for k in range(10, 50)]
+    assert {nu_factor(Config(schedule="cosine"), k, 5) for k in range(50)} == {1.0}
+
+
+def outside(run):
+    """Share of the squared norm of W where Gamma is zero, of all split tensors."""
+    masks = support_masks(run.optimizer)
+    split = [(weights(run)[name], mask) for name, mask in masks.items()]
+    cut = sum((W[~mask] ** 2).sum() for W, mask in split)
+    return (cut / sum((W**2).sum() for W, _ in split)).item()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_pull_of_a_step_is_the_same_in_the_whole_run(tmp_path, split):
+    """With nu in proportion to lr: as in a loop that sets it by hand; W and V still move by one
+    pull, so ``W / kappa + V + sum alpha u`` is constant; and W ends where Gamma is."""
+    changes = dict(optimizer="sgd", split=True) if split else {}
+    changes |= dict(schedule="cosine", epochs=6, dtype="float64", kappa=0.5, nu=0.5)
+    changes |= dict(target="0.2", ramp=0.2)
+    config = tiny(tmp_path / "lr", nu_schedule="lr", **changes)
+    run = train.train(config, progress=False)
+    own = train.set_up(config)
+    start = {name: p.clone() for name, p in weights(own).items()}
+    moved = {name: torch.zeros_like(p) for name, p in start.items()}
+    generator = torch.Generator().manual_seed(1)
+    for x, y in itertools.chain.from_iterable(
+        own.data.train.batches(128, generator) for _ in range(config.epochs)
+    ):
+        lr = own.optimizer.param_groups[0]["lr"]
+        for group in own.optimizer.param_groups:
+            group["nu"] = 0.5 * group["lr"] / 0.1
+        own.optimizer.zero_grad()
+        F.cross_entropy(own.model(x), y).backward()
+        own.optimizer.step()
+        own.scheduler.step()
+        for name, p in own.model.named_parameters():
+            u = own.optimizer.state[p]["momentum_buffer"]
+            moved[name].add_(u, alpha=2 * lr if split else lr)  # the lr of a base is kappa * alpha
+    assert_close_runs(run, own)
+    for name, p in run.model.named_parameters():
+        V = run.optimizer.state[p].get("V", 0.0)
+        kept = 2 * p.detach() + V + moved[name]
+        torch.testing.assert_close(kept, 2 * start[name], rtol=1e-12, atol=1e-12)
+    constant = train.train(tiny(tmp_path / "constant", **changes), progress=False)
+    assert outside(run) < 0.1 * outside(constant) and outside(run) < 0.01
 
 
 # The same numbers by another way

@@ -292,16 +292,18 @@ def test_interrupted_and_resumed_is_uninterrupted(
     assert [s["from_step"] for s in sessions] == ([0, STEPS * epoch] if epoch else [0])
 
 
-def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("nu_schedule", ["constant", "lr"])
+def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
     """``target`` in place of levels: within 10 %, and the controller is in the checkpoint."""
-    whole = train.train(small(tmp_path / "whole", target="0.2"), progress=False)
+    asked = dict(target="0.2", nu_schedule=nu_schedule)
+    whole = train.train(small(tmp_path / "whole", **asked), progress=False)
     reached = train.evaluate(whole)["sparse"]["nonzero_split"]
     assert reached == pytest.approx(0.2, rel=0.1)
     with monkeypatch.context() as patch:
         stop_at(patch, train, "train_epoch", 2)
         with pytest.raises(KeyboardInterrupt):
-            train.train(small(tmp_path / "parts", target="0.2"), progress=False)
-    train.train(small(tmp_path / "parts", target="0.2"), resume=True, progress=False)
+            train.train(small(tmp_path / "parts", **asked), progress=False)
+    train.train(small(tmp_path / "parts", **asked), resume=True, progress=False)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
