@@ -5,9 +5,11 @@
 LeNet-5 (Caffe's) is trained for one epoch of MNIST, and the filters with the smallest norms of each
 layer are removed. VGG-16 (with batch norm) and ResNet-56 on CIFAR-10 take hours to train on a CPU,
 so their weights are the initial ones, with the running statistics of twenty training batches, and
-filters are removed at random; in ResNet-56 within the blocks, which leaves the streams whole. What
-is kept (``NETS``) is close to half of the dense net's MACs, and not more; in LeNet-5 in whole
-eights, which is how the processor's vector instructions come.
+filters are removed at random; in ResNet-56 once within the blocks, which leaves the streams whole
+("inside"), and once in the streams too: eight of the first sixteen channels, the same ones through
+all three stages, since a channel of a stream goes only where every writer of it does. What is kept
+(``NETS``) is close to half of the dense net's MACs, and not more; in LeNet-5 and where a stream is
+cut in whole eights, which is how the processor's vector instructions come.
 
 "folded" is the compact net with its batch norm folded into the layers before
 (:func:`dslbi_torch.fold_norms`); the dense net is measured folded too, so that a ratio can be had
@@ -20,6 +22,7 @@ import copy
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -31,12 +34,29 @@ from dslbi_torch.training import data, models
 from dslbi_torch.training.folder import environment, write_text
 from dslbi_torch.training.shrink import batch_times
 
-# Each net with its data set, pictures of a batch, whether one epoch of training is feasible, and
-# the share of the filters to keep in the layers whose names match (the others stay whole).
+
+class Net(NamedTuple):
+    """What is compacted: a model on a data set, and what of it is kept."""
+
+    model: str
+    dataset: str
+    batch: int  # pictures
+    train: bool  # whether one epoch of training is feasible
+    shares: dict  # of the filters to keep, in layers whose names match; the others stay whole
+    stream: str = "$"  # layers that write a residual stream, which lose the same eight channels
+
+
 NETS = {
-    "caffe-lenet5": ("mnist", 128, True, {"conv1": 8 / 20, "conv2": 48 / 50}),
-    "vgg16-bn": ("cifar10", 64, False, {".*": 45 / 64}),
-    "resnet56": ("cifar10", 64, False, {"layer[12].*conv1": 1 / 2, "layer3.*conv1": 31 / 64}),
+    "caffe-lenet5": Net("caffe-lenet5", "mnist", 128, True, {"conv1": 8 / 20, "conv2": 48 / 50}),
+    "vgg16-bn": Net("vgg16-bn", "cifar10", 64, False, {".*": 45 / 64}),
+    "resnet56 inside": Net(
+        "resnet56", "cifar10", 64, False, {"layer[12].*conv1": 1 / 2, "layer3.*conv1": 31 / 64}
+    ),
+    "resnet56": Net(
+        *("resnet56", "cifar10", 64, False),
+        {"layer1.*conv1": 8 / 16, "layer2.*conv1": 24 / 32, "layer3.*conv1": 48 / 64},
+        "conv1|layer.*conv2",
+    ),
 }
 
 
@@ -59,11 +79,16 @@ def prepared(name, pictures, batch_size, train):
     return net.eval()
 
 
-def kept(net, shares, by_norm):
-    """The masks that keep a share of the filters, those of the largest norms or drawn ones."""
+def kept(net, shares, by_norm, stream="$"):
+    """The masks that keep a share of the filters, those of the largest norms or drawn ones; of what
+    writes a residual stream all but the same eight of the first sixteen."""
     generator = torch.Generator().manual_seed(0)
-    masks = {}
+    masks, thinned = {}, torch.randperm(16, generator=generator)[:8]
     for name, W in [(name, W) for name, W in net.named_parameters() if W.ndim > 1][:-1]:
+        if re.match(stream, name):
+            masks[name] = torch.ones(W.shape, dtype=torch.bool)
+            masks[name][thinned] = False
+            continue
         share = next((s for key, s in shares.items() if re.match(key, name)), None)
         if share is None:
             continue
@@ -90,11 +115,12 @@ def compared(net, masks, others, test):
 
 
 def measure(name, rounds, root):
-    dataset, batch_size, train, shares = NETS[name]
-    pictures = data.load(dataset, root)
-    net = prepared(name, pictures, batch_size, train)
-    x = pictures.test.x[:batch_size]
-    masks = whole_filters(net, kept(net, shares, by_norm=train), x[:2])
+    chosen = NETS[name]
+    pictures = data.load(chosen.dataset, root)
+    net = prepared(chosen.model, pictures, chosen.batch, chosen.train)
+    x = pictures.test.x[: chosen.batch]
+    found = kept(net, chosen.shares, by_norm=chosen.train, stream=chosen.stream)
+    masks = whole_filters(net, found, x[:2])
     nets = {"dense": net, "compact": compact(net, masks, x[:2])}
     if any(isinstance(module, NORM) for module in net.modules()):
         nets |= {f"{key}, folded": fold_norms(model, x[:2]) for key, model in nets.items()}
@@ -111,7 +137,7 @@ def measure(name, rounds, root):
         macs={key: count_macs(nets[key], x[:2])[""] for key in ("dense", "compact")},
         parameters={key: sum(p.numel() for p in nets[key].parameters()) for key in nets},
         ms={key: 1e3 * seconds for key, seconds in times.items()},
-        batch=batch_size,
+        batch=chosen.batch,
         differing=differing,
         pictures=total,
         gap=gap,
@@ -126,18 +152,18 @@ def main():
     parser.add_argument("--out", help="also write the figures to this JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'net':<14}{'':<17}{'parameters':>12}{'MACs':>14}{'ms':>9}{'ratio':>7}")
+    print(f"{'net':<16}{'':<17}{'parameters':>12}{'MACs':>14}{'ms':>9}{'ratio':>7}")
     result = {}
     for name in args.nets:
         row = result[name] = measure(name, args.rounds, args.data)
         for key, ms in row["ms"].items():
             macs = row["macs"][key.split(",")[0]]
             print(
-                f"{name:<14}{key:<17}{row['parameters'][key]:>12,}{macs:>14,}"
+                f"{name:<16}{key:<17}{row['parameters'][key]:>12,}{macs:>14,}"
                 f"{ms:>9.2f}{ms / row['ms']['dense']:>7.2f}"
             )
         print(
-            f"{'':<14}in another class than the masked net says: {row['differing']} of "
+            f"{'':<16}in another class than the masked net says: {row['differing']} of "
             f"{row['pictures']:,}; largest gap of an output {row['gap']:.1e}",
             flush=True,
         )

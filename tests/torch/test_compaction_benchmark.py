@@ -16,10 +16,11 @@ RECORD = Path(compaction.__file__).parent / "results" / "compaction.json"
 
 @pytest.mark.parametrize("name", compaction.NETS)
 def test_the_kept_filters_cost_half(name):
-    dataset, _, by_norm, shares = compaction.NETS[name]
-    net = models.build(name).eval()
-    x = torch.zeros(1, *((1, 28, 28) if dataset == "mnist" else (3, 32, 32)))
-    masks = whole_filters(net, compaction.kept(net, shares, by_norm), x)
+    chosen = compaction.NETS[name]
+    net = models.build(chosen.model).eval()
+    x = torch.zeros(1, *((1, 28, 28) if chosen.dataset == "mnist" else (3, 32, 32)))
+    found = compaction.kept(net, chosen.shares, chosen.train, chosen.stream)
+    masks = whole_filters(net, found, x)
     small = compact(net, masks, x)
     assert 0.47 < count_macs(small, x)[""] / count_macs(net, x)[""] <= 0.5
 

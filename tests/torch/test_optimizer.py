@@ -381,6 +381,27 @@ def test_shared_weights_are_split_once():
     DessiLBI(groups)
 
 
+@pytest.mark.parametrize("falling", [False, True])
+def test_what_is_held_up_outside_the_support(falling):
+    """A running mean of -nu G / (1 - momentum) with weights kappa alpha / nu: for constant nu the
+    limit does not depend on the steps, and for nu in proportion to lr it goes to zero with them."""
+    p, G = param((5,)), torch.linspace(-1, 1, 5, dtype=torch.float64)
+    optimizer = DessiLBI([p], lr=0.1, kappa=0.5, nu=2.0, lam=1e9, penalty="l1")
+    (group,) = optimizer.param_groups
+    optimizer.state[p]["momentum_buffer"] = G / (1 - 0.9)  # has settled
+    W = p.detach().clone()
+    for k in range(2000):
+        group["lr"] = alpha = 0.1 * (1 + np.cos(np.pi * k / 2000)) / 2
+        group["nu"] = nu = 2.0 * alpha / 0.1 if falling else 2.0
+        c = 0.5 * alpha / nu
+        W = (1 - c) * W + c * (-nu * G / (1 - 0.9))
+        p.grad = G.clone()
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), W, rtol=1e-12, atol=1e-12)
+    limit = torch.zeros(5, dtype=torch.float64) if falling else -2.0 * G / (1 - 0.9)
+    torch.testing.assert_close(p.detach(), limit, rtol=0, atol=0.05)  # of up to 20
+
+
 def test_telescoping_identity_of_the_optimizer():
     """W/kappa + V + sum of alpha*u is constant; u is read off the momentum buffer."""
     p = param((5, 4))
