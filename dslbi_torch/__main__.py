@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import verify
 from .training import config as configs
+from .training import folder as folders
 from .training import grow, methods, recipes, report, shrink, sweep, tickets, train
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     except train.Terminated as stop:
         return _say(arguments.command, f"{stop}; the same command resumes the run", 143)
     except KeyboardInterrupt:
-        resumed = arguments.command in ("train", "sweep", "ticket")
+        resumed = arguments.command in ("train", "sweep", "ticket", "grow")
         advice = "; the same command resumes the run" if resumed else ""
         return _say(arguments.command, f"interrupted{advice}", 130)
 
@@ -84,11 +85,11 @@ def _add_train(parser):
     )
 
 
-def _add_recipe(parser):
-    """A recipe, and a flag for each field of its config."""
+def _add_recipe(parser, without=()):
+    """A recipe, and a flag for each field of its config but these."""
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipes.RECIPES))
     for field in dataclasses.fields(configs.Config):
-        if field.name != "recipe":
+        if field.name not in ("recipe", *without):
             _add_field(parser, field)
 
 
@@ -172,9 +173,15 @@ def _add_place(parser):
     parser.add_argument("--device", metavar="STR", default="auto", help="cpu, cuda, ...; or auto")
 
 
+def _open(arguments):
+    """The run of a folder, or what has grown in it, after its last epoch."""
+    open_run = grow.open_grown if folders.grows(arguments.run) else train.open_run
+    return open_run(arguments.run, data=arguments.data, device=arguments.device)
+
+
 def _evaluate(arguments):
     """evaluate the dense, the sparse and the Gamma model of a run folder's checkpoint"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    run = _open(arguments)
     print(report.result_table(train.evaluate(run), holdout=run.config.holdout))
     return 0
 
@@ -239,7 +246,7 @@ def _compact(arguments):
 
 
 def _add_grow(parser):
-    _add_recipe(parser)
+    _add_recipe(parser, without=("record_every",))  # no path is recorded, whatever a recipe says
     for field in dataclasses.fields(grow.Growth):
         required = field.default is dataclasses.MISSING
         _add_field(parser, field, (field.type,), required=required)
