@@ -201,20 +201,20 @@ def _add_prune(parser):
     parser.add_argument(
         "--density", type=float, metavar="FLOAT", help="share of the split weights to keep, (0, 1]"
     )
-    orders = ", ".join(shrink.ORDERS)
-    parser.add_argument("--by", default="gamma", metavar="ORDER", help=f"what goes last: {orders}")
+    orders = f"{', '.join(shrink.ORDERS)}; else gamma"
+    parser.add_argument("--by", metavar="ORDER", help=f"what goes last: {orders}")
     parser.add_argument("--per-layer", action="store_true", help="the density of every layer")
-    parser.add_argument("--seed", type=int, default=0, metavar="INT", help="of random masks")
+    parser.add_argument("--seed", type=int, metavar="INT", help="of random masks; else 0")
     parser.add_argument(
         "--step", type=int, metavar="INT", help="without a density: the support at this step"
     )
-    parser.add_argument("--masks", metavar="FILE", help="what to write; else RUN/masks.pt")
+    parser.add_argument("--masks", metavar="FILE", help=f"what to write; else RUN/{shrink.PRUNED}")
 
 
 def _prune(arguments):
     """choose what stays of a run's net, at a density or as Gamma says, and write it as masks"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
-    file = Path(arguments.masks or Path(arguments.run) / "masks.pt")
+    run = _open(arguments)
+    file = Path(arguments.masks or Path(arguments.run) / shrink.PRUNED)
     choice = {
         key: getattr(arguments, key) for key in ("density", "by", "per_layer", "seed", "step")
     }
@@ -225,7 +225,10 @@ def _prune(arguments):
 def _add_compact(parser):
     _add_place(parser)
     parser.add_argument(
-        "--masks", metavar="FILE", help="what stays; else RUN/masks.pt, else the support of Gamma"
+        "--masks",
+        metavar="FILE",
+        help=f"what stays; else RUN/{shrink.PRUNED}, else the support of Gamma; where nothing is "
+        "split, what is not zero",
     )
     parser.add_argument("--out", metavar="FILE", help="what to write; else RUN/compact.pt")
     parser.add_argument("--onnx", action="store_true", help="write it as ONNX too")
@@ -234,7 +237,7 @@ def _add_compact(parser):
 
 def _compact(arguments):
     """cut what is masked out of a run's net, and write the smaller net"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    run = _open(arguments)
     masks = shrink.read_masks(arguments.run, arguments.masks)
     file = Path(arguments.out or Path(arguments.run) / "compact.pt")
     kinds = dict(onnx=arguments.onnx, program=arguments.program)
