@@ -275,7 +275,8 @@ def _add_ticket(parser):
         "--at",
         type=whole,
         metavar="A,B,...",
-        help="epochs of the search whose selection is trained alone; else the last",
+        help="epochs at which the search counts as stopped, whose selection is trained alone; "
+        "else the last",
     )
     parser.add_argument(
         "--seeds", type=whole, metavar="A,B,...", help="a comparison for each; else the seed"
