@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import verify
 from .training import config as configs
+from .training import folder as folders
 from .training import grow, methods, recipes, report, shrink, sweep, tickets, train
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     except train.Terminated as stop:
         return _say(arguments.command, f"{stop}; the same command resumes the run", 143)
     except KeyboardInterrupt:
-        resumed = arguments.command in ("train", "sweep", "ticket")
+        resumed = arguments.command in ("train", "sweep", "ticket", "grow")
         advice = "; the same command resumes the run" if resumed else ""
         return _say(arguments.command, f"interrupted{advice}", 130)
 
@@ -84,11 +85,11 @@ def _add_train(parser):
     )
 
 
-def _add_recipe(parser):
-    """A recipe, and a flag for each field of its config."""
+def _add_recipe(parser, without=()):
+    """A recipe, and a flag for each field of its config but these."""
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipes.RECIPES))
     for field in dataclasses.fields(configs.Config):
-        if field.name != "recipe":
+        if field.name not in ("recipe", *without):
             _add_field(parser, field)
 
 
@@ -172,9 +173,15 @@ def _add_place(parser):
     parser.add_argument("--device", metavar="STR", default="auto", help="cpu, cuda, ...; or auto")
 
 
+def _open(arguments):
+    """The run of a folder, or what has grown in it, after its last epoch."""
+    open_run = grow.open_grown if folders.grows(arguments.run) else train.open_run
+    return open_run(arguments.run, data=arguments.data, device=arguments.device)
+
+
 def _evaluate(arguments):
     """evaluate the dense, the sparse and the Gamma model of a run folder's checkpoint"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    run = _open(arguments)
     print(report.result_table(train.evaluate(run), holdout=run.config.holdout))
     return 0
 
@@ -194,20 +201,20 @@ def _add_prune(parser):
     parser.add_argument(
         "--density", type=float, metavar="FLOAT", help="share of the split weights to keep, (0, 1]"
     )
-    orders = ", ".join(shrink.ORDERS)
-    parser.add_argument("--by", default="gamma", metavar="ORDER", help=f"what goes last: {orders}")
+    orders = f"{', '.join(shrink.ORDERS)}; else gamma"
+    parser.add_argument("--by", metavar="ORDER", help=f"what goes last: {orders}")
     parser.add_argument("--per-layer", action="store_true", help="the density of every layer")
-    parser.add_argument("--seed", type=int, default=0, metavar="INT", help="of random masks")
+    parser.add_argument("--seed", type=int, metavar="INT", help="of random masks; else 0")
     parser.add_argument(
         "--step", type=int, metavar="INT", help="without a density: the support at this step"
     )
-    parser.add_argument("--masks", metavar="FILE", help="what to write; else RUN/masks.pt")
+    parser.add_argument("--masks", metavar="FILE", help=f"what to write; else RUN/{shrink.PRUNED}")
 
 
 def _prune(arguments):
     """choose what stays of a run's net, at a density or as Gamma says, and write it as masks"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
-    file = Path(arguments.masks or Path(arguments.run) / "masks.pt")
+    run = _open(arguments)
+    file = Path(arguments.masks or Path(arguments.run) / shrink.PRUNED)
     choice = {
         key: getattr(arguments, key) for key in ("density", "by", "per_layer", "seed", "step")
     }
@@ -218,7 +225,10 @@ def _prune(arguments):
 def _add_compact(parser):
     _add_place(parser)
     parser.add_argument(
-        "--masks", metavar="FILE", help="what stays; else RUN/masks.pt, else the support of Gamma"
+        "--masks",
+        metavar="FILE",
+        help=f"what stays; else RUN/{shrink.PRUNED}, else the support of Gamma; where nothing is "
+        "split, what is not zero",
     )
     parser.add_argument("--out", metavar="FILE", help="what to write; else RUN/compact.pt")
     parser.add_argument("--onnx", action="store_true", help="write it as ONNX too")
@@ -227,7 +237,7 @@ def _add_compact(parser):
 
 def _compact(arguments):
     """cut what is masked out of a run's net, and write the smaller net"""
-    run = train.open_run(arguments.run, data=arguments.data, device=arguments.device)
+    run = _open(arguments)
     masks = shrink.read_masks(arguments.run, arguments.masks)
     file = Path(arguments.out or Path(arguments.run) / "compact.pt")
     kinds = dict(onnx=arguments.onnx, program=arguments.program)
@@ -239,7 +249,7 @@ def _compact(arguments):
 
 
 def _add_grow(parser):
-    _add_recipe(parser)
+    _add_recipe(parser, without=("record_every",))  # no path is recorded, whatever a recipe says
     for field in dataclasses.fields(grow.Growth):
         required = field.default is dataclasses.MISSING
         _add_field(parser, field, (field.type,), required=required)
@@ -265,7 +275,8 @@ def _add_ticket(parser):
         "--at",
         type=whole,
         metavar="A,B,...",
-        help="epochs of the search whose selection is trained alone; else the last",
+        help="epochs at which the search counts as stopped, whose selection is trained alone; "
+        "else the last",
     )
     parser.add_argument(
         "--seeds", type=whole, metavar="A,B,...", help="a comparison for each; else the seed"

@@ -9,6 +9,7 @@ gathered for it.
 import os
 import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,24 +49,31 @@ def save(run) -> None:
     OSError
         Where the disk is full, or the like; the checkpoint before is as it was.
     """
-    state = _state(run)
+    everything = state(run)
     sharded = run.config.shard and not run.processes.first
     if sharded and run.recorder is not None:
         run.recorder.arrays()  # gathered by all for the one that writes
-    run.processes.agreed(lambda: _write(run, state))
+    run.processes.agreed(lambda: _write(run, everything))
 
 
-def _write(run, state):
+def _write(run, everything):
     folder = run.config.folder
     last = folder / "checkpoint.pt"
-    try:
+    with writing(run, last):
         folders.write_log(folder, run.at.log)
         if run.recorder is not None:
             run.recorder.save(folder / "path.npz")
         with folders.atomic(last) as temporary:
-            torch.save(state, temporary)
+            torch.save(everything, temporary)
         if run.config.keep > 1 and run.at.batch == 0:
             _keep(folder, run.at.epoch, run.config.keep)
+
+
+@contextmanager
+def writing(run, last: Path):
+    """A block that writes the checkpoint ``last``: what goes wrong in it is said in one line."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         reason = " ".join(str(error).split())[:160]
         before = f"; {last} is the one before" if last.exists() else ""
@@ -91,8 +99,8 @@ def kept(folder: Path) -> list[Path]:
     return sorted(Path(folder).glob("checkpoint-[0-9][0-9][0-9][0-9]*.pt"))
 
 
-def _state(run):
-    """Everything, as tensors and plain data."""
+def state(run) -> dict:
+    """All that changes in a run, as tensors and plain data."""
     model, optimizer = run.model.state_dict(), run.optimizer.state_dict()
     if run.config.shard:
         whole = gathered.StateDictOptions(full_state_dict=True, cpu_offload=True)

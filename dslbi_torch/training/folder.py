@@ -11,11 +11,14 @@
 ====================  ====================================================================
 
 A run without a split has no ``path.npz``. With ``keep`` there are ``checkpoint-EPOCH.pt`` of the
-last epochs too, and with ``tensorboard`` a folder of that name.
+last epochs too, and with ``tensorboard`` a folder of that name. What ``prune`` chooses later lies
+in ``pruned.pt``, and what ``compact`` makes in ``compact.pt``. The folder of a growth is another:
+see ``grow.py``.
 """
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -72,17 +75,46 @@ def read_checkpoint(
     folder: str | Path, config: configs.Config, device="cpu", epoch: int | None = None
 ) -> dict:
     """The last checkpoint of a run folder, or that of an epoch, if it belongs to ``config``."""
-    path = checkpoint_file(folder, epoch)
+    if grows(folder):
+        raise ValueError(
+            f"{folder} must be a run folder, but holds a growth, which grow.open_grown reads"
+        )
+    return read_state(checkpoint_file(folder, epoch), config, device)
+
+
+def read_state(path: Path, config: configs.Config, device="cpu") -> dict:
+    """All that changes in a run, from a file that says of which config it is."""
     try:
-        checkpoint, found = _load(path, device, lambda c: configs.from_json(c["config"]))
+        state, found = _load(path, device, lambda c: configs.from_json(c["config"]))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{folder} must hold a finished epoch, but has no {path.name}"
+            f"{path.parent} must hold a finished epoch, but has no {path.name}"
         ) from None
-    differing = configs.differences(found, config)
+    differing = differences(found, config)
     if differing:
         raise ValueError(f"{path} is of another run: {_compare(found, config, differing)}")
-    return checkpoint
+    return state
+
+
+def differences(a: configs.Config, b: configs.Config) -> list[str]:
+    """Names of the fields in which two configs would compute something else. A file that lies as
+    before beside the run folder is the same: both may have been moved."""
+    return [
+        name
+        for name in configs.differences(a, b)
+        if name not in ("initial", "masks") or _beside(a, name) != _beside(b, name)
+    ]
+
+
+def _beside(config, name):
+    """The way from a run folder to a file that its config names."""
+    file = getattr(config, name)
+    return file and os.path.relpath(file, config.folder)
+
+
+def grows(folder: str | Path) -> bool:
+    """Whether a folder is that of a growth, which is not a run of one net."""
+    return (Path(folder) / "growth.json").exists()
 
 
 def unfinished(config: configs.Config, world: int = 1) -> dict | None:
@@ -98,8 +130,10 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
     other = "name another folder with --out"
     if "config.json" not in present:
         raise ValueError(f"{folder} holds {', '.join(present)} but no config.json: {other}")
+    if grows(folder):
+        raise ValueError(f"{folder} holds a growth: {other}")
     found = read_config(folder)
-    differing = configs.differences(found, config)
+    differing = differences(found, config)
     if differing:
         raise ValueError(
             f"{folder} holds a run of another config "

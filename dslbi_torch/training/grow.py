@@ -12,9 +12,9 @@ can hardly saturate there, and the final training multiplies lr by lr itself.
 """
 
 import copy
-import json
 import math
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -26,40 +26,15 @@ from ..masking import whole_filters
 from ..masks import density
 from ..saving import save_compact
 from ..widening import Width, reset, widen_, widths
-from . import config as configs
+from . import checkpoint, models, shrink
 from . import folder as folders
-from . import models, shrink
-from .config import Config, option
+from . import growth as growths
+from .config import Config
 from .evaluate import accuracy
+from .growth import Growth
 from .optimizers import lr_factor, make_optimizer
 from .sparse import example
 from .train import Run, set_up, settings, train_epoch
-
-
-@dataclass(frozen=True)
-class Growth:
-    """When a net is widened, and by how much; impossible values raise ValueError.
-
-    A saturated layer of n units gets ``floor(rate * n)``, but ``least`` new ones at least, and
-    fewer where the budget ends.
-    """
-
-    budget: int = option(MISSING, "parameters that the net may have, all counted")
-    start: int = option(4, "units of every growing layer in the beginning")
-    every: int = option(2, "epochs of a round")
-    saturated: float = option(0.8, "share of a layer's filters whose selection lets it grow")
-    rate: float = option(1.1, "a layer grows to this many times its units, at least 1")
-    least: int = option(1, "a layer grows by at least so many units")
-
-    def __post_init__(self):
-        for name in ("budget", "start", "every", "least"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not 0 < self.saturated <= 1:
-            raise ValueError(f"saturated must be in (0, 1], got {self.saturated}")
-        if not 1 <= self.rate < math.inf:
-            raise ValueError(f"rate must be at least 1 and finite, got {self.rate}")
 
 
 class Grown(NamedTuple):
@@ -78,36 +53,41 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
     start net is the config's, cut down to ``growth.start`` units a layer and drawn anew.
 
     In the folder: ``grown.pt`` (:func:`dslbi_torch.save_compact`), ``config.json``,
-    ``growth.json``, ``environment.json`` and ``log.jsonl`` with a row for each epoch: ``epoch,
-    loss, lr, accuracy, parameters, units`` (of each width, by its first layer), ``selected`` (share
-    of its filters), and ``grown`` (units that were added after it).
+    ``growth.json``, ``environment.json``, ``growth.pt`` (the checkpoint of the last epoch) and
+    ``log.jsonl`` with a row for each epoch: ``epoch, loss, lr, accuracy, parameters, units`` (of
+    each width, by its first layer), ``selected`` (share of its filters), and ``grown`` (units that
+    were added after it).
+
+    An unfinished growth of the same config in that folder goes on after its last epoch, and ends as
+    an uninterrupted one (bit for bit on a CPU with the same number of threads).
 
     Raises
     ------
     ValueError
-        For a config without groups, or with what growing does not go with (``target``,
-        ``nu_schedule``, ``masks``, ``ema``, ``compile``, ``shard``), a budget below the start net,
-        a net that cannot be followed, and a folder that holds a net or a run. Nothing has been
-        written then.
+        For a config without groups, or with what growing does not go with (``UNFIT``), a budget
+        below the start net, a net that cannot be followed, and a folder that holds a net, a run or
+        another growth. Nothing has been written then.
+    OSError
+        A checkpoint could not be written; the one before is as it was.
     FloatingPointError
         The loss or a weight is no longer finite.
     """
     _check(config)
+    saved = growths.unfinished(config, growth)
     run = start_run(config, growth)
     x = example(run.data)
     with settings(config, run.processes.device):
-        _begin(run, growth)
-        log, start, grown = [], None, True
-        while grown:
-            for _ in range(growth.every):
-                _epoch(run, x, log, progress)
-            start = copy.deepcopy(run.model) if start is None else start
-            grown = log[-1]["grown"] = widen_saturated_(run, growth, x)
-        run = _scheduled(run, lambda step: lr_factor(config, step, run.steps_per_epoch))
-        for _ in range(config.epochs):
-            _epoch(run, x, log, progress)
+        run, start = (run, None) if saved is None else _restored(run, saved, x)
+        growths.begin(run, growth)
+        while (left := _left(run)) != 0:
+            _epoch(run, x, progress)
+            if left is None and run.at.epoch % growth.every == 0:
+                start = copy.deepcopy(run.model) if start is None else start
+                run.at.log[-1]["grown"] = widen_saturated_(run, growth, x)
+                run = run if run.at.log[-1]["grown"] else _last(run)
+            growths.save(run, start)
         save_compact(run.model, config.folder / "grown.pt", shrink.architecture(run))
-    return Grown(run, start, log)
+    return Grown(run, start, run.at.log)
 
 
 def report(grown: Grown) -> str:
@@ -131,22 +111,20 @@ def report(grown: Grown) -> str:
 # The start
 
 
+# What growing does not go with. No path is recorded, and only the last checkpoint is kept.
+UNFIT = (
+    *("target", "nu_schedule", "initial", "masks", "ema", "compile", "shard"),
+    *("elements", "keep", "checkpoint_steps", "tensorboard"),
+)
+
+
 def _check(config):
-    unfit = {
-        "target": "",
-        "nu_schedule": "constant",
-        "masks": None,
-        "ema": 0.0,
-        "compile": False,
-        "shard": False,
-    }
-    for name, value in unfit.items():
-        if getattr(config, name) != value:
+    usual = Config()
+    for name in UNFIT:
+        if getattr(config, name) != getattr(usual, name):
             raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")
     if not (config.splits and "group" in (config.conv, config.linear)):
         raise ValueError("growing needs a split of conv or linear into groups, got none")
-    if (config.folder / "grown.pt").exists() or (config.folder / "checkpoint.pt").exists():
-        raise ValueError(f"{config.folder} holds a net or a run: name another folder with --out")
 
 
 def start_run(config: Config, growth: Growth) -> Run:
@@ -177,6 +155,11 @@ def start_run(config: Config, growth: Growth) -> Run:
     return _scheduled(run, lambda step: 1.0)
 
 
+def _last(run):
+    """The run with the schedule of the epochs after the rounds."""
+    return _scheduled(run, lambda step: lr_factor(run.config, step, run.steps_per_epoch))
+
+
 def _scheduled(run, factor):
     return run._replace(scheduler=LambdaLR(run.optimizer, factor))
 
@@ -192,12 +175,41 @@ def _draw(config):
     return draw
 
 
-def _begin(run, growth):
-    folder = run.config.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    folders.write_text(folder / "config.json", configs.to_json(run.config))
-    folders.write_text(folder / "growth.json", json.dumps(asdict(growth), indent=2) + "\n")
-    folders.write_environment(folder, run.processes.device, 1, 0)
+# Where it stops and goes on
+
+
+def _restored(run, saved, x):
+    """A run of the start net brought to its checkpoint, and the net before it first grew."""
+    start = None
+    if saved["start"] is not None:
+        start = copy.deepcopy(run.model)
+        start.load_state_dict(saved["start"])
+    for row in saved["log"]:
+        for name, units in row.get("grown", {}).items():
+            widen_(run.model, run.optimizer, {name: units}, x)
+    run.at.log = saved["log"]
+    if _left(run) is not None:
+        run = _last(run)
+    checkpoint.restore(run, saved)
+    return run, start
+
+
+def _left(run):
+    """Epochs that are left where nothing is to grow any more; None before that."""
+    for row in run.at.log:
+        if row.get("grown") == {}:
+            return run.config.epochs - (run.at.epoch - row["epoch"])
+    return None
+
+
+def open_grown(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
+    """The run of a growth's folder after its last epoch: the net as it has grown, its optimizer
+    with V, no path; arguments as in :func:`dslbi_torch.training.train.open_run`."""
+    config = folders.read_config(folder)
+    config = replace(config, out=str(folder), data=data or config.data, device=device, threads=0)
+    run = start_run(config, growths.read_growth(config.folder))
+    saved = folders.read_state(config.folder / "growth.pt", config, run.processes.device)
+    return _restored(run, saved, example(run.data))[0]
 
 
 # A round
@@ -242,7 +254,7 @@ def _selected(run, x) -> list[tuple[Width, float]]:
     return found
 
 
-def _epoch(run, x, log, progress):
+def _epoch(run, x, progress):
     """One epoch of training, and its row in the log."""
     loss, lr, _ = train_epoch(run)
     run.at.epoch, run.at.batch, run.at.losses = run.at.epoch + 1, 0, None
@@ -256,8 +268,7 @@ def _epoch(run, x, log, progress):
         "units": {width.layers[0]: width.units for width, _ in found},
         "selected": {width.layers[0]: share for width, share in found},
     }
-    log.append(row)
-    folders.write_log(run.config.folder, log)
+    run.at.log.append(row)
     if progress:
         print(
             f"epoch {row['epoch']:>3}  loss {loss:.4f}  accuracy % {100 * row['accuracy']:6.2f}"

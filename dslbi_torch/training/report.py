@@ -59,7 +59,8 @@ def read_path(folder: str | Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{folder} must be a run folder, but has no path.npz (a run without a split has none)"
+            f"{folder} must be a run folder, but has no path.npz (a run without a split has none, "
+            "nor has a growth: its log.jsonl says how the units came)"
         ) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from None

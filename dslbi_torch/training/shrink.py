@@ -1,7 +1,9 @@
 """From a finished run to a small network: the commands ``prune`` and ``compact``.
 
-``prune`` writes the masks of a run at a density; ``compact`` cuts the net by them. Both say what a
-model costs before and after.
+``prune`` writes what stays of a run's net at a density, as masks; ``compact`` cuts the net by them,
+without them by the support of Gamma, and where nothing is split by what is zero already: so a
+ticket, which was trained under masks, becomes a small file too. Both say what a model costs before
+and after.
 """
 
 import copy
@@ -18,6 +20,7 @@ from ..costs import cost_table, count_macs, layer_costs
 from ..masking import apply_masks_, evaluating, whole_filters
 from ..masks import load_masks, recorded_masks, save_masks, support_masks
 from ..ranking import (
+    Ranking,
     entry_ranking,
     gamma_ranking,
     magnitude_ranking,
@@ -27,14 +30,16 @@ from ..ranking import (
 from ..saving import save_compact, save_onnx, save_program
 from ..semi_structured import has_kernels
 from .evaluate import accuracy
+from .optimizers import groups_of
 from .sparse import example
 from .train import Run
 
-ORDERS = ("gamma", "entry", "magnitude", "random")
+PRUNED = "pruned.pt"  # in a run folder, what prune chose
+ORDERS = ("gamma", "normalised", "entry", "magnitude", "random")
 
 
 def choose_masks(
-    run: Run, *, density=None, by="gamma", step=None, per_layer=False, seed=0
+    run: Run, *, density=None, by=None, step=None, per_layer=False, seed=None
 ) -> dict[str, torch.Tensor]:
     """Masks of a run, with what belongs to a removed filter.
 
@@ -42,36 +47,71 @@ def choose_masks(
     ----------
     run : Run
     density : float in (0, 1], optional
-        Share of the split weights to keep; None: the support of Gamma.
-    by : "gamma", "entry", "magnitude" or "random"
-        What decides at a density. "random": as many in each layer as by Gamma.
+        Share of the split weights to keep; None: the support of Gamma. Of a run without a split:
+        share of what its config would split.
+    by : one of ``ORDERS``, optional
+        What decides at a density; None: "gamma". "normalised": ``gamma_ranking`` with that option.
+        "random": as many in each layer as by Gamma. Without a split: "magnitude".
     step : int, optional
         Without a density: the support at this recorded step; None: the last.
     per_layer : bool
         The density of each layer instead of the whole net's.
-    seed : int
-        Of random masks.
+    seed : int, optional
+        Of random masks; None: 0.
     """
+    if density is not None:
+        if step is not None:
+            raise ValueError("step must be left out where a density is asked")
+        if seed is not None and by != "random":
+            raise ValueError(f"seed must be left out but for random masks, got {seed}")
+        masks = ranked_masks(_ranking(run, by or "gamma"), density, per_layer=per_layer)
+        if by == "random":
+            masks = random_masks(masks, seed=seed or 0)
+    else:
+        for name, value in (("by", by), ("per_layer", per_layer or None), ("seed", seed)):
+            if value is not None:
+                raise ValueError(f"{name} must be left out without a density, got {value}")
+        masks = _support(run, step)
+    return whole_filters(run.model, masks, example(run.data))
+
+
+def _support(run, step):
+    """The support of Gamma, now or at a recorded step."""
+    if not run.config.splits:
+        raise ValueError(
+            f"density must be given where nothing is split ({run.config.optimizer}), got none"
+        )
+    if step is None:
+        return support_masks(run.optimizer)
+    _require_path(run, "step")
+    return recorded_masks(run.recorder, step)
+
+
+def _ranking(run, by) -> Ranking:
+    """What goes last, as ``by`` says."""
     if by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
-    if density is not None and step is not None:
-        raise ValueError("step must be left out where a density is asked")
-    if density is None:
-        if run.recorder is None or step is None:
-            masks = support_masks(run.optimizer)
-        else:
-            masks = recorded_masks(run.recorder, step)
-    else:
-        if by == "entry":
-            order = entry_ranking(run.recorder)
-        elif by == "magnitude":
-            order = magnitude_ranking(run.optimizer)
-        else:
-            order = gamma_ranking(run.optimizer)
-        masks = ranked_masks(order, density, per_layer=per_layer)
-        if by == "random":
-            masks = random_masks(masks, seed=seed)
-    return whole_filters(run.model, masks, example(run.data))
+    if by == "magnitude":
+        return magnitude_ranking(groups_of(run.config, run.model))
+    if not run.config.splits:
+        raise ValueError(
+            f"by must be magnitude where nothing is split ({run.config.optimizer}), got {by}"
+        )
+    if by == "entry":
+        _require_path(run, "by entry")
+        return entry_ranking(run.recorder)
+    return gamma_ranking(run.optimizer, normalised=by == "normalised")
+
+
+def _require_path(run, what):
+    """Refuse what needs more of the path than the run has recorded."""
+    if run.recorder is None:
+        raise ValueError(f"{what} needs a recorded path, which a net that has grown does not have")
+    single = any(group["penalty"] == "l1" for group in run.optimizer.param_groups)
+    if single and not run.config.elements:
+        raise ValueError(
+            f"{what} needs the entry of single weights: train with --elements, got a run without"
+        )
 
 
 def prune(run: Run, file: Path, **choice) -> str:
@@ -88,23 +128,57 @@ def prune(run: Run, file: Path, **choice) -> str:
     sparse = apply_masks_(copy.deepcopy(run.model), masks)
     save_masks(masks, file)
     layers = cost_table(layer_costs(run.model, example(run.data), masks))
-    return f"{layers}\n\n{comparison(run, {'dense': run.model, 'sparse': sparse})}"
+    table = comparison(run, {"dense": run.model, "sparse": sparse})
+    return "\n\n".join([layers, *emptied(masks), table])
+
+
+def emptied(masks: dict) -> list[str]:
+    """A line on the layers of which masks keep nothing; none if there are none."""
+    names = [
+        name.removesuffix(".weight") for name, m in masks.items() if m.ndim > 1 and not m.any()
+    ]
+    if not names:
+        return []
+    return [f"nothing is left of {', '.join(names)}: compact will refuse these masks"]
 
 
 def compact_run(run: Run, masks: dict | None, file: Path, *, onnx=False, program=False) -> str:
-    """Cut the net of a run by masks (None: the support of Gamma) and write it; returns what that
-    changes. The original run is left as it is."""
-    masks = choose_masks(run) if masks is None else masks
+    """Cut the net of a run by masks and write it; returns what that changes. The original run is
+    left as it is.
+
+    Parameters
+    ----------
+    run : Run
+    masks : dict, or None
+        None: the support of Gamma; where nothing is split, what is zero in the net already.
+    file : path
+    onnx, program : bool
+        Write ``file`` with the suffix ``.onnx``, ``.pt2`` too.
+
+    Raises
+    ------
+    ValueError
+        For files that exist, or would be the same, and for a net that cannot be cut.
+    """
+    also = {".onnx": (onnx, save_onnx), ".pt2": (program, save_program)}
+    also = {file.with_suffix(suffix): save for suffix, (asked, save) in also.items() if asked}
+    if file in also:
+        raise ValueError(f"out must have another suffix than {file.suffix}, which is written too")
+    for target in (file, *also):
+        if target.exists():
+            raise ValueError(f"{target} must not exist: name another file with --out")
+    if masks is None:
+        masks = choose_masks(run) if run.config.splits else {}
     x = example(run.data)
-    small = compact(run.model, masks, x)
+    small = compact(run.model, masks or None, x)
+    for target, save in also.items():  # first: they may need a package that is not there
+        save(small, x, target)
     save_compact(small, file, architecture(run))
-    if onnx:
-        save_onnx(small, x, file.with_suffix(".onnx"))
-    if program:
-        save_program(small, x, file.with_suffix(".pt2"))
-    sparse = apply_masks_(copy.deepcopy(run.model), masks)
-    table = comparison(run, {"dense": run.model, "sparse": sparse, "compact": small})
-    return "\n".join([table, *single_zeros(small)])
+    nets = {"dense": run.model, "compact": small}
+    if masks:
+        sparse = apply_masks_(copy.deepcopy(run.model), masks)
+        nets = {"dense": run.model, "sparse": sparse, "compact": small}
+    return "\n".join([comparison(run, nets), *single_zeros(small)])
 
 
 def architecture(run: Run) -> dict:
@@ -117,8 +191,10 @@ def architecture(run: Run) -> dict:
 
 
 def read_masks(folder: str | Path, file: str | None) -> dict | None:
-    """The masks of a file, or those that ``prune`` left in a run folder, or None."""
-    default = Path(folder) / "masks.pt"
+    """The masks of a file, or those that ``prune`` left in a run folder, or None.
+
+    Not those under which a run was trained, ``masks.pt``: a net that was cut has other shapes."""
+    default = Path(folder) / PRUNED
     if file is None and not default.exists():
         return None
     return load_masks(file or default)

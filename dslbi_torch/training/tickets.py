@@ -71,12 +71,14 @@ def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
     config's folder hold it too.
 
     A run that is finished is not trained again, an unfinished one goes on: the same call continues
-    a comparison that was cut off. The search keeps a checkpoint of every epoch.
+    a comparison that was cut off, also in a folder that was moved. The search keeps a checkpoint of
+    every epoch (weights, V and momentum), so that a later call may ask for tickets of other ones.
 
     Parameters
     ----------
     config : Config
-        Of the search. A search that stops early is one of few epochs.
+        Of the search. When it stops is said beforehand: by ``epochs``, or by ``plan.at`` within
+        them. No rule looks at the path and stops it.
     plan : Plan
     progress : bool, optional
         As in :func:`dslbi_torch.training.train.train`.

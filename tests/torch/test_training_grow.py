@@ -10,12 +10,14 @@ import torch
 from benchmarks import growing
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact
-from dslbi_torch.training import grow, models, recipes
+from dslbi_torch.training import folder as folders
+from dslbi_torch.training import grow, models, recipes, train
 from dslbi_torch.training.grow import Growth
 
 FIELDS = dict(epochs=2, lam_conv=0.5, batch_size=32, device="cpu", threads=1)
 FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in FIELDS.items()]
 GROWTH = Growth(budget=2500, start=3, every=2, saturated=0.8, rate=1.5)
+LINEAR = dataclasses.replace(GROWTH, start=8, budget=7000)
 
 
 def config(folder, **fields):
@@ -69,7 +71,9 @@ def test_the_last_epochs_have_the_schedule_of_the_config(grown):
 def test_the_folder_says_everything_and_the_net_loads(grown):
     folder = grown.run.config.folder
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", "environment.json", "grown.pt", "growth.json", "log.jsonl"]
+    assert names == [
+        *("config.json", "environment.json", "grown.pt", "growth.json", "growth.pt", "log.jsonl")
+    ]
     assert Growth(**json.loads((folder / "growth.json").read_text())) == GROWTH
     assert [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()] == grown.log
     net = load_compact(folder / "grown.pt", models.build)
@@ -89,8 +93,8 @@ def test_the_same_seed_grows_the_same_net_and_another_seed_another(grown, tmp_pa
 
 def test_rounds_carry_the_state_of_the_optimizer_on(tmp_path):
     run = grow.start_run(config(tmp_path), GROWTH)
-    log, x = [], next(iter(run.data.test.batches(2)))[0]
-    grow._epoch(run, x, log, False)
+    x = next(iter(run.data.test.batches(2)))[0]
+    grow._epoch(run, x, False)
     V = run.optimizer.state[run.model.conv1.weight]["V"].clone()
     before = run.model.eval()(x)
     select_everything(run)
@@ -147,8 +151,7 @@ def test_linear_layers_and_other_optimizers_grow_too(tmp_path):
     fields = dict(
         conv=None, linear="group", lam_linear=0.05, optimizer="adamw", split=True, lr=0.01
     )
-    growth = dataclasses.replace(GROWTH, start=8, budget=7000)
-    grown = grow.grow(config(tmp_path, nu=1.0, **fields), growth, progress=False)
+    grown = grow.grow(config(tmp_path, nu=1.0, **fields), LINEAR, progress=False)
     assert set(grown.log[-1]["units"]) == {"fc1"}
     assert grown.log[-1]["units"]["fc1"] > 8
 
@@ -187,7 +190,158 @@ MISTAKES = [
     (("--budget=3000", "--nu-schedule=lr"), "nu_schedule must not be set for growing, got 'lr'"),
     (("--budget=3000", "--masks=a.pt"), "masks must not be set for growing, got 'a.pt'"),
     (("--budget=3000", "--ema=0.9"), "ema must not be set for growing, got 0.9"),
+    (("--budget=3000", "--initial=a.pt"), "initial must not be set for growing, got 'a.pt'"),
+    (("--budget=3000", "--elements"), "elements must not be set for growing, got True"),
+    (("--budget=3000", "--keep=2"), "keep must not be set for growing, got 2"),
+    (("--budget=3000", "--checkpoint-steps=9"), "checkpoint_steps must not be set for growing"),
+    (("--budget=3000", "--tensorboard"), "tensorboard must not be set for growing, got True"),
+    (("--budget=3000", "--record-every=5"), "unknown argument --record-every=5"),
 ]
+
+
+# Stopped and gone on
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Grows into a folder until an epoch begins."""
+
+    def stop(epoch, growth=GROWTH, **fields):
+        original = grow.train_epoch
+
+        def watched(run):
+            if run.at.epoch == epoch:
+                raise KeyboardInterrupt
+            return original(run)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(grow, "train_epoch", watched)
+            with pytest.raises(KeyboardInterrupt):
+                grow.grow(config(tmp_path / "a", **fields), growth, progress=False)
+        return tmp_path / "a"
+
+    return stop
+
+
+def equal(a, b):
+    assert list(a) == list(b)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("where", ["first epoch", "round", "after a round", "last epochs", "end"])
+def test_a_growth_that_was_stopped_goes_on_bit_for_bit(grown, stopped, monkeypatch, where):
+    over = next(row["epoch"] for row in grown.log if row.get("grown") == {})
+    epoch = {"first epoch": 0, "round": 3, "after a round": 4, "last epochs": over + 1, "end": 1}
+    folder = stopped(epoch[where])
+    assert not (folder / "grown.pt").exists()
+    assert len(folders.read_log(folder) if epoch[where] else []) == epoch[where]
+    if where == "end":  # stopped again, when all was trained and nothing written
+        with monkeypatch.context() as patch:
+            patch.setattr(grow, "save_compact", lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                grow.grow(config(folder), GROWTH, progress=False)
+        monkeypatch.setattr(grow, "train_epoch", lambda run: pytest.fail("trained again"))
+    again = grow.grow(config(folder), GROWTH, progress=False)
+    assert again.log == grown.log == folders.read_log(folder)
+    equal(again.run.model.state_dict(), grown.run.model.state_dict())
+    equal(again.start.state_dict(), grown.start.state_dict())
+    states = [grow.growths.checkpoint.state(g.run)["optimizer"]["state"] for g in (again, grown)]
+    for own, other in zip(*(s.values() for s in states), strict=True):
+        equal(own, other)
+    sessions = json.loads((folder / "environment.json").read_text())["sessions"]
+    assert len(sessions) == (2 if epoch[where] > 1 else 3 if where == "end" else 1)
+
+
+def test_a_base_with_a_state_of_its_own_goes_on_too(stopped, tmp_path):
+    fields = dict(conv=None, linear="group", lam_linear=0.05, optimizer="adamw", split=True)
+    fields |= dict(lr=0.01, nu=1.0, epochs=1)
+    whole = grow.grow(config(tmp_path / "b", **fields), LINEAR, progress=False)
+    assert whole.log[1]["grown"]
+    folder = stopped(3, growth=LINEAR, **fields)
+    again = grow.grow(config(folder, **fields), LINEAR, progress=False)
+    assert again.log == whole.log
+    equal(again.run.model.state_dict(), whole.run.model.state_dict())
+
+
+def test_an_unfinished_growth_is_not_overwritten(stopped, capsys):
+    folder = stopped(3)
+    before = content(folder)
+    words = ("grow", "digits", *FLAGS, f"--out={folder}", "--every=2", "--start=3", "--budget=2500")
+    for flags, message in (
+        (("--rate=2",), f"{folder} holds another growth (rate 1.5 there, 2.0 here): name another"),
+        (("--rate=1.5", "--lr=0.05"), "growth.pt is of another run: lr 0.1 there, 0.05 here"),
+    ):
+        status, out, err = call(capsys, *words, *flags)
+        assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+    status, out, err = call(capsys, "train", "digits", *FLAGS, f"--out={folder}")
+    assert status == 2 and f"{folder} holds a growth: name another folder with --out" in err
+    assert content(folder) == before
+    (folder / "growth.pt").unlink()
+    status, out, err = call(capsys, *words, "--rate=1.5")
+    assert status == 2 and "holds the log of a growth, but no growth.pt: name another" in err
+
+
+def test_an_interrupted_command_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grow, "train_epoch", interrupted)
+    words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
+    status, _, err = call(capsys, *words)
+    assert status == 130
+    assert err == "dslbi grow: interrupted; the same command resumes the run\n"
+
+
+# What has grown
+
+
+def test_a_grown_net_is_evaluated_pruned_and_compacted(grown, tmp_path, capsys):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name, data in content(grown.run.config.folder).items():
+        (folder / name).write_bytes(data)
+    status, out, err = call(capsys, "evaluate", folder, "--device=cpu")
+    assert (status, err) == (0, "")
+    assert f"{100 * grown.log[-1]['accuracy']:.2f}" in out
+    status, out, err = call(
+        capsys, "prune", folder, "--device=cpu", "--density=0.5", "--by=magnitude"
+    )
+    assert (status, err) == (0, "")
+    assert "masks: " in out and (folder / "pruned.pt").exists()
+    status, out, err = call(capsys, "compact", folder, "--device=cpu", "--program")
+    assert (status, err) == (0, "")
+    small = load_compact(folder / "compact.pt", models.build)
+    assert sum(p.numel() for p in small.parameters()) < grown.log[-1]["parameters"]
+    x = next(iter(grown.run.data.test.batches(20)))[0]
+    program = torch.export.load(folder / "compact.pt2").module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), small(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("path",), "has no path.npz (a run without a split has none, nor has a growth: its log"),
+        (("prune", "--density=0.5", "--by=entry"), "by entry needs a recorded path, which a net"),
+        (("prune", "--step=10"), "step needs a recorded path, which a net that has grown does not"),
+    ],
+)
+def test_a_grown_net_has_no_path(grown, capsys, argv, message):
+    folder = grown.run.config.folder
+    before = content(folder)
+    status, out, err = call(capsys, argv[0], folder, *argv[1:])
+    assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+    assert content(folder) == before
+
+
+def test_a_growth_is_no_run(grown):
+    with pytest.raises(ValueError, match="but holds a growth, which grow.open_grown reads"):
+        train.open_run(grown.run.config.folder)
 
 
 @pytest.mark.parametrize(("flags", "message"), MISTAKES)

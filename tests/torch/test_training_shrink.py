@@ -2,12 +2,20 @@
 
 import dataclasses
 import re
+import shutil
 
 import pytest
 import torch
 
 from dslbi_torch import __main__ as cli
-from dslbi_torch import load_compact, load_masks, masked, support_masks, whole_filters
+from dslbi_torch import (
+    load_compact,
+    load_masks,
+    masked,
+    save_masks,
+    support_masks,
+    whole_filters,
+)
 from dslbi_torch.training import models, recipes, shrink, train
 
 
@@ -106,10 +114,109 @@ def test_prune_takes_a_recorded_step_and_compact_takes_its_masks(folder, run, tm
     assert list(rows(text)) == ["dense", "sparse", "compact"]
 
 
+def test_prune_says_which_layers_it_empties_and_compact_refuses_them(folder, tmp_path, capsys):
+    file = tmp_path / "masks.pt"
+    argv = ("prune", folder, "--device=cpu", "--density=0.001", f"--masks={file}")
+    status, out, err = call(capsys, *argv)
+    assert (status, err) == (0, "")
+    empty = [n for n, m in load_masks(file).items() if m.ndim > 1 and not m.any()]
+    names = ", ".join(name.removesuffix(".weight") for name in empty)
+    assert empty and f"nothing is left of {names}: compact will refuse these masks" in out
+    argv = ("compact", folder, "--device=cpu", f"--masks={file}", f"--out={tmp_path / 'a.pt'}")
+    status, out, err = call(capsys, *argv)
+    assert (status, out) == (2, "") and "are dead: keep at least one" in err
+
+
+def test_a_run_prunes_into_a_file_of_its_own_that_compact_takes(folder, tmp_path, capsys):
+    copied = shutil.copytree(folder, tmp_path / "a", ignore=shutil.ignore_patterns("compact.*"))
+    assert call(capsys, "prune", copied, "--device=cpu", "--density=0.1")[0] == 0
+    assert (copied / "pruned.pt").exists() and not (copied / "masks.pt").exists()
+    status, out, _ = call(capsys, "compact", copied, "--device=cpu")
+    assert status == 0
+    kept = sum(int((~m).sum()) for m in load_masks(copied / "pruned.pt").values())
+    assert rows(out)["sparse"][2] == 13_962 - kept
+
+
+def test_a_run_without_a_split_is_pruned_by_magnitude_and_cut_by_its_zeros(tmp_path, capsys):
+    config = dataclasses.replace(
+        recipes.recipe("digits").config, epochs=2, batch_size=64, optimizer="sgd",
+        prune="soft", target="conv1.weight=0.5,conv2.weight=0.25",
+    )  # fmt: skip
+    folder = tmp_path / "a"
+    config = dataclasses.replace(config, out=str(folder), device="cpu", threads=1)
+    train.train(config, progress=False)
+    status, out, err = call(capsys, "compact", folder, "--device=cpu")
+    assert (status, err) == (0, "")
+    assert list(rows(out)) == ["dense", "compact"]
+    small = load_compact(folder / "compact.pt", models.build)
+    assert (len(small.conv1.weight), len(small.conv2.weight)) == (8, 8)
+    argv = ("prune", folder, "--device=cpu")
+    for flags, message in (
+        ((), "density must be given where nothing is split (sgd), got none"),
+        (("--density=0.1",), "by must be magnitude where nothing is split (sgd), got gamma"),
+        (("--density=0.1", "--by=random"), "by must be magnitude where nothing is split (sgd)"),
+    ):
+        status, out, err = call(capsys, *argv, *flags)
+        assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+    assert call(capsys, *argv, "--density=0.1", "--by=magnitude")[0] == 0
+    masks = load_masks(folder / "pruned.pt")
+    split = [m for m in masks.values() if m.ndim > 1]
+    assert 0.08 < sum(int(m.sum()) for m in split) / sum(m.numel() for m in split) <= 0.1
+    run = train.open_run(folder, device="cpu")
+    norms = run.model.conv2.weight.detach().flatten(1).norm(dim=1)
+    kept = masks["conv2.weight"].flatten(1).any(1)
+    assert norms[kept].min() > norms[~kept].max()
+
+
+def test_single_weights_need_a_run_with_elements(folder, tmp_path, capsys):
+    config = dataclasses.replace(recipes.recipe("digits").config, epochs=1, batch_size=128)
+    config = dataclasses.replace(config, out=str(tmp_path / "a"), device="cpu", threads=1)
+    train.train(config, progress=False)
+    for flags, what in ((("--density=0.1", "--by=entry"), "by entry"), (("--step=0",), "step")):
+        status, _, err = call(capsys, "prune", tmp_path / "a", "--device=cpu", *flags)
+        assert status == 2
+        assert err == (
+            f"dslbi prune: {what} needs the entry of single weights: train with --elements, "
+            "got a run without\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "files", "message"),
+    [
+        (("--out={run}/checkpoint.pt",), (), "{run}/checkpoint.pt must not exist: name another"),
+        (("--out={run}/m.pt", "--masks={run}/m.pt"), (), "{run}/m.pt must not exist: name another"),
+        ((), ("compact.pt",), "{run}/compact.pt must not exist: name another file with --out"),
+        (("--onnx",), ("compact.onnx",), "{run}/compact.onnx must not exist: name another"),
+        (("--program",), ("compact.pt2",), "{run}/compact.pt2 must not exist: name another"),
+        (("--out=c.onnx", "--onnx"), (), "out must have another suffix than .onnx, which is"),
+        (("--out=c.pt2", "--program"), (), "out must have another suffix than .pt2, which is"),
+    ],
+)
+def test_compact_overwrites_nothing(
+    folder, run, tmp_path, monkeypatch, capsys, flags, files, message
+):
+    monkeypatch.chdir(tmp_path)
+    copied = shutil.copytree(folder, tmp_path / "a", ignore=shutil.ignore_patterns("compact.*"))
+    save_masks(support_masks(run.optimizer), copied / "m.pt")
+    for name in files:
+        (copied / name).write_bytes(b"mine")
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    argv = [flag.format(run=copied) for flag in flags]
+    status, out, err = call(capsys, "compact", copied, "--device=cpu", *argv)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert message.format(run=copied) in err
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
 MISTAKES = [
     (("prune", "--density=0"), "density must be in (0, 1], got 0.0"),
     (("prune", "--density=1.5"), "density must be in (0, 1], got 1.5"),
-    (("prune", "--density=0.1", "--by=luck"), "by must be one of gamma, entry, magnitude, random"),
+    (("prune", "--density=0.1", "--by=luck"), "by must be one of gamma, normalised, entry, magn"),
+    (("prune", "--by=magnitude"), "by must be left out without a density, got magnitude"),
+    (("prune", "--per-layer"), "per_layer must be left out without a density, got True"),
+    (("prune", "--seed=0"), "seed must be left out without a density, got 0"),
+    (("prune", "--density=0.1", "--seed=3"), "seed must be left out but for random masks, got 3"),
     (("prune", "--density=0.1", "--step=3"), "step must be left out where a density is asked"),
     (("prune", "--step=1"), "step must be one of the recorded ones, got 1: every 5 steps, 0 to"),
     (("compact", "--masks=none.pt"), "none.pt must be a file of dslbi masks 1, but does not exist"),
@@ -121,15 +228,13 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("argv", "message"), MISTAKES)
 def test_mistakes_are_one_line_and_write_nothing(folder, tmp_path, capsys, argv, message):
-    from dslbi_torch import save_masks
-
     save_masks({"x": torch.ones(2, dtype=bool)}, tmp_path / "other.pt")
     save_masks({"conv1.weight": torch.zeros(16, 1, 5, 5, dtype=bool)}, tmp_path / "dead.pt")
     files = {name: tmp_path / f"{name}.pt" for name in ("other", "dead")}
     command, *flags = (word.format(**files) for word in argv)
     before = {f.name: f.read_bytes() for f in folder.iterdir()}
-    masks = [f"--masks={tmp_path / 'new.pt'}"] if command == "prune" else []
-    status, out, err = call(capsys, command, folder, "--device=cpu", *masks, *flags)
+    new = f"--{'masks' if command == 'prune' else 'out'}={tmp_path / 'new.pt'}"
+    status, out, err = call(capsys, command, folder, "--device=cpu", new, *flags)
     assert status == 2 and out == ""
     assert err.count("\n") == 1 and err.startswith(f"dslbi {command}: ") and message in err
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before

@@ -10,6 +10,7 @@ import torch
 
 from dslbi_torch import (
     MaskedTraining,
+    load_compact,
     load_masks,
     recorded_masks,
     save_masks,
@@ -480,6 +481,43 @@ def test_a_comparison_that_was_cut_off_goes_on_to_the_same_rows(compared, tmp_pa
     ]
     wanted = [row for row in rows_of(config) if row["method"] in chosen.methods]
     assert rows_of(short) == wanted
+
+
+def test_a_comparison_may_be_moved(compared, tmp_path, monkeypatch):
+    config, text = compared
+    moved = replace(config, out=str(shutil.copytree(config.folder, tmp_path / "moved")))
+    monkeypatch.setattr(train, "train", lambda *args, **kw: pytest.fail("trained again"))
+    assert tickets.compare(moved, PLAN) == text
+    folder = moved.folder / "seed-0" / "ticket-4"
+    other = replace(folders.read_config(folder), out=str(folder), masks="another.pt")
+    with pytest.raises(ValueError, match=r"is of another run: masks .*, 'another.pt' here"):
+        folders.is_finished(other)
+
+
+def test_a_ticket_becomes_a_small_file(compared, tmp_path, capsys):
+    config, _ = compared
+    folder = shutil.copytree(config.folder / "seed-0" / "ticket-4", tmp_path / "ticket")
+    masks, run = (folder / "masks.pt").read_bytes(), train.open_run(folder, device="cpu")
+    assert cli.main(["compact", str(folder), "--device=cpu", "--program"]) == 0
+    small = load_compact(folder / "compact.pt", models.build)
+    x = sparse.example(run.data, 50)
+    program = torch.export.load(folder / "compact.pt2").module()
+    with torch.no_grad():
+        wanted = run.model.eval()(x)
+        torch.testing.assert_close(small(x), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(program(x), wanted, rtol=1e-4, atol=1e-4)
+    words = ["prune", str(folder), "--device=cpu", "--density=0.25", "--by=magnitude"]
+    assert cli.main(words) == 0
+    out = str(tmp_path / "smaller.pt")
+    assert cli.main(["compact", str(folder), "--device=cpu", f"--out={out}"]) == 0
+    assert "masks: " + str(folder / "pruned.pt") in capsys.readouterr().out
+    nonzero = [
+        sum(int(p.count_nonzero()) for p in load_compact(file, models.build).parameters())
+        for file in (folder / "compact.pt", out)
+    ]
+    assert nonzero[1] < 0.7 * nonzero[0]
+    assert (folder / "masks.pt").read_bytes() == masks
+    equal(train.open_run(folder, device="cpu").model.state_dict(), run.model.state_dict())
 
 
 def test_whole_and_cut_nets_reach_the_same(compared, tmp_path):
