@@ -24,6 +24,7 @@ from .constants import (
     reads_of,
 )
 from .dependencies import (
+    all_groups,
     check_layers,
     dependency_graph,
     is_grouped,
@@ -89,7 +90,7 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
         frozen = {name for name, p in small.named_parameters() if not p.requires_grad}
         layers = {n: m for n, m in small.named_modules() if isinstance(m, LAYERS)}
         units = {n: torch.arange(count_units(m)) for n, m in layers.items()}  # those still there
-        while _cut(small.requires_grad_(True), x, units):
+        while _cut(small.requires_grad_(True), x, example_input.to(x.device), units):
             pass
     for name, p in small.named_parameters():
         p.requires_grad_(name not in frozen)
@@ -142,9 +143,9 @@ class _View(NamedTuple):
     kept: dict  # by reason and layer: how many dead channels stay
 
 
-def _cut(model, x, units):
+def _cut(model, x, example, units):
     """Cut all that can go as the model is now; whether anything went."""
-    graph = dependency_graph(model, x)
+    graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
     try:
         values = constant_inputs(model, x)
@@ -152,7 +153,7 @@ def _cut(model, x, units):
         raise lost(error) from None
     view = _View(graph, names, values, shared_modules(model), {}, {})
     cuts = []
-    for group in graph.get_all_groups(root_module_types=LAYERS):
+    for group in all_groups(graph):
         channels = _removable(view, group)
         if channels:
             root = group[0].dep

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -30,11 +31,11 @@ def shared_modules(model: nn.Module) -> set[nn.Module]:
 
 
 def dependency_graph(model, x):
-    """Torch-Pruning's graph of the model."""
+    """Torch-Pruning's graph of the model, as it runs in the dtype of x."""
     import torch_pruning
 
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        with _in_dtype(model, x.dtype), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it cannot follow is refused below
             graph = torch_pruning.DependencyGraph().build_dependency(
                 model, x, forward_fn=lambda model, x: model(x), verbose=False
@@ -45,6 +46,29 @@ def dependency_graph(model, x):
         if node.type == torch_pruning.ops.OPTYPE.CONCAT and node.module.offsets is None:
             _number_channels(graph, node)
     return graph
+
+
+@contextmanager
+def _in_dtype(model, dtype):
+    """A block in which what is float64 has another dtype: an LSTM is one operation in float32, and
+    many in float64, which the graph cannot follow."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float64]
+    kept = [t.data for t in tensors]
+    try:
+        for t in tensors if dtype.is_floating_point else ():
+            t.data = t.data.to(dtype)
+        yield
+    finally:
+        for t, data in zip(tensors, kept, strict=True):
+            t.data = data
+
+
+def all_groups(graph):
+    """The groups of coupled channels, one by one, of each of the layers."""
+    try:
+        return list(graph.get_all_groups(root_module_types=LAYERS))
+    except Exception as error:
+        raise lost(error) from None
 
 
 def _number_channels(graph, node):

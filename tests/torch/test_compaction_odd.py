@@ -147,6 +147,30 @@ def test_layers_that_share_a_weight_keep_their_sizes():
     check_equal(net, masks, small, x)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.into = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.lstm, self.head = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.into(self.embed(x).relu()))[0][:, -1])
+
+
+def test_layers_beside_a_recurrent_one_are_cut():
+    net, x = Recurrent(), pictures(2, 3, 4).float()
+    small = compact(net, whole_filters(net, removed(net, {"embed": [1, 2]}), x), x)
+    assert (small.embed.out_features, small.lstm.input_size) == (6, 6)
+    assert {p.dtype for p in small.parameters()} == {torch.float32}
+    masks = whole_filters(net, removed(net, {"embed": [1, 2]}), x)
+    torch.testing.assert_close(small(x), apply_masks_(net, masks)(x))
+    with pytest.raises(ValueError, match=r"cannot follow lstm \(LSTM\), .* 2 dead filters of into"):
+        compact(net, removed(net, {"into": [1, 2]}), x)
+    with pytest.raises(ValueError, match="the dependency graph cannot follow this model"):
+        compact(net.double(), removed(net, {"embed": [1, 2]}), x.double())
+
+
 class Encoder(nn.Module):
     def __init__(self):
         super().__init__()
