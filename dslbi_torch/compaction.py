@@ -8,12 +8,30 @@ the dependency graph of Torch-Pruning.
 
 import copy
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from .constants import LAYERS, NORM, TRANSPOSED, constant_inputs, cuts_border, reads_of
+from .comparing import as_before, compare_outputs, in_float64
+from .constants import (
+    LAYERS,
+    NORM,
+    TRANSPOSED,
+    constant_inputs,
+    count_units,
+    cuts_border,
+    reads_of,
+)
+from .dependencies import (
+    all_groups,
+    check_layers,
+    dependency_graph,
+    is_grouped,
+    is_operation,
+    lost,
+    shared_modules,
+)
 from .masking import apply_masks_, evaluating
 
 # What a channel may pass through without meeting the others.
@@ -28,8 +46,14 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
     is masked, and so is every other writer of a residual stream), or the weights that read it are
     all zero. What such a channel still emits (its bias, the shift of its BatchNorm) is a constant,
     and is folded into the biases of its readers. A convolution with zero padding sees the constant
-    end at the border; there the channel stays, and a warning says so. With the masks of
-    :func:`dslbi_torch.whole_filters` a removed filter emits 0, and can always go.
+    end at the border; there the channel stays, and a warning says so, as of every dead channel that
+    stays. With the masks of :func:`dslbi_torch.whole_filters` a removed filter emits 0, which no
+    border cuts and which a gate (a product with another activation) leaves 0. Layers that share
+    weights with others keep their sizes.
+
+    What is a constant is seen at the size of the example. A constant that is padded and then
+    averaged (ZeroPad2d before a global mean) is another one at another size: there the outputs are
+    equal for pictures of the example's size, and with masks of ``whole_filters`` for all.
 
     Parameters
     ----------
@@ -52,26 +76,36 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
     ValueError
         For masks of another model (or of this one before it was compacted), a layer of which all
         filters are dead, and a model that the dependency graph cannot follow, which is found out by
-        comparing outputs.
+        comparing the outputs of the net and of all its layers, in float64.
     """
-    if not (len(example_input) and example_input.is_floating_point()):
-        raise ValueError(
-            "example_input must hold at least one example of floating-point numbers, "
-            f"got shape {tuple(example_input.shape)} and {example_input.dtype}"
-        )
+    _check_example(example_input)
+    check_layers(model)
     masked = copy.deepcopy(model)
     if masks is not None:
         apply_masks_(masked, masks)
+    masked, x = in_float64(masked, example_input)
     small = copy.deepcopy(masked)
     with evaluating(small):
-        replace_padding(small, example_input)
+        replace_padding(small, x)
         frozen = {name for name, p in small.named_parameters() if not p.requires_grad}
-        while _cut(small.requires_grad_(True), example_input):
+        layers = {n: m for n, m in small.named_modules() if isinstance(m, LAYERS)}
+        units = {n: torch.arange(count_units(m)) for n, m in layers.items()}  # those still there
+        while _cut(small.requires_grad_(True), x, example_input.to(x.device), units):
             pass
     for name, p in small.named_parameters():
         p.requires_grad_(name not in frozen)
-    compare_outputs(masked, small, example_input)
-    return small
+    compare_outputs(masked, small, x, {name: (left, None) for name, left in units.items()})
+    return as_before(small, model)
+
+
+def _check_example(x):
+    if not isinstance(x, Tensor):
+        raise ValueError(f"example_input must be one tensor, got a {type(x).__name__}")
+    if x.ndim < 2 or not len(x) or not x.is_floating_point():
+        raise ValueError(
+            "example_input must hold at least one example of floating-point numbers along its "
+            f"first axis, got shape {tuple(x.shape)} and {x.dtype}"
+        )
 
 
 def replace_padding(model, x):
@@ -98,22 +132,33 @@ def replace_padding(model, x):
 # What can go, and its cutting
 
 
-def _cut(model, x):
+class _View(NamedTuple):
+    """The model as it is now, and what is noted about it."""
+
+    graph: object
+    names: dict  # of the modules
+    values: dict  # the constants that layers are given
+    tied: set  # modules whose parameters others have too
+    empty: dict  # by layer: the units, where all reach their readers as constants
+    kept: dict  # by reason and layer: how many dead channels stay
+
+
+def _cut(model, x, example, units):
     """Cut all that can go as the model is now; whether anything went."""
-    graph = dependency_graph(model, x)
+    graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
     try:
         values = constant_inputs(model, x)
     except ValueError as error:
         raise lost(error) from None
-    cuts, kept, emptied = [], {}, {}
-    for group in graph.get_all_groups(root_module_types=LAYERS):
-        channels = _removable(graph, group, values, names, kept, emptied)
+    view = _View(graph, names, values, shared_modules(model), {}, {})
+    cuts = []
+    for group in all_groups(graph):
+        channels = _removable(view, group)
         if channels:
             root = group[0].dep
             cuts.append(graph.get_pruning_group(root.target.module, root.handler, channels))
-    for name in (name for name in names.values() if name in emptied):  # the first: others follow
-        raise ValueError(f"all {emptied[name]} filters of {name} are dead: keep at least one")
+    _refuse_empty(view)
     # By layer, in the numbers that all groups have: a cut changes them.
     indices = {}
     for item in (item for group in cuts for item in group):
@@ -124,71 +169,36 @@ def _cut(model, x):
         if isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler):
             _fold(module, sorted(gone), values)
     for (module, handler), gone in indices.items():
+        if isinstance(module, LAYERS) and graph.is_out_channel_pruning_fn(handler):
+            left = sorted(set(range(count_units(module))) - gone)
+            units[names[module]] = units[names[module]][left]
         handler(module, sorted(gone))
     if not cuts:
-        _tell(kept)
+        _tell(view.kept)
     return bool(cuts)
 
 
-def dependency_graph(model, x):
-    """Torch-Pruning's graph of the model."""
-    import torch_pruning
-
-    try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it cannot follow is refused below
-            graph = torch_pruning.DependencyGraph().build_dependency(
-                model, x, forward_fn=lambda model, x: model(x), verbose=False
+def _refuse_empty(view):
+    """Refuse the first layer of which no unit would be left: others follow from it."""
+    for module, name in view.names.items():
+        if name in view.empty:
+            count = view.empty[name]
+            if not reads_of(module).any():
+                raise ValueError(f"all {count} filters of {name} are dead: keep at least one")
+            raise ValueError(
+                f"what {name} gives must depend on the input where it is read, but all {count} "
+                "channels are constants there"
             )
-    except Exception as error:
-        raise lost(error) from None
-    for node in graph.module2node.values():
-        if node.type == torch_pruning.ops.OPTYPE.CONCAT and node.module.offsets is None:
-            _number_channels(graph, node)
-    return graph
 
 
-def _number_channels(graph, node):
-    """Tell the graph where channels come to lie in a concatenation that is flattened later, which
-    it leaves out."""
-    if getattr(node.grad_fn, "_saved_dim", None) != 1:
-        return
-    first = 0
-    for source in node.inputs:
-        count = _count_channels(graph, source)
-        for dep in (d for d in source.dependencies if d.target is node):
-            dep.index_mapping[1] = lambda at, first=first: [
-                i._replace(idx=i.idx + first) for i in at
-            ]
-        for dep in (d for d in node.dependencies if d.target is source):
-            dep.index_mapping[1] = lambda at, first=first, count=count: [
-                i._replace(idx=i.idx - first) for i in at if first <= i.idx < first + count
-            ]
-        first += count
-
-
-def _count_channels(graph, node):
-    """Channels of what a node of the graph gives on."""
-    count = graph.get_out_channels(node)
-    if count is None:
-        counts = [_count_channels(graph, source) for source in node.inputs]
-        return sum(counts) if node.name.startswith("_Concat") else max(counts, default=0)
-    return count
-
-
-def lost(error):
-    """What is raised where the graph or the comparison of outputs fails."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return ValueError(f"the dependency graph cannot follow this model: {reason}")
-
-
-def _removable(graph, group, values, names, kept, emptied):
+def _removable(view, group):
     """Which channels of a group of coupled layers can go; what stays or is empty is noted."""
-    root = group[0].dep.target.module
+    graph, root = view.graph, group[0].dep.target.module
     count = graph.get_out_channels(root)
-    # of each channel: its readers do not need it; they know it; they know it but for the border
-    needless, known, border = (torch.full((count,), x) for x in (True, True, False))
-    has_readers, strange, dead_filters = False, None, 0
+    # of each channel: its readers do not need it; they know it; they know it but for the border;
+    # all its writers are zero
+    needless, known, border, dead = (torch.full((count,), x) for x in (True, True, False, True))
+    has_readers, strange, tied, dead_filters = False, None, False, {}
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         reads = graph.is_in_channel_pruning_fn(item.dep.handler)
@@ -198,32 +208,59 @@ def _removable(graph, group, values, names, kept, emptied):
             return []
         if is_operation(module):
             continue
+        tied |= module in view.tied
         if not isinstance(module, _CHANNELWISE) or is_grouped(module) or None in item.root_idxs:
-            strange = names.get(module, graph._param_to_name.get(module)), type(module).__name__
+            name = view.names.get(module, graph._param_to_name.get(module))
+            strange = name, type(module).__name__
         elif layer and writes and not reads:
-            dead_filters += int((~reads_of(module).any(1))[item.idxs].sum())
+            zero = ~reads_of(module).any(1)[item.idxs].cpu()
+            dead[torch.tensor(item.root_idxs)[~zero]] = False
+            if zero.any():
+                dead_filters[view.names[module]] = int(zero.sum())
         elif layer and reads and not writes:
             has_readers = True
             roots = torch.tensor(item.root_idxs)
-            value, read = _input_of(module, values, item.idxs, names)
+            value, read = _input_of(module, view.values, item.idxs, view.names)
             foldable = (value == 0) | ~value.isnan() & (not cuts_border(module))
             needless[roots[~foldable & read]] = False
             known[roots[value.isnan()]] = False
             border[roots[~value.isnan() & ~foldable & read]] = True
     if strange and dead_filters:
+        name, number = next(iter(dead_filters.items()))
         raise ValueError(
             f"compact cannot follow {strange[0]} ({strange[1]}), which takes the outputs of "
-            f"{dead_filters} dead filters of {names[root]}"
+            f"{number} dead filters of {name}"
         )
     if strange or not has_readers:
         return []
+    name = next(iter(dead_filters), view.names[root])
+    if tied:
+        _note(view.kept, _TIED, name, dead | needless)
+        return []
     if known.all():
-        emptied[names[root]] = count
+        view.empty[view.names[root]] = count
     elif needless.all():  # read by nobody, but a layer needs a channel
         needless[int((~known).nonzero()[0])] = False
-    if (border & known & ~needless).any():
-        kept[names[root]] = int((border & known & ~needless).sum())
+    _note(view.kept, _BORDER, name, border & known & ~needless)
+    _note(view.kept, _MIXED, name, dead & ~known & ~needless)
     return needless.nonzero().flatten().tolist()
+
+
+_BORDER = (
+    "they emit a constant that zero padding cuts at the border; whole_filters makes it 0 where the "
+    "layer, or the BatchNorm that takes its output, adds it"
+)
+_MIXED = (
+    "what their readers are given depends on the input or on the place all the same: another "
+    "activation is added or mixed in, or a constant is padded on the way (which is 0 with the "
+    "masks of whole_filters)"
+)
+_TIED = "weights are shared with another layer"
+
+
+def _note(kept, reason, name, channels):
+    if channels.any():
+        kept.setdefault(reason, {})[name] = int(channels.sum())
 
 
 def _input_of(layer, values, inputs, names):
@@ -234,17 +271,6 @@ def _input_of(layer, values, inputs, names):
         raise lost(f"{names[layer]} has {len(read)} inputs, but not number {max(inputs)}")
     value = values.get(layer, layer.weight.new_full(read.shape, torch.nan))  # not called: unknown
     return value[inputs].cpu(), read[inputs].cpu()
-
-
-def is_operation(module):
-    """Whether a node of the graph stands for an operation without a module."""
-    return type(module).__module__.startswith("torch_pruning")
-
-
-def is_grouped(module):
-    """Whether a convolution has groups of more than one channel."""
-    groups = getattr(module, "groups", 1)
-    return groups > 1 and not groups == module.in_channels == module.out_channels
 
 
 @torch.no_grad()
@@ -263,32 +289,10 @@ def _fold(layer, inputs, values):
 
 
 def _tell(kept):
-    """Say which dead channels stay because of zero padding."""
-    if kept:
-        where = ", ".join(f"{n} of {name}" for name, n in list(kept.items())[:4])
-        more = ", ..." if len(kept) > 4 else ""
+    """Say which dead channels stay, and why."""
+    for reason, layers in kept.items():
+        where = ", ".join(f"{n} of {name}" for name, n in list(layers.items())[:4])
+        more = ", ..." if len(layers) > 4 else ""
         warnings.warn(
-            f"{sum(kept.values())} dead channels stay ({where}{more}): they emit a constant that "
-            "zero padding cuts at the border; with the masks of whole_filters they emit 0 and go",
-            stacklevel=4,
+            f"{sum(layers.values())} dead channels stay ({where}{more}): {reason}", stacklevel=4
         )
-
-
-@torch.no_grad()
-def compare_outputs(model, changed, example_input, refused=lost):
-    """Refuse a changed model whose outputs are not those of the model, by what ``refused`` makes of
-    the reason."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(example_input.shape, generator=generator, dtype=torch.float64)
-    with evaluating(model), evaluating(changed):
-        for x in (example_input, noise.to(example_input)):
-            try:
-                pairs = zip(
-                    pytree.tree_leaves(model(x)), pytree.tree_leaves(changed(x)), strict=True
-                )
-                gaps = [((a - b).abs().max() / a.abs().max().clamp(min=1), a) for a, b in pairs]
-            except Exception as error:
-                raise refused(error) from None
-            for gap, a in gaps:
-                if not gap <= torch.finfo(a.dtype).eps ** 0.5:
-                    raise refused(f"its outputs would differ by {gap.item():.1e}")

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CONV = nn.modules.conv._ConvNd
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
@@ -14,17 +15,29 @@ def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
     input of the net or on the place.
 
     The net is fed NaN. A layer passes it on only along weights that are not zero, a BatchNorm only
-    with a scale that is not zero, everything else as arithmetic does; so a number that arrives is
-    the same for every input. An operation that swallows NaN is found out on a real input.
+    with a scale that is not zero, a product not where a factor is zero (activations are finite),
+    everything else as arithmetic does; so a number that arrives is the same for every input. An
+    operation that swallows NaN is found out on a real input.
     """
     names = {module: name for name, module in model.named_modules()}
-    constants = _inputs(model, torch.full_like(x, torch.nan))
+    with _ZeroTimesAnything():
+        constants = _inputs(model, torch.full_like(x, torch.nan))
     seen = _inputs(model, x, slack=1e-3)
     for layer, value in constants.items():
         same = torch.isclose(value, seen[layer], rtol=1e-3, atol=1e-5) | value.isnan()
         if not same.all():
             raise ValueError(f"an operation before {names[layer]} hides what depends on the input")
     return constants
+
+
+class _ZeroTimesAnything(TorchDispatchMode):
+    """A block in which 0 times NaN is 0: a gate leaves a channel zero, whatever it says."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        products = (torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor)
+        zero = (args[0] == 0) | (args[1] == 0) if func in products else None
+        result = func(*args, **(kwargs or {}))
+        return result if zero is None else result.masked_fill_(zero, 0)
 
 
 @torch.no_grad()
@@ -76,6 +89,11 @@ def reads_of(layer: nn.Module) -> Tensor:
     if isinstance(layer, TRANSPOSED):
         nonzero = torch.cat([part.T for part in nonzero.chunk(groups)])
     return torch.block_diag(*nonzero.chunk(groups)).bool()
+
+
+def count_units(layer: nn.Module) -> int:
+    """Filters of a convolution, neurons of a linear layer."""
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def cuts_border(layer: nn.Module) -> bool:

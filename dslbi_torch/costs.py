@@ -1,5 +1,7 @@
 """What a model costs, layer by layer: weights, and multiplications of one forward pass."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,12 +15,13 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     """Multiply-accumulates of one example, by module; "" is the whole model.
 
     Counted by ``torch.utils.flop_counter`` (convolutions and matrix products; a MAC is two of its
-    FLOPs) on one forward pass of the batch ``example_input``. The model is left as it is.
+    FLOPs) on one forward pass of the batch ``example_input``. The model is left as it is. Attention
+    is counted too, a masked one as if nothing were masked.
     """
     if not len(example_input):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), _whole_attention(), counter:
         model(example_input)
     root, counts = type(model).__name__, counter.get_flop_counts()
     macs = {}
@@ -26,6 +29,17 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
         flops = sum(counts.get(f"{root}.{name}" if name else "Global", {}).values())
         macs[name] = flops // (2 * len(example_input))
     return macs
+
+
+@contextmanager
+def _whole_attention():
+    """A block in which attention is not one fused operation, of which the counter knows nothing."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def layer_costs(
@@ -66,7 +80,7 @@ def layer_costs(
                 filters_alive=int(alive.sum()),
                 macs=macs[name],
                 # every weight of a layer is used equally often
-                macs_nonzero=macs[name] * nonzero // W.numel(),
+                macs_nonzero=macs[name] * nonzero // max(1, W.numel()),
             )
         )
     removed = sum(int((~m).sum()) for m in masks.values())

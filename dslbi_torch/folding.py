@@ -2,11 +2,11 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import fusion
 
-from .compaction import compare_outputs
-from .constants import CONV, TRANSPOSED
+from .comparing import as_before, compare_outputs, in_float64
+from .constants import LAYERS, TRANSPOSED
 from .masking import followed
 
 
@@ -32,20 +32,36 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
         For a model without such a BatchNorm, and one in which the output of such a layer is also
         read by something else, or a layer is called twice: found out by comparing outputs.
     """
-    folded = copy.deepcopy(model).eval()
+    exact, x = in_float64(model, example_input)
+    folded = copy.deepcopy(exact).eval()
     names = {module: name for name, module in folded.named_modules()}
-    pairs = [(layer, norm) for layer, norm in followed(folded, example_input) if _folds(norm)]
+    pairs = [(layer, norm) for layer, norm in followed(folded, x) if _folds(norm)]
     if not pairs:
         raise ValueError("model must have a BatchNorm that takes the output of a layer, has none")
     for layer, norm in pairs:
-        if isinstance(layer, CONV):
-            fused = fusion.fuse_conv_bn_eval(layer, norm, isinstance(layer, TRANSPOSED))
-        else:
-            fused = fusion.fuse_linear_bn_eval(layer, norm)
-        folded.set_submodule(names[layer], fused)
+        _fold(layer, norm)
         folded.set_submodule(names[norm], nn.Identity())
-    compare_outputs(model, folded, example_input, _shared)
-    return folded
+    layers = {m for m in names if isinstance(m, LAYERS)} - {layer for layer, _ in pairs}
+    compared = {names[module]: (None, None) for module in layers | {norm for _, norm in pairs}}
+    compare_outputs(exact, folded, x, compared, _shared)
+    return as_before(folded, model)
+
+
+@torch.no_grad()
+def _fold(layer, norm):
+    """Let a layer give what the BatchNorm makes of its output in evaluation mode."""
+    mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    W, ones = layer.weight, [1] * (layer.weight.ndim - 2)
+    if isinstance(layer, TRANSPOSED):  # within each group the outputs are numbered from 0
+        W = W.unflatten(0, (layer.groups, -1)) * scale.view(layer.groups, 1, -1, *ones)
+        W = W.flatten(0, 1)
+    else:
+        W = W * scale.view(-1, 1, *ones)
+    bias = shift if layer.bias is None else layer.bias * scale + shift
+    trained = layer.weight.requires_grad
+    layer.weight, layer.bias = nn.Parameter(W, trained), nn.Parameter(bias, trained)
 
 
 def _shared(reason):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .constants import NORM
-from .masking import HeldEntries, refuse_held
+from .constants import LAYERS, NORM
+from .masking import HeldEntries, output_rows, refuse_held
 from .masks import check_masks
 from .tensors import states_alike
 
@@ -116,7 +116,7 @@ def reinitialise_(
         W, mask = getattr(module, key), mask.to(getattr(module, key).device)
         drawn = getattr(fresh[owner], key).detach()
         if orthogonal and W.ndim > 1:
-            drawn = _orthogonal(drawn, W.detach(), mask, name)
+            drawn = _orthogonal(module, drawn, W.detach(), mask, name)
         changes.append((W, mask, drawn))
         if isinstance(module, NORM) and key == "weight" and module.running_mean is not None:
             for buffer in ("running_mean", "running_var"):
@@ -139,17 +139,22 @@ def _drawn(module, name):
     return module
 
 
-def _orthogonal(drawn, W, mask, name):
+def _orthogonal(module, drawn, W, mask, name):
     """Rows that no entry is kept of, orthogonal to the other rows of W and to each other."""
-    new = ~mask.flatten(1).any(1)
-    rows, kept = drawn.flatten(1)[new].double(), W.flatten(1)[~new].double()
-    if len(W) > rows.shape[1]:
+
+    def rows(x):
+        return output_rows(module, x) if isinstance(module, LAYERS) else x.flatten(1)
+
+    new = ~rows(mask).any(1)
+    fresh, kept = rows(drawn)[new].double(), rows(W)[~new].double()
+    count, size = rows(W).shape
+    if count > size:
         raise ValueError(
             f"orthogonal filters need a layer with at most as many filters as a filter has "
-            f"weights, got {len(W)} of {rows.shape[1]} in {name}"
+            f"weights, got {count} of {size} in {name}"
         )
     # The columns of Q after those of the kept rows are orthogonal to all of them.
-    Q = torch.linalg.qr(torch.cat([kept, rows]).T).Q[:, len(kept) :].T
-    result = drawn.clone()
-    result[new] = (Q * rows.norm(dim=1, keepdim=True)).to(drawn.dtype).view(-1, *drawn.shape[1:])
-    return result
+    Q = torch.linalg.qr(torch.cat([kept, fresh]).T).Q[:, len(kept) :].T
+    places = rows(torch.arange(W.numel(), device=W.device).view(W.shape))[new]
+    orthogonal = (Q * fresh.norm(dim=1, keepdim=True)).to(drawn.dtype)
+    return drawn.flatten().index_put((places,), orthogonal).view(drawn.shape)

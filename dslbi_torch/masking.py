@@ -101,6 +101,8 @@ class MaskedTraining(HeldEntries):
 
     def change(self, masks: dict[str, Tensor]) -> None:
         """Other masks of the same tensors from now on; what they keep anew starts from zero."""
+        if not self._pairs:
+            raise ValueError("masks must be attached to be changed, but are detached")
         check_same_tensors(self.masks, masks)
         for name, (_, removed) in zip(self._names, self._pairs, strict=True):
             removed.copy_(~masks[name])
@@ -146,7 +148,8 @@ def whole_filters(
     exactly 0.
 
     A filter (a neuron, a row of a linear layer) is removed where its mask keeps none of its
-    weights. With it go its bias, and scale and shift of the BatchNorm that takes its output.
+    weights. With it go its bias, and scale and shift of the BatchNorm that takes its output, and no
+    other that is alive.
 
     Parameters
     ----------
@@ -162,39 +165,58 @@ def whole_filters(
     names = {module: name for name, module in model.named_modules()}
 
     def restrict(module, name, alive):
-        key = f"{names[module]}.{name}" if names[module] else name
+        key = f"{names[module]}.{name}".lstrip(".")
         if key in parameters:
             extended[key] = extended[key] & alive if key in extended else alive.clone()
 
+    scaled = {}  # by BatchNorm: what is alive in any of the layers whose outputs it takes
+    touched, device = set(), next(iter(masks.values())).device
     for layer, norm in followed(model, example_input):
-        key = f"{names[layer]}.weight" if names[layer] else "weight"
+        key = f"{names[layer]}.weight".lstrip(".")
+        whole = torch.ones(layer.weight.shape, dtype=torch.bool, device=device)
+        alive = alive_outputs(layer, masks.get(key, whole))
         if key in masks:
-            alive = alive_outputs(layer, masks[key])
             restrict(layer, "bias", alive)
-            for name in ("weight", "bias") if norm is not None else ():
-                restrict(norm, name, alive)
+            touched.add(norm)
+        if norm is not None:
+            scaled[norm] = scaled[norm] | alive if norm in scaled else alive
+    for norm, alive in scaled.items():
+        for name in ("weight", "bias") if norm in touched else ():
+            restrict(norm, name, alive)
     return extended
+
+
+def output_rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """A tensor of the shape of a layer's weight, one row for each output channel."""
+    if isinstance(layer, TRANSPOSED):
+        # input channels first; within each of the groups the outputs are numbered from 0
+        return x.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+    return x.flatten(1)
 
 
 def alive_outputs(layer: nn.Module, mask: Tensor) -> Tensor:
     """Of which output channels of a layer the mask of its weight keeps anything."""
-    if isinstance(layer, TRANSPOSED):
-        # input channels first; within each of the groups the outputs are numbered from 0
-        parts = mask.unflatten(0, (layer.groups, -1))
-        return parts.transpose(1, 2).flatten(0, 1).flatten(1).any(1)
-    return mask.flatten(1).any(1)
+    return output_rows(layer, mask).any(1)
 
 
 def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, nn.Module | None]]:
-    """Every layer that was called, with the BatchNorm that took its output, or None."""
-    outputs, pairs, handles = [], [], []
+    """Every layer that was called, and every layer with the BatchNorm that takes its output.
+
+    A BatchNorm is of layers if it takes nothing else, and if what it scales are their units (those
+    of a linear layer lie along the last axis, which is not that of a BatchNorm behind tokens).
+    """
+    outputs, pairs, strangers, handles = [], [], set(), []
 
     def after(layer, _, output):
         outputs.append((output, layer))
         pairs.append((layer, None))
 
     def before(norm, inputs):
-        pairs.extend((layer, norm) for output, layer in outputs if output is inputs[0])
+        x = inputs[0]
+        found = [layer for y, layer in outputs if y is x and x.ndim == layer.weight.ndim]
+        pairs.extend((layer, norm) for layer in found)
+        if not found:
+            strangers.add(norm)
 
     for module in model.modules():
         if isinstance(module, LAYERS):
@@ -207,7 +229,7 @@ def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, n
         finally:
             for handle in handles:
                 handle.remove()
-    return pairs
+    return [(layer, norm) for layer, norm in pairs if norm not in strangers]
 
 
 @contextmanager

@@ -39,10 +39,21 @@ def recorded_masks(recorder: PathRecorder, step: int) -> dict[str, Tensor]:
     return masks
 
 
-def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Refuse what is not masks of this model; returns its parameters, each with its mask."""
+def check_tensors(masks: dict[str, Tensor]) -> None:
+    """Refuse what is not a dict of bool tensors, at least one."""
+    if not isinstance(masks, dict | None):
+        raise ValueError(f"masks must be a dict of bool tensors, got a {type(masks).__name__}")
     if not masks:
         raise ValueError("masks must hold at least one tensor, got none")
+    for name, mask in masks.items():
+        if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"the mask of {name} must be a bool tensor, got {found}")
+
+
+def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Refuse what is not masks of this model; returns its parameters, each with its mask."""
+    check_tensors(masks)
     parameters = dict(model.named_parameters())
     pairs = []
     for name, mask in masks.items():
@@ -52,9 +63,6 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
                 f"its first is {next(iter(parameters), None)!r}"
             )
         W = parameters[name]
-        if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
-            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(f"the mask of {name} must be a bool tensor, got {found}")
         if mask.shape != W.shape:
             raise ValueError(
                 f"the mask of {name} must have its shape {tuple(W.shape)}, got "
@@ -74,6 +82,10 @@ def check_same_tensors(first: dict[str, Tensor], other: dict[str, Tensor]) -> No
 
 
 def _combined(masks, combine):
+    if not masks:
+        raise ValueError("at least one dict of masks must be given, got none")
+    for x in masks:
+        check_tensors(x)
     first = masks[0]
     for other in masks[1:]:
         check_same_tensors(first, other)
@@ -97,7 +109,8 @@ def nested(*masks: dict[str, Tensor]) -> bool:
 
 
 def save_masks(masks: dict[str, Tensor], file: str | Path) -> None:
-    """Write masks, one bit an entry, whole or not at all."""
+    """Write masks, one bit an entry, whole or not at all; at least one."""
+    check_tensors(masks)
     packed = {
         name: {"shape": list(m.shape), "bits": pack_bits(m.cpu())} for name, m in masks.items()
     }

@@ -59,7 +59,9 @@ class PathRecorder:
         self._nonzero: dict[str, list[Tensor]] = {}
         self._supports: dict[str, list[Tensor]] = {}
         self._summed: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, torch.Size] = {}
         for name, W, V, group in split_tensors(optimizer):
+            self._shapes[name] = V.shape
             if elements or group["penalty"] == "group":
                 chosen = selected(V, group)
                 self.entry[name] = torch.full_like(chosen, NEVER, dtype=torch.int64)
@@ -75,10 +77,22 @@ class PathRecorder:
         """Stop recording; what was recorded stays."""
         self._hook.remove()
 
+    def _tensors(self):
+        """The split tensors, as long as they are those of the beginning."""
+        tensors = split_tensors(self.optimizer)
+        for name, _, V, _ in tensors:
+            was = tuple(self._shapes.get(name, ()))
+            if tuple(V.shape) != was:
+                raise ValueError(
+                    f"{name} must have the shape {was} of when the recorder was attached, got "
+                    f"{tuple(V.shape)}: detach the recorder, and attach a new one"
+                )
+        return tensors
+
     @torch.no_grad()
     def _after_step(self, *_):
         self.step += 1
-        tensors = split_tensors(self.optimizer)
+        tensors = self._tensors()
         self.time += self.optimizer.alpha(tensors[0][3])
         for name, _, V, group in tensors:
             entry = self.entry.get(name)
@@ -95,7 +109,7 @@ class PathRecorder:
             return
         self.steps.append(self.step)
         self.times.append(self.time)
-        for name, W, V, group in split_tensors(self.optimizer):
+        for name, W, V, group in self._tensors():
             chosen = selected(V, group)
             self._nonzero[name].append(chosen.count_nonzero() * (V.numel() // chosen.numel()))
             if name in self._supports:

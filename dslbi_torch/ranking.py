@@ -5,6 +5,7 @@ that one order gives at different densities are nested.
 """
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -165,8 +166,8 @@ def ranked_masks(
         parts = [(list(ranking.place), density)]
     masks = {}
     for part, share in parts:
-        if not 0 < share <= 1:
-            raise ValueError(f"density must be in (0, 1], got {share}")
+        if not (isinstance(share, Real) and 0 < share <= 1):
+            raise ValueError(f"density must be in (0, 1], got {share!r}")
         places = torch.cat([ranking.place[name].flatten() for name in part])
         sizes = torch.cat([_sizes(ranking, name) for name in part])
         order = places.argsort()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .files import atomic, read_tensors, write_tensors
 from .masking import evaluating
@@ -29,6 +30,8 @@ _LAYERS = {
     **{f"ConvTranspose{d}d": (*_CONV_OPTIONS, "output_padding") for d in (1, 2, 3)},
     "Linear": ("in_features", "out_features"),
     **{f"BatchNorm{d}d": _NORM_OPTIONS for d in (1, 2, 3)},
+    "SyncBatchNorm": _NORM_OPTIONS,
+    "PReLU": ("num_parameters",),
 }
 _KIND = "dslbi compact model 1"
 
@@ -53,8 +56,8 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     """
     layers = {}
     for name, module in model.named_modules():
-        kind = type(module).__name__
-        if kind in _LAYERS and type(module) is getattr(nn, kind):
+        kind = _kind(module)
+        if kind is not None:
             options = {key: getattr(module, key) for key in _LAYERS[kind]}
             if hasattr(module, "in_channels") or hasattr(module, "in_features"):
                 options["bias"] = module.bias is not None
@@ -68,6 +71,14 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     write_tensors(content, file, _KIND)
 
 
+def _kind(module):
+    """Which of the layers a module is, or is a subclass of; None where its weight is computed."""
+    if parametrize.is_parametrized(module):
+        return None
+    kinds = (k.__name__ for k in type(module).__mro__ if getattr(nn, k.__name__, None) is k)
+    return next((kind for kind in kinds if kind in _LAYERS), None)
+
+
 def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module:
     """The model that :func:`save_compact` wrote, on the CPU and in evaluation mode.
 
@@ -76,7 +87,8 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     file : path
     build : callable
         ``build(**architecture)`` gives a net of the architecture, of any size and weights; its
-        layers are replaced by those of the file. The dense model's weights are not needed.
+        layers are replaced by those of the file (those of a class of its own, derived from one of
+        torch, get its sizes). The dense model's weights are not needed.
 
     Raises
     ------
@@ -86,31 +98,51 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     content = read_tensors(file, _KIND, lambda content: content)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
         model = build(**content["architecture"])
+        ties = _ties(model)
         for name, (kind, options) in content["layers"].items():
-            layer = getattr(nn, kind)(**options)
-            if not name:
-                model = layer
-            else:
-                _replace(model, name, layer, file)
+            model = _replaced(model, name, getattr(nn, kind)(**options), options, file)
     state = {name: _unpacked(x) for name, x in content["state"].items()}
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"{file} is not of the architecture that was built: {reason}") from None
+    for first, *others in ties:
+        for owner, _, key in (name.rpartition(".") for name in others):
+            setattr(model.get_submodule(owner), key, model.get_parameter(first))
     for name in content["frozen"]:
         model.get_parameter(name).requires_grad_(False)
     return model.eval()
 
 
-def _replace(model, name, layer, file):
+def _ties(model):
+    """The names of every parameter that has several."""
+    names = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _replaced(model, name, layer, options, file):
+    """The model with a layer in the place, or the places, of the one of that name."""
     try:
-        model.get_submodule(name)
+        old = model.get_submodule(name)
     except AttributeError:
         raise ValueError(
             f"{file} is not of the architecture that was built, which has no layer {name}"
         ) from None
-    model.set_submodule(name, layer)
+    if isinstance(old, type(layer)) and type(old) is not type(layer):  # what it adds, it keeps
+        for key in {*options} - {"bias"}:
+            setattr(old, key, getattr(layer, key))
+        for key, value in {**layer._parameters, **layer._buffers}.items():
+            setattr(old, key, value)
+        return model
+    if old is model:
+        return layer
+    places = [n for n, module in model.named_modules(remove_duplicate=False) if module is old]
+    for place in places:
+        model.set_submodule(place, layer)
+    return model
 
 
 def _packed(x):

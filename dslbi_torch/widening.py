@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .compaction import compare_outputs, dependency_graph, is_grouped, is_operation, lost
-from .constants import CONV, LAYERS, NORM, TRANSPOSED
+from .comparing import compare_outputs, in_float64
+from .constants import CONV, LAYERS, NORM, TRANSPOSED, count_units
+from .dependencies import (
+    check_layers,
+    dependency_graph,
+    is_grouped,
+    is_operation,
+    lost,
+    shared_modules,
+)
 from .masking import evaluating, refuse_held
 from .tensors import states_alike
 
@@ -63,7 +71,7 @@ def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
             layers = tuple(dict.fromkeys(i.module for i in plan if _is_written(model, i)))
             seen.update(layers)
             cost = sum(i.values.numel() for i in plan if _is_parameter(model, i))
-            found.append(Width(layers, _count_units(layer), cost))
+            found.append(Width(layers, count_units(layer), cost))
     return found
 
 
@@ -119,8 +127,9 @@ def widen_(
     Difference from the authors' code, which copies named parameters into a new net: there new units
     change the outputs at once, and running statistics, V and momentum are lost.
     """
+    check_layers(model)
     for name, count in more.items():
-        if not (isinstance(count, int) and count >= 1):
+        if isinstance(count, bool) or not (isinstance(count, int) and count >= 1):
             raise ValueError(f"more must be whole numbers of at least 1, got {count!r} for {name}")
         if not isinstance(dict(model.named_modules()).get(name), LAYERS):
             layers = [n for n, m in model.named_modules() if isinstance(m, LAYERS)]
@@ -136,7 +145,9 @@ def widen_(
             except RuntimeError as error:
                 raise lost(error) from None
             plans.append(plan)
-    compare_outputs(model, wider, example_input)
+    places = _old_units(model, plans).items()
+    (exact, x), (changed, _) = (in_float64(net, example_input) for net in (model, wider))
+    compare_outputs(exact, changed, x, {name: (None, old) for name, old in places})
     touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan}
     parameters = {name: p for name, p in model.named_parameters() if name in touched}
     refuse_held(model, parameters)
@@ -167,8 +178,8 @@ def _plan(model, graph, name, count, draw):
     names = {module: n for n, module in model.named_modules()}
     handler = graph.get_pruner_of_module(layer).prune_out_channels
     # Where the last unit lies in every tensor, the new ones come to lie after it.
-    group = graph.get_pruning_group(layer, handler, [_count_units(layer) - 1])
-    plan, seen = [], set()
+    group = graph.get_pruning_group(layer, handler, [count_units(layer) - 1])
+    plan, seen, tied = [], set(), shared_modules(model)
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         writes = graph.is_out_channel_pruning_fn(item.dep.handler)
@@ -177,7 +188,7 @@ def _plan(model, graph, name, count, draw):
         if is_operation(module):
             continue
         fits = isinstance(module, (*LAYERS, NORM)) and not is_grouped(module)
-        if not fits or _is_shared(model, module):
+        if not fits or module in tied:
             kind = names.get(module, graph._param_to_name.get(module)), type(module).__name__
             raise ValueError(
                 f"{name} cannot be widened: its units go through {kind[0]} ({kind[1]}), which is "
@@ -231,10 +242,6 @@ def _unit_axis(module, key):
     return 1 if key == "weight" and isinstance(module, TRANSPOSED) and module.groups == 1 else 0
 
 
-def _count_units(layer):
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
 def _is_parameter(model, insertion):
     own = getattr(model.get_submodule(insertion.module), insertion.tensor)
     return isinstance(own, nn.Parameter)
@@ -246,12 +253,15 @@ def _is_written(model, insertion):
     return isinstance(module, LAYERS) and insertion.tensor == "weight" and written
 
 
-def _is_shared(model, module):
-    """Whether another module has one of the parameters too."""
-    own = {id(p) for p in module.parameters()}
-    return sum(id(p) in own for m in model.modules() for p in m.parameters(recurse=False)) > len(
-        own
-    )
+def _old_units(model, plans):
+    """Of every layer, where its units of now lie after the plans."""
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]
+    places = {name: torch.arange(count_units(layer)) for name, layer in layers}
+    for plan in plans:
+        for i in sorted(plan, key=lambda i: -i.at):
+            if _is_written(model, i):
+                places[i.module] += i.values.shape[i.dim] * (places[i.module] >= i.at)
+    return places
 
 
 # Insertion

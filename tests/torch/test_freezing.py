@@ -233,6 +233,23 @@ def test_orthogonal_filters_are_orthogonal_to_the_old_ones_and_to_each_other():
     assert (W[1::2].norm(dim=1) > 0.3).all()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_orthogonal_filters_of_a_transposed_convolution_are_its_outputs(groups):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, bias=False, groups=groups)).double()
+    mask = torch.ones_like(net[0].weight, dtype=bool)
+    mask[: 4 // groups, 1] = False  # the second output, of the first group
+    before = net[0].weight.detach().clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    reinitialise_(net, optimizer, {"0.weight": mask}, orthogonal=True)
+    W = net[0].weight.detach()
+    assert torch.equal(W[mask], before[mask]) and not (W == before)[~mask].any()
+    per_group = W.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+    products = per_group[1] @ per_group[[0, 2, 3, 4, 5]].T
+    torch.testing.assert_close(products, torch.zeros(5).double(), rtol=0, atol=1e-14)
+    assert per_group[1].norm() > 0.1
+
+
 def test_single_weights_can_be_drawn_anew():
     net = make_net()
     optimizer = dessilbi(net)

@@ -174,7 +174,7 @@ def test_masks_of_one_order_are_nested_and_as_dense_as_asked(per_layer):
     assert all(m.all() for m in masks[-1].values())
 
 
-@pytest.mark.parametrize("density", [0, -0.5, 1.5, float("nan")])
+@pytest.mark.parametrize("density", [0, -0.5, 1.5, float("nan"), "0.5", None])
 def test_a_density_outside_its_interval_is_refused(density):
     order = gamma_ranking(trained()[1])
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\], got"):
@@ -251,6 +251,13 @@ def test_union_intersection_and_nestedness():
     assert not nested(a, b)
     with pytest.raises(ValueError, match="masks must be of the same tensors"):
         union(a, {"0.weight": a["0.weight"]})
+    for combine in (union, intersection, nested):
+        with pytest.raises(ValueError, match="at least one dict of masks must be given, got none"):
+            combine()
+        with pytest.raises(ValueError, match="masks must hold at least one tensor, got none"):
+            combine({}, {})
+        with pytest.raises(ValueError, match="must be a bool tensor, got torch.float32"):
+            combine({"w": torch.tensor([0.5])}, {"w": torch.tensor([0.5])})
 
 
 def test_masks_through_a_file(tmp_path):
@@ -414,6 +421,8 @@ def test_masked_training_refuses_what_it_cannot_hold():
         MaskedTraining(net, optimizer, masks)
     copy.deepcopy(net)
     training.detach()
+    with pytest.raises(ValueError, match="masks must be attached to be changed, but are detached"):
+        training.change(masks)
     MaskedTraining(net, optimizer, masks).detach()
 
 

@@ -285,6 +285,7 @@ REFUSED = [
     (tangle, {"fc3": 1}, "more must name layers among stem, .*, got 'fc3'"),
     (tangle, {"bn": 1}, "more must name layers among stem, .*, got 'bn'"),
     (tangle, {"stem": 0}, "more must be whole numbers of at least 1, got 0 for stem"),
+    (tangle, {"stem": True}, "more must be whole numbers of at least 1, got True for stem"),
     (tangle, {"stem": 1, "fc2": 1}, "fc2 must keep its units"),
     (lambda: Strange(nn.GroupNorm(2, 4)).double(), {"b": 1}, r"b cannot be .* norm \(GroupNorm\)"),
     (lambda: Strange(nn.PReLU(4)).double(), {"b": 1}, r"b cannot be widened: .* norm \(PReLU\)"),
@@ -333,6 +334,19 @@ def test_a_state_of_another_shape_is_refused_and_numbers_are_kept():
     widen_(net, optimizer, {"down": 1}, X)
     assert optimizer.state[net.down.weight]["step"] == 3
     assert all(p in optimizer.state for p in net.parameters())
+
+
+def test_a_recorder_from_before_says_what_to_do():
+    for make in (dessilbi, lambda net: DessiLBI(split_groups(net, conv="l1"), lr=0.1)):
+        net = tangle()
+        optimizer = make(net)
+        recorder = PathRecorder(optimizer)
+        widen_(net, optimizer, {"stem": 1}, X)
+        with pytest.raises(ValueError, match="stem.weight must have .* and attach a new one"):
+            train(net, optimizer, 1)
+        recorder.detach()
+        PathRecorder(optimizer)
+        train(net, optimizer, 1)
 
 
 def test_held_weights_are_refused():

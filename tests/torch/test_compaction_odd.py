@@ -1,0 +1,216 @@
+"""Compaction of odd nets: gates, shared weights, dense blocks; what stays is said, and why."""
+
+import copy
+
+import pytest
+import torch
+import vectors
+from torch import nn
+from torch.nn import functional as F
+
+from dslbi_torch import apply_masks_, compact, whole_filters
+
+
+def pictures(*shape):
+    return torch.tensor(vectors.array(shape, seed=3))
+
+
+def settle(net):
+    """Running statistics, scales and shifts as after a training, and evaluation mode."""
+    g = torch.Generator().manual_seed(1)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.3, generator=g)
+        norm.running_var.uniform_(0.5, 1.5, generator=g)
+        norm.bias.data.normal_(0, 0.3, generator=g)
+        norm.weight.data.uniform_(0.5, 1.5, generator=g)
+    return net.double().eval()
+
+
+def removed(net, dead):
+    """Masks that remove whole filters: layer name to list of filters."""
+    masks = {}
+    for name, filters in dead.items():
+        masks[f"{name}.weight"] = torch.ones_like(net.get_parameter(f"{name}.weight"), dtype=bool)
+        masks[f"{name}.weight"][filters] = False
+    return masks
+
+
+def check_equal(net, masks, small, *inputs):
+    masked = apply_masks_(copy.deepcopy(net), masks)
+    for x in inputs:
+        torch.testing.assert_close(small(x), masked(x), rtol=1e-12, atol=1e-12)
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation: every channel times a gate that is computed from all of them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.read, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Linear(6, 3)
+        self.squeeze, self.excite = nn.Linear(8, 4), nn.Linear(4, 8)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return self.head(self.read(x * gate[:, :, None, None]).mean((2, 3)))
+
+
+def test_a_dead_filter_goes_with_its_gate():
+    net, x = Gated().double(), pictures(2, 3, 8, 8)
+    masks = whole_filters(net, removed(net, {"conv": [1, 5]}), x)
+    small = compact(net, masks, x)
+    assert small.conv.out_channels == small.excite.out_features == small.squeeze.in_features == 6
+    assert small.read.in_channels == 6
+    check_equal(net, masks, small, x, 5 * pictures(3, 3, 9, 9))
+
+
+def test_a_product_of_two_constants_is_one():
+    net, x = Gated().double(), pictures(2, 3, 8, 8)
+    with torch.no_grad():
+        net.conv.bias.fill_(1)
+    masks = removed(net, {"conv": [1, 5], "excite": [1, 5]})
+    small = compact(net, masks, x)
+    assert small.conv.out_channels == small.excite.out_features == 6
+    check_equal(net, masks, small, x)
+    masks = removed(net, {"conv": [1, 5]})  # a constant times what is none
+    assert compact(net, masks, x).conv.out_channels == 8
+
+
+class Added(nn.Module):
+    """What a layer gives is added to something that no layer gives."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.two(x + self.one(x))
+
+
+def test_dead_channels_that_something_is_added_to_stay_and_are_said():
+    net, x = Added().double(), pictures(5, 4)
+    masks = whole_filters(net, removed(net, {"one": [1, 2]}), x)
+    reason = r"^2 dead channels stay \(2 of one\): what their readers are given depends on the"
+    with pytest.warns(UserWarning, match=reason):
+        small = compact(net, masks, x)
+    check_equal(net, masks, small, x)
+
+
+class Dense(nn.Module):
+    """A BatchNorm behind a concatenation adds a shift to what is dead, before zero padding."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.c = nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.a(x)
+        x = torch.cat([x, self.b(x.relu())], 1)
+        return self.head(self.c(self.norm(x).relu()).mean((2, 3)))
+
+
+def test_a_shift_behind_a_concatenation_is_named_as_what_keeps_a_channel():
+    net, x = settle(Dense()), pictures(2, 3, 8, 8)
+    net.norm.bias.data.fill_(1)
+    masks = whole_filters(net, removed(net, {"a": [1, 2]}), x)
+    reason = r"they emit a constant that zero padding cuts .* where the layer, or the BatchNorm"
+    with pytest.warns(UserWarning, match=reason):
+        small = compact(net, masks, x)
+    check_equal(net, masks, small, x)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
+        self.c.weight, self.head = self.b.weight, nn.Linear(8, 3)
+
+    def forward(self, x):
+        for layer in (self.a, self.b, self.c, self.d):
+            x = layer(x).relu()
+        return self.head(x)
+
+
+def test_layers_that_share_a_weight_keep_their_sizes():
+    net, x = Tied().double(), pictures(4, 8)
+    masks = whole_filters(net, removed(net, {"a": [1], "b": [2, 5], "d": [0, 3]}), x)
+    with pytest.warns(UserWarning, match=r"^5 dead .*: weights are shared with another layer$"):
+        small = compact(net, masks, x)
+    assert small.b.weight is small.c.weight and small.b.weight.shape == (8, 8)
+    assert small.d.out_features == 6
+    check_equal(net, masks, small, x)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.into = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.lstm, self.head = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.into(self.embed(x).relu()))[0][:, -1])
+
+
+def test_layers_beside_a_recurrent_one_are_cut():
+    net, x = Recurrent(), pictures(2, 3, 4).float()
+    small = compact(net, whole_filters(net, removed(net, {"embed": [1, 2]}), x), x)
+    assert (small.embed.out_features, small.lstm.input_size) == (6, 6)
+    assert {p.dtype for p in small.parameters()} == {torch.float32}
+    masks = whole_filters(net, removed(net, {"embed": [1, 2]}), x)
+    torch.testing.assert_close(small(x), apply_masks_(net, masks)(x))
+    with pytest.raises(ValueError, match=r"cannot follow lstm \(LSTM\), .* 2 dead filters of into"):
+        compact(net, removed(net, {"into": [1, 2]}), x)
+    with pytest.raises(ValueError, match="the dependency graph cannot follow this model"):
+        compact(net.double(), removed(net, {"embed": [1, 2]}), x.double())
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+
+    def forward(self, x):
+        return self.head(self.layer(self.embed(x)).mean(1))
+
+
+def test_the_layer_with_the_dead_filters_is_the_one_that_is_named():
+    net, x = Encoder().double(), pictures(2, 5, 6)
+    with pytest.raises(ValueError, match=r"\(MultiheadAttention\).* 2 dead filters of embed$"):
+        compact(net, removed(net, {"embed": [1, 2]}), x)
+
+
+def test_living_filters_behind_a_dead_norm_are_not_called_dead():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
+    net[1].weight.data.zero_()
+    x = pictures(2, 1, 8, 8)
+    with pytest.raises(ValueError, match="^what 0 gives must depend on the input where it is read"):
+        compact(net.double().eval(), None, x)
+
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.pad, self.head = nn.Conv2d(3, 8, 3), nn.ZeroPad2d(1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(F.adaptive_avg_pool2d(self.pad(self.conv(x).relu()), 1).flatten(1))
+
+
+def test_constants_that_are_padded_hold_at_the_size_of_the_example():
+    net, x, larger = Padded().double(), pictures(2, 3, 8, 8), pictures(2, 3, 16, 16)
+    net.conv.bias.data.fill_(1)
+    masks = removed(net, {"conv": [1, 2]})
+    small = compact(net, masks, x)
+    check_equal(net, masks, small, x)
+    assert (small(larger) - apply_masks_(copy.deepcopy(net), masks)(larger)).abs().max() > 1e-3
+    masks = whole_filters(net, masks, x)
+    check_equal(net, masks, compact(net, masks, x), x, larger)

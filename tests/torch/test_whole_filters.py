@@ -1,0 +1,113 @@
+"""Which BatchNorm belongs to a filter: that which takes its units, and those of no living one."""
+
+import copy
+
+import pytest
+import torch
+import vectors
+from torch import nn
+from torch.nn import functional as F
+
+from dslbi_torch import compact, fold_norms, masked, whole_filters
+
+
+def pictures(*shape):
+    return torch.tensor(vectors.array(shape, seed=3))
+
+
+def settle(net):
+    torch.manual_seed(1)
+    for norm in (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        if norm.affine:
+            nn.init.normal_(norm.bias)
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return net.double().eval()
+
+
+def without(net, **filters):
+    masks = {}
+    for name, gone in filters.items():
+        masks[f"{name}.weight"] = torch.ones_like(net.get_submodule(name).weight, dtype=torch.bool)
+        masks[f"{name}.weight"][gone] = False
+    return masks
+
+
+class Tokens(nn.Module):
+    """A linear layer of 8 neurons on tokens; BatchNorm1d scales the tokens."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.linear, self.norm, self.head = nn.Linear(8, 8), nn.BatchNorm1d(tokens), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.linear(x)).relu()).mean(1)
+
+
+@pytest.mark.parametrize("tokens", [8, 5])
+def test_a_norm_of_tokens_is_no_norm_of_neurons(tokens):
+    net, x = settle(Tokens(tokens)), pictures(2, tokens, 8)
+    masks = without(net, linear=[0, 1, 2])
+    assert set(whole_filters(net, masks, x)) == {"linear.weight", "linear.bias"}
+    with pytest.raises(ValueError, match="must have a BatchNorm that takes the output of a layer"):
+        fold_norms(net, x)
+
+
+class Shared(nn.Module):
+    """One BatchNorm after each of two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3)
+
+    def forward(self, x):
+        return self.head(F.relu(self.norm(self.a(x))) + F.relu(self.norm(self.b(x))))
+
+
+def test_a_shared_norm_stays_where_one_of_its_filters_lives():
+    net, x = settle(Shared()), pictures(2, 3, 8, 8)
+    one = whole_filters(net, without(net, a=[0, 1]), x)
+    assert one["norm.weight"].all() and not one["a.bias"][:2].any() and "b.bias" not in one
+    with masked(net, one):
+        expected = net(x)
+    torch.testing.assert_close(compact(net, one, x)(x), expected)
+    both = whole_filters(net, without(net, a=[0, 1], b=[1, 2]), x)
+    assert both["norm.weight"].tolist() == [True, False] + 6 * [True]
+    assert compact(net, both, x).norm.num_features == 7
+
+
+def test_a_shared_norm_folds_into_both():
+    net, x = settle(Shared()), pictures(2, 3, 8, 8)
+    small = fold_norms(net, x)
+    assert isinstance(small.norm, nn.Identity)
+    torch.testing.assert_close(small(x), net(x), rtol=1e-12, atol=1e-12)
+
+
+class AlsoElse(Shared):
+    """The BatchNorm takes something else too."""
+
+    def forward(self, x):
+        return self.head(F.relu(self.norm(self.a(x))) + self.norm(self.a(x) + self.b(x)))
+
+
+def test_a_norm_that_takes_something_else_too_is_of_no_filter():
+    net, x = settle(AlsoElse()), pictures(2, 3, 8, 8)
+    masks = whole_filters(net, without(net, a=[0, 1]), x)
+    assert set(masks) == {"a.weight", "a.bias"}
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9, affine=False)), (5, 6)),
+        (nn.Sequential(nn.ConvTranspose2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)), (2, 4, 5, 5)),
+        (nn.Sequential(nn.Conv2d(4, 8, 3, groups=4, bias=False), nn.BatchNorm2d(8)), (2, 4, 5, 5)),
+    ],
+)
+def test_norms_without_scale_and_grouped_layers_fold(net, shape):
+    net, x = settle(copy.deepcopy(net)), pictures(*shape)
+    small = fold_norms(net, x)
+    assert isinstance(small[1], nn.Identity)
+    torch.testing.assert_close(small(x), net(x), rtol=1e-12, atol=1e-12)
