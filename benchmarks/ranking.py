@@ -35,7 +35,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from dslbi_torch import (
     DessiLBI,
@@ -58,18 +58,22 @@ from dslbi_torch.training.folder import environment
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
 EPOCHS, FINE_TUNING, BATCH, SHIFT, MOMENTUM = 12, 8, 128, 1, 0.9
-LR, LR_FINE, LR_LINBREG = 0.05, 0.05, 0.05
+LR, LR_FINE, LR_LINBREG, LR_DESSILBI = 0.05, 0.05, 0.05, 0.1
+WARM_UP = 400  # steps, of the first stage of dessilbi
 STAGES = ((0.1, 7, 5.0), (0.05, 1, 1.0), (0.025, 2, 1.0), (0.01, 2, 0.5))  # density, epochs, nu
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
 METHODS = ("dessilbi", "magnitude", "linbreg", "gamma", "entry")
 
 
-def train(model, optimizer, pictures, epochs, generator):
-    """Epochs of cross-entropy, lr on half a cosine from where it stands."""
+def train(model, optimizer, pictures, epochs, generator, warm_up=0):
+    """Epochs of cross-entropy, lr on half a cosine from where it stands, after some steps in which
+    it grows to there."""
     lr = [group["lr"] for group in optimizer.param_groups]
     steps = epochs * math.ceil(len(pictures) / BATCH)
+    growth = LinearLR(optimizer, 0.02, 1.0, max(1, warm_up))
     # never 0, which DessiLBI refuses
-    schedule = CosineAnnealingLR(optimizer, steps, eta_min=1e-3 * lr[0])
+    fall = CosineAnnealingLR(optimizer, steps - warm_up, eta_min=1e-3 * lr[0])
+    schedule = SequentialLR(optimizer, [growth, fall], [warm_up])
     for _ in range(epochs):
         for x, y in pictures.batches(BATCH, generator):
             optimizer.zero_grad()
@@ -103,7 +107,7 @@ def start(seed):
 def dessilbi(pictures, seed):
     model, generator = start(seed)
     groups = split_groups(model, conv="l1", linear="l1")
-    optimizer = DessiLBI(groups, LR, momentum=MOMENTUM)
+    optimizer = DessiLBI(groups, LR_DESSILBI, momentum=MOMENTUM)
     nets, recorder = {}, None
     for density, epochs, nu in STAGES:
         for group in optimizer.param_groups:
@@ -113,7 +117,7 @@ def dessilbi(pictures, seed):
         steer = TargetDensity(optimizer, density, steps=steps, ramp=0.5 if first else 0)
         if first:
             recorder = PathRecorder(optimizer, every=steps, elements=True)
-        train(model, optimizer, pictures, epochs, generator)
+        train(model, optimizer, pictures, epochs, generator, WARM_UP if first else 0)
         steer.detach()
         masks = ranked_masks(gamma_ranking(optimizer), density)
         nets["dessilbi", density] = deepcopy(model.state_dict()), masks
