@@ -6,6 +6,7 @@ Top to bottom: set-up, the loop, one step, what stops it. What a run has reached
 
 import copy
 import dataclasses
+import inspect
 import math
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -163,7 +164,7 @@ def _check_device(config, device):
         try:
             torch.compile(torch.neg)(torch.zeros(1, device=device))
         except Exception as error:  # whatever the compiler behind it raises
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).partition("Set TORCH")[0].split())[:200]
             raise ValueError(f"compile needs a compiler that works here, but: {reason}") from None
 
 
@@ -201,8 +202,11 @@ def _callable(config, model, processes):
     if processes.world == 1 or config.shard:
         return net
     ids = [processes.device.index] if processes.device.type == "cuda" else None
-    # running statistics stay each process's own until the epoch ends: see ``share_statistics``
-    return nn.parallel.DistributedDataParallel(net, device_ids=ids, broadcast_buffers=False)
+    # Running statistics stay each process's own until the epoch ends: see ``share_statistics``.
+    replicas = nn.parallel.DistributedDataParallel
+    new = "forward_sync_buffers" in inspect.signature(replicas).parameters  # in newer torch
+    own = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    return replicas(net, device_ids=ids, **own)
 
 
 # The loop
@@ -258,6 +262,8 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         at = run.at
         for epoch in range(at.epoch + 1, config.epochs + 1):
             loss, lr, pictures_s = train_epoch(run, bar, asked)
+            share_statistics(run)
+            save(run)  # a run that goes on from here does nothing but evaluate
             at.epoch, at.batch, at.losses = epoch, 0, None
             reached = dict(loss=loss, lr=lr, pictures_s=pictures_s)
             row = log_row(run, **reached, between=lambda k: _heed(run, asked, k))
@@ -314,8 +320,8 @@ def begin(run: Run, checkpoint: dict | None) -> None:
 
 
 def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
-    """The rest of an epoch, saved before it is evaluated: its mean loss, lr in the last step,
-    pictures a second (None where a resumed run had trained them all)."""
+    """The rest of an epoch: its mean loss, lr in the last step, pictures a second (None where a
+    resumed run had trained them all)."""
     config, at, data = run.config, run.at, run.data.train
     rank, world = run.processes.rank, run.processes.world
     steps, start = run.steps_per_epoch, at.batch
@@ -343,18 +349,21 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
             bar.update()
             if checked == at.batch:
                 bar.set_postfix(epoch=at.epoch + 1, loss=f"{losses[k].item() / size:.3f}")
-        if last:
-            _check_weights(run)
-            share_statistics(run)
-        if stopping or saving or last:
+        if (stopping or saving) and not last:
             save(run)
-        if stopping:
-            _terminate(run)
+            if stopping:
+                _terminate(run)
+    _check_weights(run)
     seconds, trained = time.perf_counter() - clock, len(data) * (1 - start / steps)
     if run.recorder is not None:
         run.recorder.record()
-    lr = config.lr * lr_factor(config, at.epoch * steps + steps - 1, steps)
-    return losses.sum().item() / len(data), lr, round(trained / seconds, 1) if trained else None
+    pictures_s = round(trained / seconds, 1) if trained else None
+    return losses.sum().item() / len(data), _last_lr(run.scheduler), pictures_s
+
+
+def _last_lr(scheduler):
+    """lr of the last step, also where a session before this one has made it."""
+    return scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch - 1)
 
 
 def _set_nu(run, step):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import runs
 from dslbi_torch import DessiLBI, density, support_masks
 from dslbi_torch import __main__ as cli
 from dslbi_torch.files import locked
@@ -367,6 +368,8 @@ def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
         kept = {"first": ["first"], "second": ["first", "second"], "third": ["third"]}[revision]
         assert [session["revision"] for session in found["sessions"]] == kept
         assert found["revision"] == kept[0] and found["sessions"][-1]["threads"] == 1
+        differing = [{"from_step": STEPS, "revision": "second"}] if len(kept) == 2 else None
+        assert runs.environment(tmp_path).get("resumed") == differing
 
 
 @pytest.mark.parametrize("file", ["log.jsonl", "environment.json", "path.npz"])
