@@ -44,7 +44,8 @@ def _placed(config, folder):
 def scaled(recipe: Config, changes: dict) -> dict:
     """The changes of a recipe by flags, and its milestones in proportion to other epochs: the
     tables take their epochs so too."""
-    if recipe.schedule != "step" or "epochs" not in changes or "milestones" in changes:
+    own = {"milestones", "schedule"} & changes.keys()
+    if recipe.schedule != "step" or "epochs" not in changes or own:
         return changes
     share = changes["epochs"] / recipe.epochs
     epochs = dict.fromkeys(max(1, round(share * epoch)) for epoch in recipe.milestones)

@@ -340,7 +340,7 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
         at.batch = k + 1
         # Looking at the loss waits for the device, so it is done once in fifty steps.
         last = at.batch == steps
-        stopping = _agree_to_stop(run, asked, 0 if last else at.batch)
+        stopping = _agree_to_stop(run, asked)
         saving = config.checkpoint_steps and at.batch % config.checkpoint_steps == 0
         if at.batch % 50 == 0 or last or stopping or saving:
             _check_losses(run, checked)
@@ -449,20 +449,21 @@ def _diverged(run, what, batch):
     )
 
 
-def _agree_to_stop(run, asked, k):
-    """Whether to stop at batch ``k``: together with the other processes, which look at every
-    tenth."""
+def _agree_to_stop(run, asked):
+    """Whether to stop after this step: together with the other processes, which look every tenth
+    step."""
     if run.processes.world == 1:
         return bool(asked)
-    if k % 10:
+    if run.at.batch % 10 and run.at.batch != run.steps_per_epoch:
         return False
     votes = torch.tensor(float(bool(asked)), device=run.processes.device)
     return run.processes.total(votes).item() > 0
 
 
 def _heed(run, asked, k):
-    """Stop at batch ``k`` of an evaluation if that was asked: all before it is saved."""
-    if _agree_to_stop(run, asked, k):
+    """Stop at batch ``k`` of an evaluation if that was asked: all before it is saved. Several
+    processes look at every tenth."""
+    if (run.processes.world == 1 or k % 10 == 0) and _agree_to_stop(run, asked):
         _terminate(run)
 
 

@@ -64,9 +64,9 @@ def test_milestones_move_with_the_epochs(capsys, monkeypatch):
     monkeypatch.setattr(sweep, "sweep", lambda config, *_: seen.append(config))
     for epochs in (40, 7, 1):
         assert cli.main(["sweep", "cifar10-vgg16", f"--epochs={epochs}", "--nus=1"]) == 0
-    flags = ["--epochs=40", "--milestones=5", "--nus=1"]
-    assert cli.main(["sweep", "cifar10-vgg16", *flags]) == 0
-    assert [c.milestones for c in seen] == [(20, 30), (4, 5), (1,), (5,)]
+    for flag in ("--milestones=5", "--schedule=constant"):
+        assert cli.main(["sweep", "cifar10-vgg16", "--epochs=40", "--nus=1", flag]) == 0
+    assert [c.milestones for c in seen] == [(20, 30), (4, 5), (1,), (5,), (80, 120)]
 
 
 def test_tables_say_what_was_measured_on(tmp_path):
