@@ -34,20 +34,33 @@ def record(folder):
         raise ValueError(
             f"{folder} must hold a finished run, got epoch {log[-1]['epoch']} of {config.epochs}"
         )
-    environment = json.loads((folder / "environment.json").read_text())
-    first = environment.pop("sessions")[0]
+    first = environment(folder)
     words = [word for word in first["command"][1:] if "/" not in word and word != "--out"]
     rows = [{k: _short(v) for k, v in row.items() if k not in DROPPED} for row in log]
     return {
         "seed": config.seed,
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": first["started"][:10],
-        **environment,
+        **{k: v for k, v in first.items() if k not in ("from_step", "started", "command")},
         "outside": _short(outside(open_run(folder, device="cpu"))),
         "log": rows,
         "layers": {name: _short(share) for name, share in log[-1]["layers"].items()},
         "half_entered": half_entered(read_path(folder)),
     }
+
+
+def environment(folder):
+    """What a run was made on: of its first session, and in what those that went on differ."""
+    found = json.loads((folder / "environment.json").read_text())
+    sessions = [found | session for session in found.pop("sessions")]
+    first = sessions[0]
+    if len(sessions) > 1:
+        own = ("started", "command")
+        first["resumed"] = [
+            {k: v for k, v in session.items() if k not in own and v != first.get(k)}
+            for session in sessions[1:]
+        ]
+    return first
 
 
 def _short(value):

@@ -15,7 +15,7 @@ from pathlib import Path
 from . import verify
 from .training import config as configs
 from .training import folder as folders
-from .training import grow, methods, recipes, report, shrink, sweep, tickets, train
+from .training import grow, idle, methods, recipes, report, shrink, sweep, tickets, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,7 +69,7 @@ def _unknown(parser, argument):
 
 
 def _say(command, message, status):
-    print(f"dslbi {command}: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.stderr.write(f"dslbi {command}: {' '.join(str(message).split())}\n")  # whole, or none
     return status
 
 
@@ -129,7 +129,13 @@ def _config(arguments):
     """The config of a recipe with the fields that flags have set."""
     names = {field.name for field in dataclasses.fields(configs.Config)} - {"recipe"}
     values = {name: value for name, value in vars(arguments).items() if name in names}
-    return dataclasses.replace(recipes.recipe(arguments.recipe).config, **values)
+    recipe = recipes.recipe(arguments.recipe).config
+    if arguments.command == "sweep":
+        values = sweep.scaled(recipe, values)
+    config = dataclasses.replace(recipe, **values)
+    idle.refuse_idle(config, values)
+    idle.refuse_flat(config, values)
+    return config
 
 
 def _train(arguments):
@@ -155,8 +161,9 @@ def _add_sweep(parser):
 def _sweep(arguments):
     """train a recipe over kappa and nu; results in the layout of the paper's Tables 3 to 6"""
     config = _config(arguments)
-    print(sweep.sweep(config, arguments.kappas, arguments.nus))
-    print(f"\nrun folders: {config.folder}")
+    text = sweep.sweep(config, arguments.kappas, arguments.nus)
+    if text is not None:  # in the first of several processes
+        print(f"{text}\n\nrun folders: {config.folder}")
     return 0
 
 
@@ -173,15 +180,26 @@ def _add_place(parser):
     parser.add_argument("--device", metavar="STR", default="auto", help="cpu, cuda, ...; or auto")
 
 
-def _open(arguments):
+def _open(arguments, **options):
     """The run of a folder, or what has grown in it, after its last epoch."""
-    open_run = grow.open_grown if folders.grows(arguments.run) else train.open_run
-    return open_run(arguments.run, data=arguments.data, device=arguments.device)
+    place = dict(data=arguments.data, device=arguments.device)
+    if folders.grows(arguments.run):
+        if options.get("epoch") is not None:
+            raise ValueError(f"epoch must be left out for a growth, got {options['epoch']}")
+        return grow.open_grown(arguments.run, **place)
+    return train.open_run(arguments.run, **place, **options)
+
+
+def _add_evaluate(parser):
+    _add_place(parser)
+    parser.add_argument(
+        "--epoch", type=int, metavar="INT", help="a kept checkpoint (train --keep); else the last"
+    )
 
 
 def _evaluate(arguments):
     """evaluate the dense, the sparse and the Gamma model of a run folder's checkpoint"""
-    run = _open(arguments)
+    run = _open(arguments, epoch=arguments.epoch)
     print(report.result_table(train.evaluate(run), holdout=run.config.holdout))
     return 0
 
@@ -359,8 +377,17 @@ def _add_nothing(parser):
     pass
 
 
+def _add_recipes(parser):
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="the settings of this one, as JSON"
+    )
+
+
 def _recipes(arguments):
     """list the recipes and what each needs"""
+    if arguments.recipe is not None:
+        print(configs.to_json(recipes.recipe(arguments.recipe).config), end="")
+        return 0
     for name, recipe in recipes.RECIPES.items():
         print(
             f"{name}\n    {recipe.about}\n    needs: {recipe.needs}\n    settings: {recipe.source}"
@@ -380,14 +407,14 @@ def _verify(arguments):
 COMMANDS = {
     "train": (_add_train, _train),
     "sweep": (_add_sweep, _sweep),
-    "evaluate": (_add_place, _evaluate),
+    "evaluate": (_add_evaluate, _evaluate),
     "path": (_add_folder, _path),
     "prune": (_add_prune, _prune),
     "compact": (_add_compact, _compact),
     "grow": (_add_grow, _grow),
     "ticket": (_add_ticket, _ticket),
     "verify": (_add_nothing, _verify),
-    "recipes": (_add_nothing, _recipes),
+    "recipes": (_add_recipes, _recipes),
 }
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """Files that are written whole or not at all, and read without trusting them."""
 
 import os
+import re
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 
 @contextmanager
@@ -26,6 +32,75 @@ def atomic(path: str | Path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path):
+    """A folder that this process alone writes to inside the block; made if absent, and removed
+    again if nothing was written.
+
+    The lock ends with the process, however that ends. A file system without locks has none, and
+    nothing is refused there.
+
+    Raises
+    ------
+    ValueError
+        Another process has it, or it is a file.
+    """
+    folder = Path(folder)
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(place for place in (folder, *folder.parents) if place.is_file())
+        raise ValueError(f"the run folder must be a folder, but {file} is a file") from None
+    try:
+        with _lock(folder):
+            yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for place in absent:
+                place.rmdir()
+
+
+@contextmanager
+def _lock(folder):
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder} must have one run at a time, but another process trains in it"
+            ) from None
+        except OSError:  # a network disk that locks no folders
+            pass
+        yield
+    finally:
+        with suppress(OSError):  # closing is not enough: worker processes may have it open still
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files of :func:`atomic` whose writers were killed."""
+    for path in folder.glob(".*"):
+        writer = re.fullmatch(r"\..+\.(\d+)(\.\w+)?", path.name)
+        if writer and not _alive(int(writer[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
 
 
 def write_tensors(content: dict, file: str | Path, kind: str) -> None:

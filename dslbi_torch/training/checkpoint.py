@@ -9,7 +9,7 @@ gathered for it.
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,8 +78,17 @@ def writing(run, last: Path):
         reason = " ".join(str(error).split())[:160]
         before = f"; {last} is the one before" if last.exists() else ""
         raise OSError(
-            f"the checkpoint of step {run.step} was not written: {reason}{before}"
+            f"the checkpoint of step {run.step} was not written: {reason}{_full(last)}{before}"
         ) from None
+
+
+def _full(last):
+    """Words for a disk that does not hold another checkpoint: torch's own do not say so."""
+    free = shutil.disk_usage(last.parent).free
+    needed = last.stat().st_size if last.exists() else 1
+    if free >= needed:
+        return ""
+    return f" (the disk is full: {free:,} bytes are free, a checkpoint has {needed:,})"
 
 
 def _keep(folder, epoch, count):
@@ -97,6 +106,34 @@ def _keep(folder, epoch, count):
 def kept(folder: Path) -> list[Path]:
     """The checkpoints that a folder keeps by ``keep``, oldest first."""
     return sorted(Path(folder).glob("checkpoint-[0-9][0-9][0-9][0-9]*.pt"))
+
+
+@contextmanager
+def naming_another(config):
+    """Where the last checkpoint proves damaged inside the block, say which kept one is not."""
+    try:
+        yield
+    except ValueError as error:
+        other = _newest_whole(config) if "checkpoint.pt cannot be read" in str(error) else None
+        if other is None:
+            raise
+        raise ValueError(
+            f"{error}; {other.name} is whole: evaluate it by --epoch {_epoch(other)}, or copy it "
+            "to checkpoint.pt to go on from there"
+        ) from None
+
+
+def _newest_whole(config):
+    """The last kept checkpoint that can be read, or None."""
+    for path in reversed(kept(config.folder)):
+        with suppress(ValueError):
+            folders.read_checkpoint(config.folder, config, epoch=_epoch(path))
+            return path
+    return None
+
+
+def _epoch(path):
+    return int(path.stem.split("-")[1])
 
 
 def state(run) -> dict:
@@ -122,7 +159,29 @@ def state(run) -> dict:
         **{name: part.state_dict() for name, part in _parts(run).items()},
         "batches": at.order if at.batch else run.generator.get_state(),
         "rng": run.processes.gathered(_rng(run.processes.device)),
+        # within an epoch the processes differ in them: see ``share_statistics``
+        "statistics": run.processes.gathered(_own_statistics(run)),
     }
+
+
+def _statistics(run):
+    """What the net and its average have of floating numbers that are not trained: the running
+    means and variances of normalisations."""
+    nets = [run.model] + ([] if run.average is None else [run.average.module])
+    return [b for net in nets for b in net.buffers() if b.is_floating_point()]
+
+
+def _own_statistics(run):
+    """Those of this process, where there are others."""
+    return [b.cpu() for b in _statistics(run)] if run.processes.world > 1 else []
+
+
+def share_statistics(run) -> None:
+    """Give every process the mean over the processes of the running statistics, which each has of
+    its own pictures alone: what is evaluated then is what the first one saves."""
+    if run.processes.world > 1:
+        for buffer in _statistics(run):
+            run.processes.mean(buffer)
 
 
 def _rng(device):
@@ -147,7 +206,26 @@ def _parts(run):
 
 
 def restore(run, checkpoint: dict) -> None:
-    """Put a checkpoint into a run that was just set up; every process must call it."""
+    """Put a checkpoint into a run that was just set up; every process must call it.
+
+    Raises
+    ------
+    ValueError
+        Something is missing in the checkpoint, or is of another shape.
+    """
+    try:
+        _restore(run, checkpoint)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"the checkpoint in {run.config.folder} must hold all of such a run, but: "
+            f"{type(error).__name__} {reason}"
+        ) from None
+
+
+def _restore(run, checkpoint):
     if run.config.shard:
         whole = gathered.StateDictOptions(full_state_dict=True)
         gathered.set_model_state_dict(run.model, checkpoint["model"], options=whole)
@@ -164,6 +242,10 @@ def restore(run, checkpoint: dict) -> None:
     run.at.epoch, run.at.batch = checkpoint["epoch"], checkpoint["batch"]
     run.at.started = time.perf_counter() - checkpoint["seconds"]
     run.at.losses, run.at.log = checkpoint["losses"], checkpoint["log"]
+    if run.processes.world > 1:
+        own = checkpoint["statistics"][run.processes.rank]
+        for buffer, value in zip(_statistics(run), own, strict=True):
+            buffer.copy_(value)
     own = checkpoint["rng"][run.processes.rank]
     torch.set_rng_state(own[0].cpu())
     if run.processes.device.type == "cuda" and len(own) > 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import data as datasets
-from . import models
+from . import idle, models
 
 
 def option(default, about):
@@ -33,8 +33,8 @@ class Config:
 
     # What is learned from what
     recipe: str = option("", "name of the recipe that this config was made from")
-    dataset: str = option("digits", "digits, mnist, cifar10, imagenet, ... (see the reference)")
-    model: str = option("digits-net", "net: digits-net, lenet5, resnet20, ... (see the reference)")
+    dataset: str = option("digits", f"data set: {', '.join(datasets.DATASETS)}")
+    model: str = option("digits-net", f"net: {', '.join(models.MODELS)}")
     normalize: bool = option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
     shift: int = option(0, "training pictures are moved by up to this many pixels each way")
     flip: bool = option(False, "training pictures are mirrored left to right by chance")
@@ -95,12 +95,16 @@ class Config:
     kappa: float = option(1.0, "damping kappa")
     nu: float = option(100.0, "coupling nu")
     nu_schedule: str = option("constant", "course of nu: constant, or lr: it falls as lr does")
-    momentum: float = option(0.9, "momentum of the gradient, in [0, 1)")
-    dampening: float = option(0.0, "dampening of the momentum, in [0, 1)")
-    nesterov: bool = option(False, "Nesterov's form of the momentum")
+    momentum: float = option(0.9, "dessilbi, sgd: momentum of the gradient, in [0, 1)")
+    dampening: float = option(0.0, "dessilbi, sgd: dampening of the momentum, in [0, 1)")
+    nesterov: bool = option(False, "dessilbi, sgd: Nesterov's form of the momentum")
     weight_decay: float = option(0.0, "weight decay (none on biases and norms)")
-    decoupled: bool = option(False, "take the decay from W directly, not through the gradient")
-    coupling: str = option("outside", "pull (W - Gamma)/nu outside or inside the momentum")
+    decoupled: bool = option(
+        False, "dessilbi: take the decay from W directly, not through the gradient"
+    )
+    coupling: str = option(
+        "outside", "dessilbi: pull (W - Gamma)/nu outside or inside the momentum"
+    )
     fused: bool = option(False, "dessilbi on a GPU: the step as one kernel")
 
     # What is recorded of the path
@@ -160,6 +164,7 @@ class Config:
             *("threads", "workers", "checkpoint_steps"),
         ):
             _require(self, name, lambda x: x >= 0, "at least 0")
+        _require(self, "threads", lambda x: x <= 1024, "at most 1024")
         _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
         _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
         for name in ("weight_decay", "l1", "l1_scales"):
@@ -206,10 +211,13 @@ class Config:
             raise ValueError("masks and prune must be none where weights are sharded (shard)")
         if self.prune and self.amp == "fp16":  # which leaves steps out
             raise ValueError("amp must be bf16 or none where the net is pruned, got fp16")
+        if self.target and self.amp == "fp16":  # likewise
+            raise ValueError("amp must be bf16 or none with a target, got fp16")
         if self.amp == "fp16" and self.shard:
             raise ValueError("amp must be bf16 or none where weights are sharded, got fp16")
         if self.shard and (self.ema or self.compile):
             raise ValueError("ema and compile must be off where weights are sharded (shard)")
+        idle.refuse_idle(self, ("decoupled", "coupling", "fused"))  # no recipe hands these on
 
     @property
     def splits(self) -> bool:

@@ -14,6 +14,7 @@ from .pictures import Tensors
 from .processes import Processes
 from .report import MODELS
 
+FEW = 10  # classes: with more, the five most likely ones count as well
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,24 +41,40 @@ def accuracy(
     Each process takes its rows of every batch; all must call it, and all get the share of the
     whole.
     """
-    return _accuracies({"": (model, nullcontext)}, part, config, processes, batch_size)[""]
+    models = {"": (model, nullcontext)}
+    return _accuracies(models, part, config, processes, batch_size)[""]["accuracy"]
 
 
 @torch.no_grad()
-def _accuracies(models, part, config, processes, batch_size=500):
+def _accuracies(models, part, config, processes, batch_size=500, between=None):
     """Accuracies of several models by name, each a module and what makes the context in which it
     has the weights that are meant: one pass over the pictures, which may have to be decoded."""
-    correct = torch.zeros(len(models), dtype=torch.int64, device=processes.device)
-    for x, y in part.batches(batch_size, rank=processes.rank, world=processes.world):
-        for k, (model, weights) in enumerate(models.values()):
+    correct = torch.zeros(len(models), 2, dtype=torch.int64, device=processes.device)
+    batches = part.batches(batch_size, rank=processes.rank, world=processes.world)
+    for k, (x, y) in enumerate(batches):
+        if between is not None:
+            between(k)
+        for row, (model, weights) in zip(correct, models.values(), strict=True):
             with weights(), evaluating(model):
-                correct[k] += (forward(model, x, config).argmax(1) == y).sum()
-    counts = processes.total(correct).tolist()
-    return {name: n / len(part) for name, n in zip(models, counts, strict=True)}
+                logits = forward(model, x, config)
+            row[0] += (logits.argmax(1) == y).sum()
+            if logits.shape[1] > FEW:
+                row[1] += (logits.topk(5).indices == y[:, None]).sum()
+    names = ("accuracy", "top5") if logits.shape[1] > FEW else ("accuracy",)
+    return {
+        name: {key: n / len(part) for key, n in zip(names, counts, strict=False)}
+        for name, counts in zip(models, processes.total(correct).tolist(), strict=True)
+    }
 
 
-def evaluate(run) -> dict[str, dict[str, float]]:
+def evaluate(run, between=None) -> dict[str, dict[str, float]]:
     """Accuracy and densities, as fractions, of the models that a run holds.
+
+    Parameters
+    ----------
+    run : Run
+    between : callable, optional
+        Called with the number of each batch before it is evaluated; what it raises breaks off.
 
     Returns
     -------
@@ -67,9 +84,9 @@ def evaluate(run) -> dict[str, dict[str, float]]:
         (share of all parameters; biases and whatever else is not split count as non-zero). The
         middle two also have ``layers``, the share of each split tensor's entries. A run that splits
         nothing has "dense" alone, with its accuracy; with ``ema`` there is "ema", the running
-        average of W, likewise.
+        average of W, likewise. With more than ten classes each has ``top5``, the share of pictures
+        whose class is among the five most likely.
     """
-
     optimizer, model = run.optimizer, run.model
     models = {"dense": (model, nullcontext)}
     if run.config.splits:
@@ -77,8 +94,7 @@ def evaluate(run) -> dict[str, dict[str, float]]:
         models["gamma"] = model, lambda: gamma_weights(optimizer, model)
     if run.average is not None:
         models["ema"] = run.average.module, nullcontext
-    reached = _accuracies(models, run.data.test, run.config, run.processes)
-    rows = {name: {"accuracy": value} for name, value in reached.items()}
+    rows = _accuracies(models, run.data.test, run.config, run.processes, between=between)
     if run.config.splits:
         selected = density(optimizer, model)
         rows["dense"] |= _zeros(model, {layer["name"] for layer in selected["layers"]})
@@ -101,17 +117,19 @@ def _zeros(model, names):
     }
 
 
-def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
+def log_row(run, *, loss=None, lr=None, pictures_s=None, between=None) -> dict:
     """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean.
 
     What the run has not is None: before the first epoch the loss, and without a split the accuracy
-    of the sparse models. ``skipped`` is the number of damaged picture files that the run, since it
+    of the sparse models. With more than ten classes there are ``acc5_dense``, ... too, of the five
+    most likely classes. ``skipped`` is the number of damaged picture files that the run, since it
     was started or resumed, has left out (``corrupt``).
     """
     at, data = run.at, run.data
     everyones = run.processes.gathered(data.train.skipped | data.test.skipped)
-    rows = at.result = evaluate(run)
+    rows = at.result = evaluate(run, between)
     sparse = rows.get("sparse", {})
+    top5 = {f"acc5_{name}": row["top5"] for name, row in rows.items() if "top5" in row}
     return {
         "epoch": at.epoch,
         "step": run.step,
@@ -120,6 +138,7 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None) -> dict:
         "lr": lr,
         "loss": loss,
         **{f"acc_{name}": rows.get(name, {}).get("accuracy") for name in MODELS},
+        **top5,
         "nonzero_all": sparse.get("nonzero_all"),
         "nonzero_split": sparse.get("nonzero_split"),
         "layers": sparse.get("layers"),

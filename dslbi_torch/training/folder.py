@@ -2,7 +2,8 @@
 
 ====================  ====================================================================
 ``config.json``       the Config
-``environment.json``  revision, versions, device, command; one more entry for each resumption
+``environment.json``  revision, versions, device, command of every session: the first one and each
+                      that went on from it
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
 ``checkpoint.pt``     everything that a resumed run needs: see ``checkpoint.py``
@@ -210,14 +211,25 @@ def _compare(found, wanted, names):
 
 
 def write_environment(folder: Path, device: torch.device, world: int, step: int) -> None:
-    """Add this session (from ``step`` on) to ``environment.json``."""
-    path = folder / "environment.json"
-    sessions = json.loads(path.read_text())["sessions"] if step and path.exists() else []
-    now = environment(device) | {"processes": world}
-    sessions.append(
-        {"from_step": step, "started": now.pop("started"), "command": now.pop("command")}
-    )
-    write_text(path, json.dumps({**now, "sessions": sessions}, indent=2) + "\n")
+    """Add this session (from ``step`` on) to ``environment.json``.
+
+    Each session is there with all it ran on; what stands above them is that of the first.
+    """
+    sessions = _sessions(folder) if step else []
+    sessions.append({"from_step": step, **environment(device), "processes": world})
+    own = ("from_step", "started", "command")
+    first = {key: value for key, value in sessions[0].items() if key not in own}
+    text = json.dumps({**first, "sessions": sessions}, indent=2) + "\n"
+    write_text(folder / "environment.json", text)
+
+
+def _sessions(folder):
+    """The sessions so far; none where the file is absent or damaged, which no run depends on."""
+    try:
+        found = json.loads((folder / "environment.json").read_text())
+        return [found | session for session in found.pop("sessions")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def environment(device: torch.device) -> dict:

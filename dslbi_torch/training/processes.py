@@ -4,6 +4,7 @@
 the address that it names. A GPU a process, and NCCL between them; on CPUs, gloo.
 """
 
+import atexit
 import os
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -30,6 +31,10 @@ class Processes(NamedTuple):
             dist.all_reduce(values)
         return values
 
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the processes, in place; every process must call it."""
+        return self.total(values).div_(self.world)
+
     def gathered(self, value) -> list:
         """The value of every process, by rank; every process must call it."""
         values = [value] * self.world
@@ -52,6 +57,24 @@ class Processes(NamedTuple):
             raise answer[1]
         return answer[0]
 
+    def in_turn(self, make):
+        """``make()`` in the first process of each machine, then in the others, so that what the
+        first one downloads or indexes lies ready; an error of one is that of all."""
+        if self.world == 1:
+            return make()
+        leads = os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
+        made = failed = None
+        for turn in (True, False):
+            if turn == leads:
+                try:
+                    made = make()
+                except (ValueError, OSError) as error:
+                    failed = error
+            for error in self.gathered(failed):
+                if error is not None:
+                    raise error
+        return made
+
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto": a GPU if there is one, else the CPU."""
@@ -59,8 +82,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # meta holds no numbers
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"device must be one that torch can use here, got {name!r}: {reason}"
@@ -70,9 +93,13 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def joined(device: str):
-    """The processes of this run inside the block: those of torchrun, or this one alone."""
+    """The processes of this run inside the block: those of torchrun, or this one alone.
+
+    They meet once and stay together until the process ends: a second meeting at the same address
+    could read what the first one left there.
+    """
     place, world = _own(pick_device(device)), int(os.environ.get("WORLD_SIZE", "1"))
-    if dist.is_initialized():  # a group that the caller has made
+    if dist.is_initialized():  # by the run before, or by the caller
         yield Processes(dist.get_rank(), dist.get_world_size(), place)
         return
     if world == 1:
@@ -84,9 +111,12 @@ def joined(device: str):
         reason = " ".join(str(error).split())[:200]
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from None
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), place)
-    finally:
+    atexit.register(_part)
+    yield Processes(dist.get_rank(), dist.get_world_size(), place)
+
+
+def _part():
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

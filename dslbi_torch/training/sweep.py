@@ -7,10 +7,13 @@ here at the same shares of a run of any length.
 """
 
 import dataclasses
+import itertools
+from functools import partial
 
 from . import folder as folders
 from . import train
 from .config import Config
+from .processes import joined
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # 20, 40, 80 and 160 of 160 epochs
 
@@ -38,17 +41,31 @@ def _placed(config, folder):
     return dataclasses.replace(config, out=str(folder / name))
 
 
-def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) -> str:
-    """Train a config for every kappa and every nu; returns the tables, and writes ``tables.txt``.
+def scaled(recipe: Config, changes: dict) -> dict:
+    """The changes of a recipe by flags, and its milestones in proportion to other epochs: the
+    tables take their epochs so too."""
+    own = {"milestones", "schedule"} & changes.keys()
+    if recipe.schedule != "step" or "epochs" not in changes or own:
+        return changes
+    share = changes["epochs"] / recipe.epochs
+    epochs = dict.fromkeys(max(1, round(share * epoch)) for epoch in recipe.milestones)
+    return changes | {"milestones": tuple(epochs)}
+
+
+def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) -> str | None:
+    """Train a config for every kappa and every nu; writes the tables to ``tables.txt``, and returns
+    them (of several processes, in the first one; None in the others).
 
     A run that is finished in its folder is not trained again, an unfinished one goes on: the same
     call continues a sweep that was cut off.
     """
     plan = runs(config, kappas, nus)
-    for configs in plan.values():
-        for one in configs:
-            if not folders.is_finished(one):
+    with joined(config.device) as processes:
+        for one in itertools.chain.from_iterable(plan.values()):
+            if not processes.agreed(partial(folders.is_finished, one)):
                 train.train(one, progress=progress)
+        if not processes.first:
+            return None
     text = tables(config, plan)
     folders.write_text(config.folder / "tables.txt", text + "\n")
     return text

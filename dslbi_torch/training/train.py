@@ -4,12 +4,10 @@ Top to bottom: set-up, the loop, one step, what stops it. What a run has reached
 ``evaluate.py``, kept in ``checkpoint.py``, and lies in the folder that ``folder.py`` describes.
 """
 
+import copy
 import dataclasses
+import inspect
 import math
-import os
-import signal
-import sys
-import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -21,15 +19,16 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
+from ..files import locked, remove_stale
 from ..path import PathRecorder
 from ..target import TargetDensity
 from . import config as configs
 from . import data as datasets
 from . import folder as folders
 from . import models, report, sparse
-from .checkpoint import Position, restore, save
+from .around import asked_to_stop, fitting, progress_bar, settings, show_row, tensorboard_writer
+from .checkpoint import Position, naming_another, restore, save, share_statistics
 from .config import Config
 from .evaluate import evaluate, forward, log_row
 from .optimizers import l1_norm, lr_factor, make_optimizer, nu_factor, scale_norm
@@ -78,7 +77,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     if processes is None:
         processes = Processes(0, 1, pick_device(config.device))
     device, dtype = processes.device, getattr(torch, config.dtype)
-    data = _load(config, device, dtype)
+    data = processes.in_turn(lambda: _load(config, device, dtype))
     _check_fit(config, data, processes)
 
     torch.manual_seed(config.seed)
@@ -86,6 +85,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     model, masks = sparse.begun(config, model.to(device, dtype), data)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    _check_parts(config, data, processes, model)
     if config.shard and processes.world > 1:
         _shard(model)
     torch.manual_seed(config.seed + processes.rank)  # no two processes drop the same units
@@ -146,6 +146,7 @@ def _load(config, device, dtype):
 def _check_fit(config, data, processes):
     """Refuse a net for other pictures, and an epoch whose last batch leaves a process idle."""
     datasets.require_batch(data, config.batch_size)
+    _check_device(config, processes.device)
     models.check_pictures(config.model, data.shape[-1], config.dataset)
     last = len(data.train) % config.batch_size or config.batch_size
     if last < processes.world:
@@ -153,6 +154,36 @@ def _check_fit(config, data, processes):
             f"batch_size must leave at least one picture for each of {processes.world} processes, "
             f"got {config.batch_size}: the last batch has {last} of {len(data.train)} pictures"
         )
+
+
+def _check_device(config, device):
+    """Refuse a fused step off the GPU, and a compiler that does not work, before they are met."""
+    if config.fused and device.type != "cuda":
+        raise ValueError(f"fused needs a GPU, got device {device}")
+    if config.compile:
+        try:
+            torch.compile(torch.neg)(torch.zeros(1, device=device))
+        except Exception as error:  # whatever the compiler behind it raises
+            reason = " ".join(str(error).partition("Set TORCH")[0].split())[:200]
+            raise ValueError(f"compile needs a compiler that works here, but: {reason}") from None
+
+
+def _check_parts(config, data, processes, model):
+    """Refuse a part of one picture where a BatchNorm then has one value to take a variance of."""
+    batches = config.batch_size, len(data.train) % config.batch_size or config.batch_size
+    rows = min(batches) // processes.world
+    if rows // config.accumulate > 1:
+        return
+    try:
+        with torch.no_grad():
+            forward(copy.deepcopy(model).train(), sparse.example(data)[:1], config)
+    except ValueError:
+        raise ValueError(
+            f"batch_size must leave at least two pictures for every part of {config.model} with "
+            f"BatchNorm, got {config.batch_size}: the last batch has {batches[1]} of "
+            f"{len(data.train)} pictures, for {processes.world} process(es) in "
+            f"{config.accumulate} part(s)"
+        ) from None
 
 
 def _shard(model):
@@ -171,7 +202,11 @@ def _callable(config, model, processes):
     if processes.world == 1 or config.shard:
         return net
     ids = [processes.device.index] if processes.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(net, device_ids=ids)
+    # Running statistics stay each process's own until the epoch ends: see ``share_statistics``.
+    replicas = nn.parallel.DistributedDataParallel
+    new = "forward_sync_buffers" in inspect.signature(replicas).parameters  # in newer torch
+    own = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    return replicas(net, device_ids=ids, **own)
 
 
 # The loop
@@ -202,8 +237,9 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     Raises
     ------
     ValueError, FileNotFoundError
-        For a folder that holds a finished run or one of another config, and for missing or damaged
-        data; nothing has been written then.
+        For a folder that holds a finished run or one of another config, or in which another process
+        trains, and for missing or damaged data; nothing has been written then. Also where the
+        memory of the GPU does not hold a batch.
     OSError
         A checkpoint could not be written; the one before is as it was.
     FloatingPointError
@@ -215,24 +251,29 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     with ExitStack() as stack:
         processes = stack.enter_context(joined(config.device))
         stack.enter_context(settings(config, processes.device))
-        asked = stack.enter_context(_asked_to_stop())
+        asked = stack.enter_context(asked_to_stop())
+        stack.enter_context(fitting(config, processes.device))
+        processes.agreed(lambda: stack.enter_context(locked(config.folder)))
         checkpoint = _checkpoint(config, processes, resume)
         run = set_up(config, processes)
         begin(run, checkpoint)
-        writer = stack.enter_context(_tensorboard(run))
-        bar = stack.enter_context(_bar(run, progress))
+        writer = stack.enter_context(tensorboard_writer(run))
+        bar = stack.enter_context(progress_bar(run, progress))
         at = run.at
         for epoch in range(at.epoch + 1, config.epochs + 1):
             loss, lr, pictures_s = train_epoch(run, bar, asked)
+            share_statistics(run)
+            save(run)  # a run that goes on from here does nothing but evaluate
             at.epoch, at.batch, at.losses = epoch, 0, None
-            row = log_row(run, loss=loss, lr=lr, pictures_s=pictures_s)
+            reached = dict(loss=loss, lr=lr, pictures_s=pictures_s)
+            row = log_row(run, **reached, between=lambda k: _heed(run, asked, k))
             at.log.append(row)
             save(run)
-            _show(writer, row)
+            show_row(writer, row)
             if processes.first and progress is not False:
                 bar.write(report.epoch_line(row, config.epochs))
-            if epoch < config.epochs and _agree_to_stop(run, asked):
-                _terminate(run)
+            if epoch < config.epochs:
+                _heed(run, asked, 0)
     return run
 
 
@@ -242,7 +283,12 @@ def _checkpoint(config, processes, resume):
 
     def look():
         nonlocal found
-        found = folders.unfinished(config, processes.world)
+        try:
+            with naming_another(config):
+                found = folders.unfinished(config, processes.world)
+        except KeyError as error:
+            file = folders.checkpoint_file(config.folder)
+            raise ValueError(f"{file} must hold all of a run, but has no {error}") from None
         if resume and found is None:
             raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
         return found is not None
@@ -257,6 +303,7 @@ def begin(run: Run, checkpoint: dict | None) -> None:
     folder, first = run.config.folder, run.processes.first
     if first:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
     if checkpoint is None:
         run.at.log.append(log_row(run, lr=run.scheduler.get_last_lr()[0]) | {"time_s": 0.0})
         run.at.started = time.perf_counter()
@@ -273,8 +320,9 @@ def begin(run: Run, checkpoint: dict | None) -> None:
 
 
 def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
-    """The rest of an epoch: its mean loss, lr in the last step, pictures a second."""
-    config, optimizer, at, data = run.config, run.optimizer, run.at, run.data.train
+    """The rest of an epoch: its mean loss, lr in the last step, pictures a second (None where a
+    resumed run had trained them all)."""
+    config, at, data = run.config, run.at, run.data.train
     rank, world = run.processes.rank, run.processes.world
     steps, start = run.steps_per_epoch, at.batch
     losses = torch.zeros(steps, dtype=getattr(torch, config.dtype), device=run.processes.device)
@@ -282,13 +330,12 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
         losses[:start] = at.losses
     at.losses, at.order = losses, run.generator.get_state()
     run.net.train()
-    checked, lr, clock = start, None, time.perf_counter()
+    checked, clock = start, time.perf_counter()
     batches = data.batches(config.batch_size, run.generator, start=start, rank=rank, world=world)
     for k, (x, y) in enumerate(batches, start):
         size = min(config.batch_size, len(data) - k * config.batch_size)
         _set_nu(run, at.epoch * steps + k)
         losses[k] = train_step(run, x, y, size)
-        lr = optimizer.param_groups[0]["lr"]
         run.scheduler.step()
         at.batch = k + 1
         # Looking at the loss waits for the device, so it is done once in fifty steps.
@@ -306,12 +353,17 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
             save(run)
             if stopping:
                 _terminate(run)
-    pictures_s = len(data) * (1 - start / steps) / (time.perf_counter() - clock)
-    if not all(p.isfinite().all() for p in run.model.parameters()):
-        _diverged(run, "a weight", steps)
+    _check_weights(run)
+    seconds, trained = time.perf_counter() - clock, len(data) * (1 - start / steps)
     if run.recorder is not None:
         run.recorder.record()
-    return losses.sum().item() / len(data), lr, round(pictures_s, 1)
+    pictures_s = round(trained / seconds, 1) if trained else None
+    return losses.sum().item() / len(data), _last_lr(run.scheduler), pictures_s
+
+
+def _last_lr(scheduler):
+    """lr of the last step, also where a session before this one has made it."""
+    return scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch - 1)
 
 
 def _set_nu(run, step):
@@ -382,6 +434,11 @@ def _check_losses(run, start):
         _diverged(run, f"the loss ({fresh[k].item()})", start + k + 1)
 
 
+def _check_weights(run):
+    if not all(p.isfinite().all() for p in run.model.parameters()):
+        _diverged(run, "a weight", run.at.batch)
+
+
 def _diverged(run, what, batch):
     step = run.at.epoch * run.steps_per_epoch + batch
     last = run.config.folder / "checkpoint.pt"
@@ -390,23 +447,6 @@ def _diverged(run, what, batch):
         f"{what} is not finite after step {step} (epoch {run.at.epoch + 1}){good}. "
         "A smaller lr may help"
     )
-
-
-# What a run is wrapped in
-
-
-@contextmanager
-def _asked_to_stop():
-    """A list that SIGTERM puts something into inside the block."""
-    asked = []
-    if threading.current_thread() is not threading.main_thread():  # only there can one listen
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _agree_to_stop(run, asked):
@@ -420,82 +460,18 @@ def _agree_to_stop(run, asked):
     return run.processes.total(votes).item() > 0
 
 
+def _heed(run, asked, k):
+    """Stop at batch ``k`` of an evaluation if that was asked: all before it is saved. Several
+    processes look at every tenth."""
+    if (run.processes.world == 1 or k % 10 == 0) and _agree_to_stop(run, asked):
+        _terminate(run)
+
+
 def _terminate(run):
     raise Terminated(
         f"stopped after step {run.step} of {run.config.epochs * run.steps_per_epoch} "
         f"with a checkpoint in {run.config.folder}"
     )
-
-
-@contextmanager
-def settings(config, device):
-    """torch's switches for the whole process, as the config wants them, and back again."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(config.threads or threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        with _fastest_convolutions(config) if device.type == "cuda" else nullcontext():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-
-
-def _fastest_convolutions(config):
-    """cuDNN tries its algorithms out, unless the config wants the same one every time."""
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=not config.deterministic,
-        deterministic=cudnn.deterministic,
-        allow_tf32=cudnn.allow_tf32,
-    )
-
-
-def _in_jupyter():
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and "IPKernelApp" in shell.config
-
-
-def _bar(run, progress):
-    if progress is None:
-        progress = sys.stderr.isatty() or _in_jupyter()
-    return tqdm(
-        total=run.config.epochs * run.steps_per_epoch,
-        initial=run.step,
-        desc=run.config.recipe or run.config.dataset,
-        unit="step",
-        disable=not (progress and run.processes.first),
-        leave=False,
-        dynamic_ncols=True,
-    )
-
-
-def _tensorboard(run):
-    """A writer for TensorBoard, or None, as a context."""
-    if not (run.config.tensorboard and run.processes.first):
-        return nullcontext()
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError(
-            "tensorboard needs the package of that name: pip install tensorboard"
-        ) from None
-    return SummaryWriter(run.config.folder / "tensorboard", purge_step=run.at.epoch + 1)
-
-
-def _show(writer, row):
-    """One line of the log for TensorBoard."""
-    if writer is None:
-        return
-    layers = {f"nonzero/{name}": share for name, share in (row["layers"] or {}).items()}
-    for key, value in ({k: v for k, v in row.items() if k != "layers"} | layers).items():
-        if value is not None and key != "epoch":
-            writer.add_scalar(key, value, row["epoch"])
-    writer.flush()
 
 
 def open_run(
@@ -519,7 +495,9 @@ def open_run(
     config = dataclasses.replace(
         config, out=str(folder), data=data or config.data, device=device, threads=0
     )
-    checkpoint = folders.read_checkpoint(folder, config, pick_device(device), epoch=epoch)
+    place = pick_device(device)
+    with nullcontext() if epoch is not None else naming_another(config):
+        checkpoint = folders.read_checkpoint(folder, config, place, epoch=epoch)
     run = set_up(config)
     restore(run, checkpoint)
     return run

@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from torch import nn
 
+from dslbi_torch import __main__ as cli
 from dslbi_torch.training import config as configs
-from dslbi_torch.training import models, recipes
+from dslbi_torch.training import data, models, recipes
 from dslbi_torch.training.config import Config
+from dslbi_torch.training.processes import Processes
 from dslbi_torch.training.recipes import RECIPES
 from dslbi_torch.training.train import lr_factor, make_optimizer
 
@@ -33,6 +37,100 @@ def test_recipes_are_configs_that_survive_json(name):
     assert entry.about and entry.needs
     assert entry.source in ("ours", "code", "caption", "recalled")
     assert str(entry.config.folder) == f"runs/{name}"
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if "not yet run" in r.needs])
+def test_what_an_untried_recipe_needs_is_arithmetic(name):
+    config, needs = RECIPES[name].config, RECIPES[name].needs
+    imagenet = config.dataset == "imagenet"
+    net = models.build(config.model, 1000 if imagenet else 10, 3)
+    split = sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    megabytes = 4 * (3 * sum(p.numel() for p in net.parameters()) + split) / 1e6
+    found = float(re.search(r"estimate: ([\d.]+) MB", needs)[1])
+    assert found == pytest.approx(megabytes, rel=0.01)
+    pictures = config.epochs * (1_281_167 if imagenet else 50_000)
+    assert float(re.search(r"([\d.]+) million", needs)[1]) == pytest.approx(
+        pictures / 1e6, rel=1e-4
+    )
+    assert f"({config.epochs} epochs)" in needs
+
+
+def test_columns_of_the_tables_are_flags_that_work(capsys, monkeypatch):
+    """Those of the book, with each of the four recipes; any that does nothing would be refused."""
+    text = (Path(__file__).parents[2] / "book" / "reproducing.md").read_text()
+    rows = re.findall(r"^\| ((?:DessiLBI|SGD|A|R)[\w -]*) \| (`--.*?`|none)", text, re.M)
+    assert len(rows) == 13
+    seen = []
+    monkeypatch.setattr(cli.train, "train", lambda config, **_: seen.append(config) or Stopped())
+    for recipe in (
+        *("imagenet-resnet18", "imagenet-alexnet"),
+        *("cifar10-resnet20-paper", "mnist-lenet5-paper"),
+    ):
+        for _, flags in rows:
+            own = [] if flags == "none" else flags.strip("`").split()
+            assert cli.main(["train", recipe, *own]) == 0, capsys.readouterr().err
+    adaptive = [c for c in seen if c.optimizer not in ("dessilbi", "sgd")]
+    assert len(seen) == 52 and len(adaptive) == 20 and {c.lr for c in adaptive} == {1e-3}
+
+
+class Stopped:
+    processes = Processes(1, 2, None)  # one that prints nothing
+
+
+IDLE = [
+    (dict(optimizer="sgd", decoupled=True), "decoupled needs optimizer dessilbi to have an effec"),
+    (dict(optimizer="adamw", split=True, coupling="inside"), "coupling needs optimizer dessilbi"),
+    (dict(optimizer="sgd", fused=True), "fused needs optimizer dessilbi"),
+]
+IDLE_FLAGS = [
+    *IDLE,
+    (dict(optimizer="sgd", nu=7.0), "nu needs an optimizer that splits to have an effect, got 7.0"),
+    (dict(optimizer="sgd", kappa=2.0), "kappa needs an optimizer that splits"),
+    (dict(optimizer="sgd", elements=True), "elements needs an optimizer that splits"),
+    (dict(optimizer="adam", momentum=0.5), "momentum needs optimizer dessilbi or sgd"),
+    (dict(optimizer="adam", nesterov=True), "nesterov needs optimizer dessilbi or sgd"),
+    (dict(optimizer="adam", dampening=0.1), "dampening needs optimizer dessilbi or sgd"),
+    (dict(milestones=(3,)), "milestones needs schedule step"),
+    (dict(schedule="step", milestones=(3,), lr_min=0.01), "lr_min needs schedule cosine"),
+    (dict(ramp=0.1), "ramp needs a target"),
+]
+
+
+@pytest.mark.parametrize("values, message", IDLE)
+def test_what_would_compute_something_else_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**values)
+
+
+@pytest.mark.parametrize("values, message", IDLE_FLAGS)
+def test_a_flag_that_does_nothing_is_refused(capsys, values, message):
+    """What a recipe hands on is not: a baseline has its nu, momentum and milestones."""
+    flags = [f"--{k.replace('_', '-')}" if v is True else f"--{k.replace('_', '-')}={_text(v)}"
+             for k, v in values.items()]  # fmt: skip
+    assert cli.main(["train", "digits", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def _text(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def test_recipes_print_the_settings_of_one(capsys):
+    assert cli.main(["recipes", "digits"]) == 0
+    assert configs.from_json(capsys.readouterr().out) == RECIPES["digits"].config
+    assert cli.main(["recipes", "digit"]) == 2
+    assert "recipe must be one of digits, " in capsys.readouterr().err
+
+
+def test_the_help_names_every_data_set_and_net(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    words = set(re.findall(r"[\w-]+", re.sub(r"-\n +", "-", capsys.readouterr().out)))
+    assert {*models.MODELS, *data.DATASETS} <= words
+
+
+def test_milestones_of_a_recipe_that_never_come(capsys):
+    assert cli.main(["train", "mnist-lenet5-paper", "--epochs=30"]) == 2
+    assert "milestones must name an epoch before the last, 30" in capsys.readouterr().err
 
 
 def test_official_recipe_has_the_settings_of_the_authors_example():
@@ -108,6 +206,8 @@ NAN, INF = float("nan"), float("inf")
                     "workers")],
         ({"seed": -1}, r"seed must be in \[0, 2\*\*63\), got -1"),
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
+        ({"threads": 10**6}, "threads must be at most 1024, got 1000000"),
+        ({"target": "0.5", "amp": "fp16"}, "amp must be bf16 or none with a target, got fp16"),
         ({"lr": 0.1, "lr_min": 0.2}, r"lr_min must be in \[0, lr = 0.1\], got 0.2"),
         ({"dataset": "minst"}, "dataset must be one of digits, mnist, .*, got 'minst'"),
         ({"corrupt": "repair"}, "corrupt must be one of refuse, skip, got 'repair'"),

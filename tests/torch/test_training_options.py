@@ -276,9 +276,61 @@ def test_the_compiled_net_is_the_one_that_is_called(tmp_path, monkeypatch):
     a = train.train(tiny(tmp_path / "a", dtype="float64"), progress=False)
     monkeypatch.setattr(torch, "compile", traced)
     b = train.train(tiny(tmp_path / "b", dtype="float64", compile=True), progress=False)
-    assert calls == [b.model] and b.net is not b.model
+    assert calls[-1] is b.model and b.net is not b.model
     assert_close_runs(a, b)
     assert list(a.model.state_dict()) == list(b.model.state_dict())
+
+
+def test_what_cannot_run_here_is_refused_before_a_folder_is_made(tmp_path, monkeypatch):
+    def broken(_):
+        raise RuntimeError("No working C++ compiler found\nin None")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    for changes, message in (
+        (dict(fused=True), "fused needs a GPU, got device cpu"),
+        (dict(compile=True), "compile needs a compiler that works here, but: No working C[+]+ com"),
+        (
+            dict(model="resnet20", train_size=33, batch_size=32, accumulate=8),
+            None,  # every picture has many pixels there
+        ),
+        (
+            dict(model="resnet20", dataset="synthetic", image_size=4, train_size=33, batch_size=32),
+            "batch_size must leave at least two pictures for every part of .* the last batch has 1",
+        ),
+    ):
+        if message is None:
+            train.set_up(tiny(tmp_path / "new", **changes))
+            continue
+        with pytest.raises(ValueError, match=message):
+            train.train(tiny(tmp_path / "new", **changes), progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_memory_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(train, "train_step", full)
+    words = r"batch_size must fit the memory of cpu, got 128: .*accumulate, now 1 \(CUDA out of mem"
+    with pytest.raises(ValueError, match=words):
+        train.train(tiny(tmp_path), progress=False)
+
+
+def test_many_classes_have_the_five_most_likely(tmp_path):
+    """Top-5 by hand, in the log too; with ten classes there is none."""
+    own = dict(dataset="synthetic", model="resnet20", image_size=8, n_classes=20, train_size=128)
+    run = train.train(tiny(tmp_path / "a", **own, ema=0.5), progress=False)
+    x, y = run.data.test.x, run.data.test.y
+    run.model.eval()
+    with torch.no_grad():
+        order = run.model(x).argsort(1, descending=True)
+    last = folders.read_log(tmp_path / "a")[-1]
+    for key, count in (("acc_dense", 1), ("acc5_dense", 5)):
+        right = [y[i] in order[i, :count] for i in range(len(y))]
+        assert last[key] == sum(right) / len(y)
+    assert {key for key in last if key[:4] == "acc5"} == {f"acc5_{name}" for name in run.at.result}
+    few = train.set_up(tiny(tmp_path / "b"))
+    assert not any("top5" in row for row in train.evaluate(few).values())
 
 
 def test_tensorboard_gets_every_number_of_the_log(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -118,6 +119,31 @@ def test_terminated_and_resumed_is_uninterrupted(tmp_path, monkeypatch, count, c
     assert [s["from_step"] for s in sessions] == [0, count]
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_terminated_in_an_evaluation_loses_no_step(tmp_path, monkeypatch, epoch):
+    """It is broken off, also in the last epoch; a resumed run does nothing else but evaluate."""
+    evaluate, calls = train.log_row, []
+
+    def signalled(*args, **options):
+        calls.append(None)
+        if len(calls) == 1 + epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "log_row", signalled)
+        with pytest.raises(train.Terminated, match=f"stopped after step {epoch * STEPS} of"):
+            train.train(tiny(tmp_path / "a"), progress=False)
+    saved = checkpoint(tmp_path / "a")
+    assert (saved["epoch"], saved["batch"], len(saved["log"])) == (epoch - 1, STEPS, epoch)
+    steps, step = [], train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *args: steps.append(None) or step(*args))
+    train.train(tiny(tmp_path / "a"), progress=False)
+    assert len(steps) == (2 - epoch) * STEPS
+    train.train(tiny(tmp_path / "b"), progress=False)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
 def test_sigterm_is_given_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     train.train(tiny(tmp_path, epochs=1), progress=False)
@@ -180,6 +206,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="checkpoint of step 15 was not written: .*is the one before"):
         checkpoints.save(run)
     assert (tmp_path / "a" / "checkpoint.pt").read_bytes() == before
+    usage = shutil.disk_usage(tmp_path)._replace(free=123)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"\(the disk is full: 123 bytes are free, a checkpoint has"):
+        checkpoints.save(run)
 
 
 # Several processes
@@ -191,14 +221,14 @@ def free_port():
         return s.getsockname()[1]
 
 
-def torchrun(out, *flags, program=("-m", "dslbi_torch"), status=0):
+def torchrun(out, *flags, program=("-m", "dslbi_torch"), status=0, command="train"):
     """``train digits`` by two processes; returns what they print."""
     own = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items() if k != "elements"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     # Without the "--" torchrun would take --nu for an abbreviation of an option of its own.
-    command += [f"--master-port={free_port()}", *program, "--", "train", "digits", *own]
+    call += [f"--master-port={free_port()}", *program, "--", command, "digits", *own]
     done = subprocess.run(
-        [*command, "--elements", f"--out={out}", *flags],
+        [*call, "--elements", f"--out={out}", *flags],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -259,6 +289,60 @@ def test_two_processes_equal_one_on_the_same_batches(alone, tmp_path, flags):
     assert json.loads((folder / "environment.json").read_text())["processes"] == 2
 
 
+@pytest.mark.parametrize("flags", [["--ema=0.9"], ["--shard"]], ids=str)
+def test_normalisations_of_two_processes_are_those_of_the_checkpoint(tmp_path, flags):
+    """Each has statistics of its own pictures: at the end of an epoch all have their mean."""
+    few = ["--model=resnet20", "--train-size=256", "--batch-size=64", "--epochs=1"]
+    _, err = torchrun(tmp_path / "run", *few, *flags)
+    assert "Warning" not in err
+    assert_same(*checkpoint(tmp_path / "run")["statistics"], tol=0)
+    run = train.open_run(tmp_path / "run", device="cpu")
+    reached, last = train.evaluate(run), folders.read_log(tmp_path / "run")[-1]
+    assert {name: row["accuracy"] for name, row in reached.items()} == {
+        name: last[f"acc_{name}"] for name in reached
+    }
+
+
+# Two trainings in one command: how often the processes meet, and who loads the data when.
+COUNTED = """
+import os, sys, time
+import torch.distributed as dist
+from dslbi_torch.__main__ import main
+from dslbi_torch.training import train
+
+meet, load, met = dist.init_process_group, train._load, []
+
+def counted(*args, **options):
+    met.append(None)
+    return meet(*args, **options)
+
+def slow(*args):
+    begun = time.time()
+    time.sleep(0.5 if os.environ["RANK"] == "0" else 0)
+    print(f"loaded by {os.environ['RANK']} from {begun} to {time.time()}", flush=True)
+    return load(*args)
+
+dist.init_process_group, train._load = counted, slow
+status = main()
+print(f"met {len(met)}", flush=True)
+sys.exit(status)
+"""
+
+
+def test_two_processes_sweep(tmp_path):
+    """They meet once for all trainings; the first one loads before the other, and speaks alone."""
+    (tmp_path / "counted.py").write_text(COUNTED)
+    few = ["--train-size=256", "--epochs=1", "--nus=2,5"]
+    program = [str(tmp_path / "counted.py")]
+    out, _ = torchrun(tmp_path / "runs", *few, program=program, command="sweep")
+    assert out.count("met 1\n") == 2
+    assert out.count("run folders:") == out.count("Best test accuracy %") == 1
+    assert (tmp_path / "runs" / "tables.txt").exists()
+    spans = [line.split()[2::2] for line in out.splitlines() if line.startswith("loaded by")]
+    first, second = ([float(t) for t in span[1:]] for span in sorted(spans)[:: len(spans) // 2])
+    assert len(spans) == 4 and first[1] <= second[0]
+
+
 def test_a_mistake_of_several_processes_is_a_line_of_each(alone):
     before = (alone / "checkpoint.pt").read_bytes()
     _, err = torchrun(alone, status=1)
@@ -281,7 +365,8 @@ def test_an_address_in_use_is_one_line(monkeypatch):
                 pass
 
 
-def test_too_few_pictures_for_the_processes():
+def test_too_few_pictures_for_the_processes(monkeypatch):
+    monkeypatch.setattr(group.Processes, "in_turn", lambda self, make: make())  # there is one here
     config = tiny("x", batch_size=1436)
     with pytest.raises(ValueError, match="batch_size must leave at least one picture for each of"):
         train.set_up(config, group.Processes(0, 2, torch.device("cpu")))

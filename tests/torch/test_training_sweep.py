@@ -58,6 +58,17 @@ def test_tables_hold_the_numbers_of_the_logs(swept):
             assert line.split()[1:] == [f"{100 * x:.2f}" for x in cells]
 
 
+def test_milestones_move_with_the_epochs(capsys, monkeypatch):
+    """As the epochs of the tables do: a half and three quarters of the run."""
+    seen = []
+    monkeypatch.setattr(sweep, "sweep", lambda config, *_: seen.append(config))
+    for epochs in (40, 7, 1):
+        assert cli.main(["sweep", "cifar10-vgg16", f"--epochs={epochs}", "--nus=1"]) == 0
+    for flag in ("--milestones=5", "--schedule=constant"):
+        assert cli.main(["sweep", "cifar10-vgg16", "--epochs=40", "--nus=1", flag]) == 0
+    assert [c.milestones for c in seen] == [(20, 30), (4, 5), (1,), (5,), (80, 120)]
+
+
 def test_tables_say_what_was_measured_on(tmp_path):
     config = dataclasses.replace(small(tmp_path), epochs=1, holdout=100)
     text = sweep.sweep(config, (), (5.0,), progress=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import runs
 from dslbi_torch import DessiLBI, density, support_masks
+from dslbi_torch import __main__ as cli
+from dslbi_torch.files import locked
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import recipes, report, train
@@ -270,8 +274,10 @@ def stop_at(monkeypatch, target, name, count):
     [
         (F, "cross_entropy", 1, 0),  # before the first step
         (F, "cross_entropy", STEPS + 5, 1),  # within an epoch
-        (folders, "write_log", 3, 1),  # before the log of epoch 2
-        (torch, "save", 3, 1),  # between the log and the checkpoint of epoch 2
+        (train, "log_row", 3, 1),  # between the last step of epoch 2 and its evaluation
+        (folders, "write_log", 5, 1),  # between the log and the checkpoint of epoch 2
+        (torch, "save", 4, 1),  # in the checkpoint before epoch 2 is evaluated
+        (torch, "save", 5, 1),  # between the log and the checkpoint of epoch 2
         (train, "train_epoch", 3, 2),  # between two epochs
     ],
 )
@@ -283,13 +289,15 @@ def test_interrupted_and_resumed_is_uninterrupted(
         stop_at(patch, target, name, count)
         with pytest.raises(KeyboardInterrupt):
             train.train(small(tmp_path), progress=False)
-    assert checkpoint(tmp_path)["epoch"] == epoch
+    saved = checkpoint(tmp_path)
+    assert saved["epoch"] == epoch
+    step = STEPS * epoch + saved["batch"]
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
     torch.manual_seed(1234)  # whatever happened in between
     train.train(small(tmp_path), resume=True, progress=False)
     assert_same_run(tmp_path, reference)
     sessions = json.loads((tmp_path / "environment.json").read_text())["sessions"]
-    assert [s["from_step"] for s in sessions] == ([0, STEPS * epoch] if epoch else [0])
+    assert [s["from_step"] for s in sessions] == ([0, step] if step else [0])
 
 
 @pytest.mark.parametrize("nu_schedule", ["constant", "lr"])
@@ -342,6 +350,26 @@ def _lines(folder):
         return len((folder / "log.jsonl").read_text().splitlines())
     except FileNotFoundError:
         return 0
+
+
+def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
+    """Also where the file of the sessions before is of the older form, or damaged."""
+    stops = lambda count: stop_at(patch, train, "train_epoch", count)  # noqa: E731
+    file = tmp_path / "environment.json"
+    for revision, text in (("first", None), ("second", None), ("third", "{")):
+        if text is not None:
+            file.write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "_revision", lambda revision=revision: revision)
+            stops(2)
+            with pytest.raises(KeyboardInterrupt):
+                train.train(small(tmp_path, epochs=9), progress=False)
+        found = json.loads(file.read_text())
+        kept = {"first": ["first"], "second": ["first", "second"], "third": ["third"]}[revision]
+        assert [session["revision"] for session in found["sessions"]] == kept
+        assert found["revision"] == kept[0] and found["sessions"][-1]["threads"] == 1
+        differing = [{"from_step": STEPS, "revision": "second"}] if len(kept) == 2 else None
+        assert runs.environment(tmp_path).get("resumed") == differing
 
 
 @pytest.mark.parametrize("file", ["log.jsonl", "environment.json", "path.npz"])
@@ -428,6 +456,33 @@ def test_checkpoint_of_something_else(tmp_path, monkeypatch):
         train.train(small(tmp_path), progress=False)
 
 
+@pytest.mark.parametrize("key", ["world", "epoch", "optimizer", "recorder", "rng"])
+def test_a_checkpoint_that_lacks_something(tmp_path, monkeypatch, key):
+    interrupted(tmp_path, monkeypatch)
+    state = checkpoint(tmp_path)
+    state.pop(key)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=f"must hold all of .*'{key}'"):
+        train.train(small(tmp_path), progress=False)
+
+
+def test_a_damaged_checkpoint_names_the_newest_whole_one(tmp_path, capsys):
+    train.train(small(tmp_path, keep=3), progress=False)
+    for name in ("checkpoint.pt", "checkpoint-0003.pt"):
+        (tmp_path / name).unlink()  # they are one file
+        (tmp_path / name).write_bytes(b"half")
+    for call in (
+        lambda: train.open_run(tmp_path, device="cpu"),
+        lambda: train.train(small(tmp_path), progress=False),
+    ):
+        with pytest.raises(ValueError, match="cannot be read.*checkpoint-0002.pt is whole: .*--ep"):
+            call()
+    assert train.open_run(tmp_path, device="cpu", epoch=2).at.epoch == 2
+    assert cli.main(["evaluate", str(tmp_path), "--epoch=2", "--device=cpu"]) == 0
+    second = folders.read_log(tmp_path)[2]["acc_dense"]
+    assert f"{100 * second:.2f}" in capsys.readouterr().out
+
+
 def test_checkpoint_of_another_recipe(tmp_path, monkeypatch):
     interrupted(tmp_path / "a", monkeypatch)
     interrupted(tmp_path / "b", monkeypatch, conv="l1")
@@ -463,6 +518,36 @@ def test_model_and_pictures_must_fit(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_device_without_numbers():
+    with pytest.raises(ValueError, match="device must be one that torch can use here, got 'meta'"):
+        train.pick_device("meta")
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    with locked(tmp_path / "a"):
+        with pytest.raises(ValueError, match="a must have one run at a time, but another process"):
+            train.train(small(tmp_path / "a"), progress=False)
+    assert not (tmp_path / "a").exists(), "made, and removed again, since nothing was written"
+    train.train(small(tmp_path / "a", epochs=1), progress=False)
+
+
+def test_a_run_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/run"):
+        with pytest.raises(ValueError, match="must be a folder, but .*/file is a file"):
+            train.train(small(tmp_path / out), progress=False)
+
+
+def test_temporary_files_of_killed_writers_are_removed(tmp_path):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    stale, own = tmp_path / f".checkpoint.{done.pid}.pt", tmp_path / f".mine.{os.getpid()}.pt"
+    for file in (stale, own, tmp_path / ".notes"):
+        file.write_text("half")
+    train.train(small(tmp_path, epochs=1), progress=False)
+    assert (stale.exists(), own.exists(), (tmp_path / ".notes").exists()) == (False, True, True)
+
+
 def test_device_that_is_not_there():
     with pytest.raises(
         ValueError, match="device must be one that torch can use here, got 'abacus'"
@@ -476,7 +561,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
     def full(state, file):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == 4:
             Path(file).write_bytes(b"half a checkp")
             raise OSError(28, "No space left on device")
         return original(state, file)
