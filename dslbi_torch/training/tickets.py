@@ -167,7 +167,10 @@ class Trial:
             config, seed=seed, keep=config.epochs + 1, out=str(self.folder / "search")
         )
         base = "sgd" if config.optimizer == "dessilbi" else config.optimizer
-        alone = replace(self.search, optimizer=base, split=False, target="", keep=1, elements=False)
+        # what is for a path alone
+        plain = dict(split=False, target="", nu_schedule="constant", elements=False)
+        plain |= dict(coupling="outside", decoupled=False, fused=False)
+        alone = replace(self.search, optimizer=base, keep=1, **plain)
         self.retrain = replace(alone, **plan.retrain)
         self.tune = replace(self.retrain, **({"lr": self.retrain.lr / 10} | plan.tune))
 

@@ -347,6 +347,13 @@ def rows_of(config):
     return json.loads((config.folder / "tickets.json").read_text())["rows"]
 
 
+def test_what_is_for_a_path_alone_is_left_out_of_retraining():
+    search = replace(TINY, nu_schedule="lr", coupling="inside", decoupled=True, target="0.5")
+    trial = tickets.Trial(search, PLAN, 0)
+    assert trial.search.nu_schedule == "lr" and trial.search.coupling == "inside"
+    assert trial.retrain.nu_schedule == "constant" and not trial.retrain.splits
+
+
 def test_a_ticket_is_what_the_path_had_selected_at_that_epoch(compared, tmp_path):
     """Of the search, of one that was recorded, and of one that stopped there."""
     config, _ = compared
