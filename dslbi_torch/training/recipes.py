@@ -224,8 +224,7 @@ RECIPES = {
         replace(_HALF, epochs=25, schedule="cosine", milestones=()),
         "ResNet-20 in 25 epochs, half of the weights selected",
         "cifar10; with --amp bf16 --channels-last about a minute an epoch on two cores (47 s, of "
-        "which 7 s evaluation; 75 to 133 s beside other work); estimate: 1.5 GB of memory, of "
-        "which the pictures are 0.74",
+        "which 7 s evaluation; 75 to 133 s beside other work); 1.7 GB of memory",
     ),
     "imagenette-resnet18": Recipe(
         Config(
