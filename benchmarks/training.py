@@ -56,10 +56,15 @@ class Steps:
         self.total.append(clock(self.run.processes.device) - start)
 
 
+def by_sgd(config):
+    """The same steps by SGD."""
+    own = dict(target="", fused=False, coupling="outside", decoupled=False, lr_min=0.0)
+    return replace(config, optimizer="sgd", lr=config.kappa * config.lr, **own)
+
+
 def measure(config, steps, warm_up=20):
     """Times of a config and of the same with SGD."""
-    plain = replace(config, optimizer="sgd", lr=config.kappa * config.lr, target="", lr_min=0)
-    sides = {"dessilbi": Steps(config), "sgd": Steps(plain)}
+    sides = {"dessilbi": Steps(config), "sgd": Steps(by_sgd(config))}
     run = sides["dessilbi"].run
     generator, k = torch.Generator().manual_seed(0), 0
     while k < warm_up + steps:

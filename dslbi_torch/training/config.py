@@ -197,8 +197,6 @@ class Config:
             raise ValueError("split must be no for dessilbi, which splits by itself, got yes")
         if self.target and not (self.splits or self.prune):
             raise ValueError(f"target needs an optimizer that splits, got {self.optimizer}")
-        if self.nu_schedule == "lr" and not self.splits:
-            raise ValueError(f"nu_schedule lr needs an optimizer that splits, got {self.optimizer}")
         if self.prune and (self.splits or self.masks or not self.target):
             raise ValueError("prune needs a target, an optimizer that does not split, and no masks")
         if self.prune and self.conv is None and self.linear is None:

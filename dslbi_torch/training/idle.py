@@ -14,6 +14,10 @@ NEEDS = {
     **dict.fromkeys(("decoupled", "coupling", "fused"), _OWN),
     **dict.fromkeys(("momentum", "dampening", "nesterov"), _SGD),
     **dict.fromkeys(("kappa", "nu", "lam_conv", "lam_linear", "lam_named", "elements"), _PATH),
+    "nu_schedule": (
+        "an optimizer that splits, and an lr that falls,",
+        lambda c: c.splits and c.schedule != "constant",
+    ),
     "ramp": ("a target", lambda c: bool(c.target)),
 }
 

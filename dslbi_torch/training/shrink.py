@@ -50,8 +50,9 @@ def choose_masks(
         Share of the split weights to keep; None: the support of Gamma. Of a run without a split:
         share of what its config would split.
     by : one of ``ORDERS``, optional
-        What decides at a density; None: "gamma". "normalised": ``gamma_ranking`` with that option.
-        "random": as many in each layer as by Gamma. Without a split: "magnitude".
+        What decides at a density; None: "gamma", or without a split "magnitude", the only one then.
+        "normalised": ``gamma_ranking`` with that option. "random": as many in each layer as by
+        Gamma.
     step : int, optional
         Without a density: the support at this recorded step; None: the last.
     per_layer : bool
@@ -64,7 +65,8 @@ def choose_masks(
             raise ValueError("step must be left out where a density is asked")
         if seed is not None and by != "random":
             raise ValueError(f"seed must be left out but for random masks, got {seed}")
-        masks = ranked_masks(_ranking(run, by or "gamma"), density, per_layer=per_layer)
+        by = by or ("gamma" if run.config.splits else "magnitude")
+        masks = ranked_masks(_ranking(run, by), density, per_layer=per_layer)
         if by == "random":
             masks = random_masks(masks, seed=seed or 0)
     else:
@@ -171,9 +173,14 @@ def compact_run(run: Run, masks: dict | None, file: Path, *, onnx=False, program
         masks = choose_masks(run) if run.config.splits else {}
     x = example(run.data)
     small = compact(run.model, masks or None, x)
-    for target, save in also.items():  # first: they may need a package that is not there
-        save(small, x, target)
-    save_compact(small, file, architecture(run))
+    try:
+        for target, save in also.items():  # first: they may need a package that is not there
+            save(small, x, target)
+        save_compact(small, file, architecture(run))
+    except BaseException:
+        for target in (file, *also):  # none of them was there, and half of them is none
+            target.unlink(missing_ok=True)
+        raise
     nets = {"dense": run.model, "compact": small}
     if masks:
         sparse = apply_masks_(copy.deepcopy(run.model), masks)

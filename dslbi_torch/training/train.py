@@ -334,7 +334,6 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
     batches = data.batches(config.batch_size, run.generator, start=start, rank=rank, world=world)
     for k, (x, y) in enumerate(batches, start):
         size = min(config.batch_size, len(data) - k * config.batch_size)
-        _set_nu(run, at.epoch * steps + k)
         losses[k] = train_step(run, x, y, size)
         run.scheduler.step()
         at.batch = k + 1
@@ -366,9 +365,9 @@ def _last_lr(scheduler):
     return scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch - 1)
 
 
-def _set_nu(run, step):
-    """The coupling of this step."""
-    nu = run.config.nu * nu_factor(run.config, step, run.steps_per_epoch)
+def _set_nu(run):
+    """The coupling of the step that is due."""
+    nu = run.config.nu * nu_factor(run.config, run.step, run.steps_per_epoch)
     for group in run.optimizer.param_groups:
         if "nu" in group:
             group["nu"] = nu
@@ -377,6 +376,7 @@ def _set_nu(run, step):
 def train_step(run: Run, x, y, size: int) -> torch.Tensor:
     """One step on this process's part of a batch of ``size`` pictures; its losses, summed."""
     config, optimizer, scaler = run.config, run.optimizer, run.scaler
+    _set_nu(run)
     optimizer.zero_grad()
     cut = (z.tensor_split(config.accumulate) for z in (x, y))
     parts = list(zip(*cut, strict=True))

@@ -18,6 +18,12 @@ def test_both_sides_step_and_the_optimizer_is_a_part():
     assert found["ratio"] > 0 and found["evaluation_s"] > 0
 
 
+def test_every_recipe_has_steps_by_sgd():
+    for name, entry in recipes.RECIPES.items():
+        plain = training.by_sgd(replace(entry.config, fused=True))
+        assert (plain.optimizer, plain.splits, plain.recipe) == ("sgd", False, name)
+
+
 def test_control_and_record_belong_to_the_optimizer():
     side = training.Steps(CONFIG)
     x, y = next(iter(side.run.data.train.batches(32)))

@@ -86,6 +86,8 @@ IDLE_FLAGS = [
     *IDLE,
     (dict(optimizer="sgd", nu=7.0), "nu needs an optimizer that splits to have an effect, got 7.0"),
     (dict(optimizer="sgd", kappa=2.0), "kappa needs an optimizer that splits"),
+    (dict(optimizer="sgd", nu_schedule="lr"), "nu_schedule needs an optimizer that splits"),
+    (dict(nu_schedule="lr", schedule="constant"), "splits, and an lr that falls"),
     (dict(optimizer="sgd", elements=True), "elements needs an optimizer that splits"),
     (dict(optimizer="adam", momentum=0.5), "momentum needs optimizer dessilbi or sgd"),
     (dict(optimizer="adam", nesterov=True), "nesterov needs optimizer dessilbi or sgd"),

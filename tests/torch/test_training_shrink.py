@@ -153,12 +153,12 @@ def test_a_run_without_a_split_is_pruned_by_magnitude_and_cut_by_its_zeros(tmp_p
     argv = ("prune", folder, "--device=cpu")
     for flags, message in (
         ((), "density must be given where nothing is split (sgd), got none"),
-        (("--density=0.1",), "by must be magnitude where nothing is split (sgd), got gamma"),
+        (("--density=0.1", "--by=gamma"), "by must be magnitude where nothing is split (sgd)"),
         (("--density=0.1", "--by=random"), "by must be magnitude where nothing is split (sgd)"),
     ):
         status, out, err = call(capsys, *argv, *flags)
         assert (status, out) == (2, "") and message in err and err.count("\n") == 1
-    assert call(capsys, *argv, "--density=0.1", "--by=magnitude")[0] == 0
+    assert call(capsys, *argv, "--density=0.1")[0] == 0
     masks = load_masks(folder / "pruned.pt")
     split = [m for m in masks.values() if m.ndim > 1]
     assert 0.08 < sum(int(m.sum()) for m in split) / sum(m.numel() for m in split) <= 0.1
@@ -207,6 +207,18 @@ def test_compact_overwrites_nothing(
     assert (status, out) == (2, "") and err.count("\n") == 1
     assert message.format(run=copied) in err
     assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+def test_a_compaction_that_fails_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("no program of this")
+
+    copied = shutil.copytree(folder, tmp_path / "a", ignore=shutil.ignore_patterns("compact.*"))
+    before = sorted(copied.iterdir())
+    monkeypatch.setattr(shrink, "save_program", fails)
+    status, _, err = call(capsys, "compact", copied, "--device=cpu", "--onnx", "--program")
+    assert status == 2 and "no program of this" in err
+    assert sorted(copied.iterdir()) == before
 
 
 MISTAKES = [
