@@ -72,6 +72,11 @@ def checkpoint_file(folder: str | Path, epoch: int | None = None) -> Path:
     return Path(folder) / ("checkpoint.pt" if epoch is None else f"checkpoint-{epoch:04d}.pt")
 
 
+def last_file(folder: str | Path) -> Path:
+    """Where the last checkpoint of a run or of a growth lies, or will lie."""
+    return Path(folder) / "growth.pt" if grows(folder) else checkpoint_file(folder)
+
+
 def read_checkpoint(
     folder: str | Path, config: configs.Config, device="cpu", epoch: int | None = None
 ) -> dict:
