@@ -261,8 +261,10 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         bar = stack.enter_context(progress_bar(run, progress))
         at = run.at
         for epoch in range(at.epoch + 1, config.epochs + 1):
+            shared = at.batch == run.steps_per_epoch  # a mean of equal numbers may be another one
             loss, lr, pictures_s = train_epoch(run, bar, asked)
-            share_statistics(run)
+            if not shared:
+                share_statistics(run)
             save(run)  # a run that goes on from here does nothing but evaluate
             at.epoch, at.batch, at.losses = epoch, 0, None
             reached = dict(loss=loss, lr=lr, pictures_s=pictures_s)
