@@ -138,13 +138,7 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
         raise ValueError(f"{folder} holds {', '.join(present)} but no config.json: {other}")
     if grows(folder):
         raise ValueError(f"{folder} holds a growth: {other}")
-    found = read_config(folder)
-    differing = differences(found, config)
-    if differing:
-        raise ValueError(
-            f"{folder} holds a run of another config "
-            f"({_compare(found, config, differing)}): {other}"
-        )
+    require_config(config, "run")
     if "checkpoint.pt" not in present:  # killed before the first one
         return None
     checkpoint = read_checkpoint(folder, config)
@@ -156,6 +150,17 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
             f"only, got {world}: {other}"
         )
     return checkpoint
+
+
+def require_config(config: configs.Config, what: str) -> None:
+    """Refuse a folder whose config would compute something else."""
+    found = read_config(config.folder)
+    differing = differences(found, config)
+    if differing:
+        raise ValueError(
+            f"{config.folder} holds a {what} of another config "
+            f"({_compare(found, config, differing)}): name another folder with --out"
+        )
 
 
 def _load(path, device, look):

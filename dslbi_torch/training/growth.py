@@ -85,6 +85,8 @@ def unfinished(config: Config, growth: Growth) -> dict | None:
             raise ValueError(
                 f"{folder} holds another growth ({name} {found[name]} there, {value} here): {other}"
             )
+    if "config.json" in present:
+        folders.require_config(config, "growth")
     if (folder / "growth.pt").exists():
         return folders.read_state(folder / "growth.pt", config)
     if "log.jsonl" in present:

@@ -365,7 +365,7 @@ def test_an_unfinished_growth_is_not_overwritten(stopped, capsys):
     words = ("grow", "digits", *FLAGS, f"--out={folder}", "--every=2", "--start=3", "--budget=2500")
     for flags, message in (
         (("--rate=2",), f"{folder} holds another growth (rate 1.5 there, 2.0 here): name another"),
-        (("--rate=1.5", "--lr=0.05"), "growth.pt is of another run: lr 0.1 there, 0.05 here"),
+        (("--rate=1.5", "--lr=0.05"), "a growth of another config (lr 0.1 there, 0.05 here): name"),
     ):
         status, out, err = call(capsys, *words, *flags)
         assert (status, out) == (2, "") and message in err and err.count("\n") == 1
@@ -375,6 +375,14 @@ def test_an_unfinished_growth_is_not_overwritten(stopped, capsys):
     (folder / "growth.pt").unlink()
     status, out, err = call(capsys, *words, "--rate=1.5")
     assert status == 2 and "holds the log of a growth, but no growth.pt: name another" in err
+
+
+def test_a_growth_stopped_in_its_first_epoch_is_not_overwritten(stopped):
+    folder = stopped(0)
+    before = content(folder)
+    with pytest.raises(ValueError, match=r"another config \(lr 0.1 there, 0.05 here\): name"):
+        grow.grow(config(folder, lr=0.05), GROWTH, progress=False)
+    assert content(folder) == before
 
 
 def test_an_interrupted_command_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
