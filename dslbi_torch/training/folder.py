@@ -35,6 +35,10 @@ from . import config as configs
 FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
 
 
+class Unreadable(ValueError):
+    """A file that should be a checkpoint is damaged, or none."""
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text)
@@ -88,8 +92,9 @@ def read_checkpoint(
     return read_state(checkpoint_file(folder, epoch), config, device)
 
 
-def read_state(path: Path, config: configs.Config, device="cpu") -> dict:
-    """All that changes in a run, from a file that says of which config it is."""
+def read_state(path: Path, config: configs.Config, device="cpu", holds=("epoch", "log")) -> dict:
+    """All that changes in a run, from a file that says of which config it is; refused where what
+    it ``holds`` is not all there."""
     try:
         state, found = _load(path, device, lambda c: configs.from_json(c["config"]))
     except FileNotFoundError:
@@ -99,6 +104,9 @@ def read_state(path: Path, config: configs.Config, device="cpu") -> dict:
     differing = differences(found, config)
     if differing:
         raise ValueError(f"{path} is of another run: {_compare(found, config, differing)}")
+    for name in holds:
+        if name not in state:
+            raise ValueError(f"{path} must hold all of a run, but has no {name!r}")
     return state
 
 
@@ -164,7 +172,7 @@ def require_config(config: configs.Config, what: str) -> None:
 
 
 def _load(path, device, look):
-    """A checkpoint and what ``look`` sees in it; ValueError for a file that is none."""
+    """A checkpoint and what ``look`` sees in it; Unreadable where the file is none."""
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         return checkpoint, look(checkpoint)
@@ -173,7 +181,7 @@ def _load(path, device, look):
     # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(
+        raise Unreadable(
             f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
         ) from None
 

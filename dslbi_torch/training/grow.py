@@ -231,7 +231,7 @@ def open_grown(folder: str | Path, *, data: str | None = None, device: str = "au
     config = folders.read_config(folder)
     config = replace(config, out=str(folder), data=data or config.data, device=device, threads=0)
     run = start_run(config, growths.read_growth(config.folder))
-    saved = folders.read_state(config.folder / "growth.pt", config, run.processes.device)
+    saved = growths.read(config, run.processes.device)
     return _restored(run, saved, example(run.data))[0]
 
 

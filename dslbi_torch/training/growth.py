@@ -62,6 +62,12 @@ def save(run: Run, start: nn.Module | None) -> None:
         folders.write_log(folder, run.at.log)
 
 
+def read(config: Config, device="cpu") -> dict:
+    """The checkpoint of a growth."""
+    holds = "epoch", "log", "start"
+    return folders.read_state(config.folder / "growth.pt", config, device, holds)
+
+
 def stopped(run: Run) -> Terminated:
     """What ends a growth that was asked to stop, once it is saved."""
     where = run.config.folder
@@ -88,7 +94,7 @@ def unfinished(config: Config, growth: Growth) -> dict | None:
     if "config.json" in present:
         folders.require_config(config, "growth")
     if (folder / "growth.pt").exists():
-        return folders.read_state(folder / "growth.pt", config)
+        return read(config)
     if "log.jsonl" in present:
         raise ValueError(f"{folder} holds the log of a growth, but no growth.pt: {other}")
     return None  # stopped within the first epoch

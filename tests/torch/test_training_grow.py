@@ -385,6 +385,18 @@ def test_a_growth_stopped_in_its_first_epoch_is_not_overwritten(stopped):
     assert content(folder) == before
 
 
+@pytest.mark.parametrize("key", ["epoch", "log", "start"])
+def test_a_growth_whose_checkpoint_lacks_something_is_one_line(stopped, capsys, key):
+    folder = stopped(1)
+    state = torch.load(folder / "growth.pt", weights_only=True)
+    state.pop(key)
+    torch.save(state, folder / "growth.pt")
+    with pytest.raises(ValueError, match=f"growth.pt must hold all of a run, but has no '{key}'"):
+        grow.grow(config(folder), GROWTH, progress=False)
+    status, out, err = call(capsys, "evaluate", folder, "--device=cpu")
+    assert (status, out) == (2, "") and f"has no '{key}'" in err and err.count("\n") == 1
+
+
 def test_an_interrupted_command_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
     def interrupted(run, **options):
         raise KeyboardInterrupt
