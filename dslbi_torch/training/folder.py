@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -233,7 +234,10 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
 
     Each session is there with all it ran on; what stands above them is that of the first.
     """
-    sessions = _sessions(folder) if step else []
+    sessions = []
+    if step:
+        with suppress(OSError, ValueError):  # absent or damaged: no run depends on it
+            sessions = read_sessions(folder)
     sessions.append({"from_step": step, **environment(device), "processes": world})
     own = ("from_step", "started", "command")
     first = {key: value for key, value in sessions[0].items() if key not in own}
@@ -241,13 +245,24 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
     write_text(folder / "environment.json", text)
 
 
-def _sessions(folder):
-    """The sessions so far; none where the file is absent or damaged, which no run depends on."""
+def read_sessions(folder: str | Path) -> list[dict]:
+    """The sessions of a run or a growth, oldest first, each with all that it ran on:
+    ``from_step, started, command, revision, python, packages, platform, device, threads,
+    processes``.
+
+    Older runs say what they ran on for the last session alone, which then stands in all of them,
+    and the first ones of all have ``from_epoch`` in place of ``from_step``.
+    """
+    path = Path(folder) / "environment.json"
     try:
-        found = json.loads((folder / "environment.json").read_text())
+        found = json.loads(path.read_text())
         return [found | session for session in found.pop("sessions")]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder} must be a run folder, but has no environment.json"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} must hold the sessions of a run, got {error!r}") from None
 
 
 def environment(device: torch.device) -> dict:

@@ -375,6 +375,23 @@ def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
         assert runs.environment(tmp_path).get("resumed") == differing
 
 
+def test_sessions_are_read_from_every_layout(finished, tmp_path):
+    _, folder = finished
+    (session,) = folders.read_sessions(folder)
+    assert session["from_step"] == 0 and session["device"].startswith("cpu")
+    assert {*folders.environment(torch.device("cpu")), "processes", "from_step"} == set(session)
+    file = tmp_path / "environment.json"
+    own = [{"from_step": 0, "started": "a"}, {"from_step": 9, "started": "b"}]
+    file.write_text(json.dumps({"revision": "r", "sessions": own}))
+    assert folders.read_sessions(tmp_path) == [{"revision": "r", **session} for session in own]
+    for text in ("{", "[]", "{}", '{"sessions": 3}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="environment.json must hold the sessions of a run"):
+            folders.read_sessions(tmp_path)
+    with pytest.raises(FileNotFoundError, match="run folder, but has no environment.json"):
+        folders.read_sessions(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("file", ["log.jsonl", "environment.json", "path.npz"])
 def test_resuming_needs_the_checkpoint_alone(finished, tmp_path, monkeypatch, file):
     _, reference = finished
