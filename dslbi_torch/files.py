@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read without trusting them."""
 
 import os
+import platform
 import re
 import zipfile
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ def atomic(path: str | Path):
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} must exist, to write {path.name} there")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_host()}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -32,6 +33,11 @@ def atomic(path: str | Path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _host():
+    """Name of this machine: the numbers of its processes say nothing on another one."""
+    return platform.node() or "host"
 
 
 @contextmanager
@@ -45,15 +51,15 @@ def locked(folder: str | Path):
     Raises
     ------
     ValueError
-        Another process has it, or it is a file.
+        Another process has it, or it cannot be a folder.
     """
     folder = Path(folder)
     absent = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        file = next(place for place in (folder, *folder.parents) if place.is_file())
-        raise ValueError(f"the run folder must be a folder, but {file} is a file") from None
+        places = (place for place in (folder, *folder.parents) if os.path.lexists(place))
+        raise ValueError(f"the run folder must be a folder, but {_what(next(places))}") from None
     try:
         with _lock(folder):
             yield
@@ -63,32 +69,56 @@ def locked(folder: str | Path):
                 place.rmdir()
 
 
+def _what(place):
+    """What stands where a folder should."""
+    if not place.exists():
+        return f"{place} is a link to {os.readlink(place)}, which does not exist"
+    return f"{place} is {'a file' if place.is_file() else 'something else'}"
+
+
 @contextmanager
 def _lock(folder):
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    file = folder / ".lock"
+    handle = _acquired(file)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} must have one run at a time, but another process trains in it"
-            ) from None
-        except OSError:  # a network disk that locks no folders
-            pass
         yield
     finally:
+        with suppress(OSError):  # before it is unlocked: see ``_acquired``
+            file.unlink()
         with suppress(OSError):  # closing is not enough: worker processes may have it open still
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 
+def _acquired(file):
+    """The open file, locked. It is open for writing, since NFS locks nothing else: no folder."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # NFS may answer with either
+            os.close(handle)
+            raise ValueError(
+                f"{file.parent} must have one run at a time, but another process trains in it"
+            ) from None
+        except OSError:  # a disk without locks
+            return handle
+        # Who had the lock may have removed the file after it was opened here.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), os.stat(file)):
+                return handle
+        os.close(handle)
+
+
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files of :func:`atomic` whose writers were killed."""
-    for path in folder.glob(".*"):
-        writer = re.fullmatch(r"\..+\.(\d+)(\.\w+)?", path.name)
+    """Remove the temporary files of :func:`atomic` whose writers, on this machine, were killed."""
+    if os.name == "nt":  # where to ask after a process would end it
+        return
+    for path in folder.glob(".*.tmp*"):
+        writer = re.fullmatch(rf"\..+\.{re.escape(_host())}\.(\d+)\.tmp(\.\w+)?", path.name)
         if writer and not _alive(int(writer[1])):
             path.unlink(missing_ok=True)
 

@@ -113,8 +113,8 @@ def naming_another(config):
     """Where the last checkpoint proves damaged inside the block, say which kept one is not."""
     try:
         yield
-    except ValueError as error:
-        other = _newest_whole(config) if "checkpoint.pt cannot be read" in str(error) else None
+    except folders.Unreadable as error:
+        other = _newest_whole(config)
         if other is None:
             raise
         raise ValueError(

@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -33,6 +34,10 @@ from ..files import atomic
 from . import config as configs
 
 FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
+
+
+class Unreadable(ValueError):
+    """A file that should be a checkpoint is damaged, or none."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,6 +77,11 @@ def checkpoint_file(folder: str | Path, epoch: int | None = None) -> Path:
     return Path(folder) / ("checkpoint.pt" if epoch is None else f"checkpoint-{epoch:04d}.pt")
 
 
+def last_file(folder: str | Path) -> Path:
+    """Where the last checkpoint of a run or of a growth lies, or will lie."""
+    return Path(folder) / "growth.pt" if grows(folder) else checkpoint_file(folder)
+
+
 def read_checkpoint(
     folder: str | Path, config: configs.Config, device="cpu", epoch: int | None = None
 ) -> dict:
@@ -83,8 +93,9 @@ def read_checkpoint(
     return read_state(checkpoint_file(folder, epoch), config, device)
 
 
-def read_state(path: Path, config: configs.Config, device="cpu") -> dict:
-    """All that changes in a run, from a file that says of which config it is."""
+def read_state(path: Path, config: configs.Config, device="cpu", holds=("epoch", "log")) -> dict:
+    """All that changes in a run, from a file that says of which config it is; refused where what
+    it ``holds`` is not all there."""
     try:
         state, found = _load(path, device, lambda c: configs.from_json(c["config"]))
     except FileNotFoundError:
@@ -94,6 +105,9 @@ def read_state(path: Path, config: configs.Config, device="cpu") -> dict:
     differing = differences(found, config)
     if differing:
         raise ValueError(f"{path} is of another run: {_compare(found, config, differing)}")
+    for name in holds:
+        if name not in state:
+            raise ValueError(f"{path} must hold all of a run, but has no {name!r}")
     return state
 
 
@@ -133,13 +147,7 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
         raise ValueError(f"{folder} holds {', '.join(present)} but no config.json: {other}")
     if grows(folder):
         raise ValueError(f"{folder} holds a growth: {other}")
-    found = read_config(folder)
-    differing = differences(found, config)
-    if differing:
-        raise ValueError(
-            f"{folder} holds a run of another config "
-            f"({_compare(found, config, differing)}): {other}"
-        )
+    require_config(config, "run")
     if "checkpoint.pt" not in present:  # killed before the first one
         return None
     checkpoint = read_checkpoint(folder, config)
@@ -153,8 +161,19 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
     return checkpoint
 
 
+def require_config(config: configs.Config, what: str) -> None:
+    """Refuse a folder whose config would compute something else."""
+    found = read_config(config.folder)
+    differing = differences(found, config)
+    if differing:
+        raise ValueError(
+            f"{config.folder} holds a {what} of another config "
+            f"({_compare(found, config, differing)}): name another folder with --out"
+        )
+
+
 def _load(path, device, look):
-    """A checkpoint and what ``look`` sees in it; ValueError for a file that is none."""
+    """A checkpoint and what ``look`` sees in it; Unreadable where the file is none."""
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         return checkpoint, look(checkpoint)
@@ -163,7 +182,7 @@ def _load(path, device, look):
     # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(
+        raise Unreadable(
             f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
         ) from None
 
@@ -215,7 +234,10 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
 
     Each session is there with all it ran on; what stands above them is that of the first.
     """
-    sessions = _sessions(folder) if step else []
+    sessions = []
+    if step:
+        with suppress(OSError, ValueError):  # absent or damaged: no run depends on it
+            sessions = read_sessions(folder)
     sessions.append({"from_step": step, **environment(device), "processes": world})
     own = ("from_step", "started", "command")
     first = {key: value for key, value in sessions[0].items() if key not in own}
@@ -223,13 +245,24 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
     write_text(folder / "environment.json", text)
 
 
-def _sessions(folder):
-    """The sessions so far; none where the file is absent or damaged, which no run depends on."""
+def read_sessions(folder: str | Path) -> list[dict]:
+    """The sessions of a run or a growth, oldest first, each with all that it ran on:
+    ``from_step, started, command, revision, python, packages, platform, device, threads,
+    processes``.
+
+    Older runs say what they ran on for the last session alone, which then stands in all of them,
+    and the first ones of all have ``from_epoch`` in place of ``from_step``.
+    """
+    path = Path(folder) / "environment.json"
     try:
-        found = json.loads((folder / "environment.json").read_text())
+        found = json.loads(path.read_text())
         return [found | session for session in found.pop("sessions")]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder} must be a run folder, but has no environment.json"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} must hold the sessions of a run, got {error!r}") from None
 
 
 def environment(device: torch.device) -> dict:

@@ -13,6 +13,7 @@ can hardly saturate there, and the final training multiplies lr by lr itself.
 
 import copy
 import math
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..compaction import compact
+from ..files import locked
 from ..masking import whole_filters
 from ..masks import density
 from ..saving import save_compact
@@ -29,12 +31,14 @@ from ..widening import Width, reset, widen_, widths
 from . import checkpoint, models, shrink
 from . import folder as folders
 from . import growth as growths
+from .around import asked_to_stop, fitting, settings
 from .config import Config
 from .evaluate import accuracy
 from .growth import Growth
 from .optimizers import lr_factor, make_optimizer
+from .processes import pick_device, require_one
 from .sparse import example
-from .train import Run, set_up, settings, train_epoch
+from .train import Run, set_up, train_epoch
 
 
 class Grown(NamedTuple):
@@ -53,40 +57,59 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
     start net is the config's, cut down to ``growth.start`` units a layer and drawn anew.
 
     In the folder: ``grown.pt`` (:func:`dslbi_torch.save_compact`), ``config.json``,
-    ``growth.json``, ``environment.json``, ``growth.pt`` (the checkpoint of the last epoch) and
+    ``growth.json``, ``environment.json``, ``growth.pt`` (the last checkpoint) and
     ``log.jsonl`` with a row for each epoch: ``epoch, loss, lr, accuracy, parameters, units`` (of
     each width, by its first layer), ``selected`` (share of its filters), and ``grown`` (units that
     were added after it).
 
-    An unfinished growth of the same config in that folder goes on after its last epoch, and ends as
-    an uninterrupted one (bit for bit on a CPU with the same number of threads).
+    An unfinished growth of the same config in that folder goes on from there, and ends as an
+    uninterrupted one (bit for bit on a CPU with the same number of threads).
 
     Raises
     ------
     ValueError
         For a config without groups, or with what growing does not go with (``UNFIT``), a budget
-        below the start net, a net that cannot be followed, and a folder that holds a net, a run or
-        another growth. Nothing has been written then.
+        below the start net, a net that cannot be followed, several processes, and a folder that
+        holds a net, a run or another growth, or in which another process trains. Nothing has been
+        written then. Also where the memory of the GPU does not hold a batch.
     OSError
         A checkpoint could not be written; the one before is as it was.
     FloatingPointError
-        The loss or a weight is no longer finite.
+        The loss or a weight is no longer finite. The checkpoint is the last good one.
+    Terminated
+        The process was asked to stop (SIGTERM): it did so after a checkpoint.
     """
+    require_one("grow")
     _check(config)
-    saved = growths.unfinished(config, growth)
-    run = start_run(config, growth)
+    with ExitStack() as stack:
+        device = pick_device(config.device)
+        stack.enter_context(settings(config, device))
+        asked = stack.enter_context(asked_to_stop())
+        stack.enter_context(fitting(config, device))
+        stack.enter_context(locked(config.folder))
+        saved = growths.unfinished(config, growth)
+        return _grown(start_run(config, growth), growth, saved, asked, progress)
+
+
+def _grown(run, growth, saved, asked, progress):
     x = example(run.data)
-    with settings(config, run.processes.device):
-        run, start = (run, None) if saved is None else _restored(run, saved, x)
-        growths.begin(run, growth)
-        while (left := _left(run)) != 0:
-            _epoch(run, x, progress)
-            if left is None and run.at.epoch % growth.every == 0:
-                start = copy.deepcopy(run.model) if start is None else start
-                run.at.log[-1]["grown"] = widen_saturated_(run, growth, x)
-                run = run if run.at.log[-1]["grown"] else _last(run)
-            growths.save(run, start)
-        save_compact(run.model, config.folder / "grown.pt", shrink.architecture(run))
+    run, start = (run, None) if saved is None else _restored(run, saved, x)
+    growths.begin(run, growth)
+
+    def stop(run):
+        growths.save(run, start)
+        raise growths.stopped(run)
+
+    while (left := _left(run)) != 0:
+        _epoch(run, x, progress, asked, stop)
+        if left is None and run.at.epoch % growth.every == 0:
+            start = copy.deepcopy(run.model) if start is None else start
+            run.at.log[-1]["grown"] = widen_saturated_(run, growth, x)
+            run = run if run.at.log[-1]["grown"] else _last(run)
+        growths.save(run, start)
+        if asked and _left(run) != 0:
+            raise growths.stopped(run)
+    save_compact(run.model, run.config.folder / "grown.pt", shrink.architecture(run))
     return Grown(run, start, run.at.log)
 
 
@@ -203,12 +226,12 @@ def _left(run):
 
 
 def open_grown(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
-    """The run of a growth's folder after its last epoch: the net as it has grown, its optimizer
+    """The run of a growth's folder at its last checkpoint: the net as it has grown, its optimizer
     with V, no path; arguments as in :func:`dslbi_torch.training.train.open_run`."""
     config = folders.read_config(folder)
     config = replace(config, out=str(folder), data=data or config.data, device=device, threads=0)
     run = start_run(config, growths.read_growth(config.folder))
-    saved = folders.read_state(config.folder / "growth.pt", config, run.processes.device)
+    saved = growths.read(config, run.processes.device)
     return _restored(run, saved, example(run.data))[0]
 
 
@@ -254,9 +277,9 @@ def _selected(run, x) -> list[tuple[Width, float]]:
     return found
 
 
-def _epoch(run, x, progress):
-    """One epoch of training, and its row in the log."""
-    loss, lr, _ = train_epoch(run)
+def _epoch(run, x, progress, asked=None, stop=None):
+    """The rest of an epoch of training, and its row in the log."""
+    loss, lr, _ = train_epoch(run, asked=asked, stop=stop)
     run.at.epoch, run.at.batch, run.at.losses = run.at.epoch + 1, 0, None
     found = _selected(run, x)
     row = {

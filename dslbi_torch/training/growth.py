@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..files import remove_stale
 from . import checkpoint
 from . import config as configs
 from . import folder as folders
 from .config import Config, option
-from .train import Run
+from .train import Run, Terminated
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def begin(run: Run, growth: Growth) -> None:
     """Make the folder of a growth, or note that it goes on."""
     folder = run.config.folder
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
     folders.write_text(folder / "growth.json", json.dumps(asdict(growth), indent=2) + "\n")
     folders.write_text(folder / "config.json", configs.to_json(run.config))
     folders.write_environment(folder, run.processes.device, 1, run.step)
@@ -58,6 +60,18 @@ def save(run: Run, start: nn.Module | None) -> None:
         with folders.atomic(folder / "growth.pt") as temporary:
             torch.save(everything, temporary)
         folders.write_log(folder, run.at.log)
+
+
+def read(config: Config, device="cpu") -> dict:
+    """The checkpoint of a growth."""
+    holds = "epoch", "log", "start"
+    return folders.read_state(config.folder / "growth.pt", config, device, holds)
+
+
+def stopped(run: Run) -> Terminated:
+    """What ends a growth that was asked to stop, once it is saved."""
+    where = run.config.folder
+    return Terminated(f"stopped after step {run.step} with a checkpoint in {where}")
 
 
 def unfinished(config: Config, growth: Growth) -> dict | None:
@@ -77,8 +91,10 @@ def unfinished(config: Config, growth: Growth) -> dict | None:
             raise ValueError(
                 f"{folder} holds another growth ({name} {found[name]} there, {value} here): {other}"
             )
+    if "config.json" in present:
+        folders.require_config(config, "growth")
     if (folder / "growth.pt").exists():
-        return folders.read_state(folder / "growth.pt", config)
+        return read(config)
     if "log.jsonl" in present:
         raise ValueError(f"{folder} holds the log of a growth, but no growth.pt: {other}")
     return None  # stopped within the first epoch

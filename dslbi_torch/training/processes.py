@@ -115,6 +115,14 @@ def joined(device: str):
     yield Processes(dist.get_rank(), dist.get_world_size(), place)
 
 
+def require_one(what: str) -> None:
+    """Refuse several processes, of which each would do the whole of it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = dist.get_world_size() if dist.is_initialized() else world
+    if world > 1:
+        raise ValueError(f"{what} must run in one process, got {world}: start it without torchrun")
+
+
 def _part():
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -26,6 +26,7 @@ from . import models, report, train
 from .config import Config
 from .methods import METHODS, MOVABLE
 from .optimizers import groups_of
+from .processes import pick_device, require_one
 from .sparse import example
 
 # What of a config the trainings after the search may have otherwise.
@@ -86,14 +87,15 @@ def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
     Raises
     ------
     ValueError
-        For an impossible plan, before anything is trained; and for a ticket in which a layer is
-        empty, once it is found.
+        For an impossible plan and for several processes, before anything is trained; and for a
+        ticket in which a layer is empty, once it is found.
     """
+    require_one("ticket")
     plan = checked(config, plan)
     rows = []
     for seed in plan.seeds:
         rows += Trial(config, plan, seed, progress).rows()
-    about = folders.environment(train.pick_device(config.device))
+    about = folders.environment(pick_device(config.device))
     content = {"about": about, "plan": plan._asdict(), "rows": rows}
     folders.write_text(config.folder / "tickets.json", json.dumps(content, indent=1) + "\n")
     text = report.ticket_table(rows, holdout=config.holdout)

@@ -261,8 +261,10 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         bar = stack.enter_context(progress_bar(run, progress))
         at = run.at
         for epoch in range(at.epoch + 1, config.epochs + 1):
+            shared = at.batch == run.steps_per_epoch  # a mean of equal numbers may be another one
             loss, lr, pictures_s = train_epoch(run, bar, asked)
-            share_statistics(run)
+            if not shared:
+                share_statistics(run)
             save(run)  # a run that goes on from here does nothing but evaluate
             at.epoch, at.batch, at.losses = epoch, 0, None
             reached = dict(loss=loss, lr=lr, pictures_s=pictures_s)
@@ -319,9 +321,9 @@ def begin(run: Run, checkpoint: dict | None) -> None:
         folders.write_environment(folder, run.processes.device, run.processes.world, run.step)
 
 
-def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
+def train_epoch(run: Run, bar=None, asked=None, stop=None) -> tuple[float, float, float]:
     """The rest of an epoch: its mean loss, lr in the last step, pictures a second (None where a
-    resumed run had trained them all)."""
+    resumed run had trained them all). ``stop(run)`` ends it where that was asked."""
     config, at, data = run.config, run.at, run.data.train
     rank, world = run.processes.rank, run.processes.world
     steps, start = run.steps_per_epoch, at.batch
@@ -348,10 +350,10 @@ def train_epoch(run: Run, bar=None, asked=None) -> tuple[float, float, float]:
             bar.update()
             if checked == at.batch:
                 bar.set_postfix(epoch=at.epoch + 1, loss=f"{losses[k].item() / size:.3f}")
-        if (stopping or saving) and not last:
+        if stopping and not last:
+            (stop or _stop)(run)
+        elif saving and not last:
             save(run)
-            if stopping:
-                _terminate(run)
     _check_weights(run)
     seconds, trained = time.perf_counter() - clock, len(data) * (1 - start / steps)
     if run.recorder is not None:
@@ -441,7 +443,7 @@ def _check_weights(run):
 
 def _diverged(run, what, batch):
     step = run.at.epoch * run.steps_per_epoch + batch
-    last = run.config.folder / "checkpoint.pt"
+    last = folders.last_file(run.config.folder)
     good = f"; the last good checkpoint is {last}" if last.exists() else ""
     raise FloatingPointError(
         f"{what} is not finite after step {step} (epoch {run.at.epoch + 1}){good}. "
@@ -465,6 +467,11 @@ def _heed(run, asked, k):
     processes look at every tenth."""
     if (run.processes.world == 1 or k % 10 == 0) and _agree_to_stop(run, asked):
         _terminate(run)
+
+
+def _stop(run):
+    save(run)
+    _terminate(run)
 
 
 def _terminate(run):

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
+import platform
 import re
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ import torch
 from benchmarks import growing
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact
+from dslbi_torch.files import locked
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import grow, models, recipes, train
 from dslbi_torch.training.grow import Growth
@@ -213,10 +218,10 @@ def stopped(tmp_path, monkeypatch):
     def stop(epoch, growth=GROWTH, **fields):
         original = grow.train_epoch
 
-        def watched(run):
+        def watched(run, **options):
             if run.at.epoch == epoch:
                 raise KeyboardInterrupt
-            return original(run)
+            return original(run, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(grow, "train_epoch", watched)
@@ -245,7 +250,9 @@ def test_a_growth_that_was_stopped_goes_on_bit_for_bit(grown, stopped, monkeypat
             patch.setattr(grow, "save_compact", lambda *args: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 grow.grow(config(folder), GROWTH, progress=False)
-        monkeypatch.setattr(grow, "train_epoch", lambda run: pytest.fail("trained again"))
+        monkeypatch.setattr(
+            grow, "train_epoch", lambda run, **options: pytest.fail("trained again")
+        )
     again = grow.grow(config(folder), GROWTH, progress=False)
     assert again.log == grown.log == folders.read_log(folder)
     equal(again.run.model.state_dict(), grown.run.model.state_dict())
@@ -255,6 +262,90 @@ def test_a_growth_that_was_stopped_goes_on_bit_for_bit(grown, stopped, monkeypat
         equal(own, other)
     sessions = json.loads((folder / "environment.json").read_text())["sessions"]
     assert len(sessions) == (2 if epoch[where] > 1 else 3 if where == "end" else 1)
+
+
+STEPS = 45  # of an epoch
+
+
+@pytest.mark.parametrize("step", [1, 3 * STEPS + 7, 4 * STEPS])
+def test_a_terminated_growth_goes_on_bit_for_bit(grown, tmp_path, monkeypatch, step):
+    """Within the first epoch, within a later one, and in the last step of one."""
+    original, calls = train.train_step, []
+
+    def signalled(*args):
+        calls.append(None)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_step", signalled)
+        message = f"stopped after step {step} with a checkpoint in {folder}"
+        with pytest.raises(train.Terminated, match=message):
+            grow.grow(config(folder), GROWTH, progress=False)
+    assert len(calls) == step
+    assert grow.open_grown(folder, device="cpu").step == step
+    torch.manual_seed(999)  # whatever happened in between
+    again = grow.grow(config(folder), GROWTH, progress=False)
+    assert again.log == grown.log == folders.read_log(folder)
+    equal(again.run.model.state_dict(), grown.run.model.state_dict())
+    sessions = json.loads((folder / "environment.json").read_text())["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, step]
+
+
+def test_a_terminated_command_has_status_143(tmp_path, capsys, monkeypatch):
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    original, before = train.train_step, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(train, "train_step", signalled)
+    words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
+    status, _, err = call(capsys, *words)
+    assert status == 143 and err.count("\n") == 1
+    assert err.endswith(f"checkpoint in {tmp_path / 'a'}; the same command resumes the run\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, capsys):
+    words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
+    with locked(tmp_path / "a"):
+        status, out, err = call(capsys, *words)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "a must have one run at a time, but another process trains in it" in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_full_gpu_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(train, "train_step", full)
+    words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
+    status, _, err = call(capsys, *words)
+    assert status == 2 and "batch_size must fit the memory of cpu, got 32: lower it" in err
+
+
+def test_what_a_killed_growth_left_is_removed(stopped):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    folder = stopped(1)
+    left = folder / f".growth.{platform.node()}.{done.pid}.tmp.pt"
+    left.write_text("half")
+    stopped(2)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("command", [("grow", "--budget=3000"), ("ticket",)])
+def test_several_processes_are_refused(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    name, *more = command
+    status, out, err = call(capsys, name, "digits", *FLAGS, *more, "--out", tmp_path / "a")
+    assert (status, out) == (2, "") and not (tmp_path / "a").exists()
+    assert (
+        err == f"dslbi {name}: {name} must run in one process, got 2: start it without torchrun\n"
+    )
 
 
 def test_a_base_with_a_state_of_its_own_goes_on_too(stopped, tmp_path):
@@ -274,7 +365,7 @@ def test_an_unfinished_growth_is_not_overwritten(stopped, capsys):
     words = ("grow", "digits", *FLAGS, f"--out={folder}", "--every=2", "--start=3", "--budget=2500")
     for flags, message in (
         (("--rate=2",), f"{folder} holds another growth (rate 1.5 there, 2.0 here): name another"),
-        (("--rate=1.5", "--lr=0.05"), "growth.pt is of another run: lr 0.1 there, 0.05 here"),
+        (("--rate=1.5", "--lr=0.05"), "a growth of another config (lr 0.1 there, 0.05 here): name"),
     ):
         status, out, err = call(capsys, *words, *flags)
         assert (status, out) == (2, "") and message in err and err.count("\n") == 1
@@ -286,8 +377,28 @@ def test_an_unfinished_growth_is_not_overwritten(stopped, capsys):
     assert status == 2 and "holds the log of a growth, but no growth.pt: name another" in err
 
 
+def test_a_growth_stopped_in_its_first_epoch_is_not_overwritten(stopped):
+    folder = stopped(0)
+    before = content(folder)
+    with pytest.raises(ValueError, match=r"another config \(lr 0.1 there, 0.05 here\): name"):
+        grow.grow(config(folder, lr=0.05), GROWTH, progress=False)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("key", ["epoch", "log", "start"])
+def test_a_growth_whose_checkpoint_lacks_something_is_one_line(stopped, capsys, key):
+    folder = stopped(1)
+    state = torch.load(folder / "growth.pt", weights_only=True)
+    state.pop(key)
+    torch.save(state, folder / "growth.pt")
+    with pytest.raises(ValueError, match=f"growth.pt must hold all of a run, but has no '{key}'"):
+        grow.grow(config(folder), GROWTH, progress=False)
+    status, out, err = call(capsys, "evaluate", folder, "--device=cpu")
+    assert (status, out) == (2, "") and f"has no '{key}'" in err and err.count("\n") == 1
+
+
 def test_an_interrupted_command_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
-    def interrupted(run):
+    def interrupted(run, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(grow, "train_epoch", interrupted)
@@ -365,6 +476,15 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     words = ("grow", "digits", *FLAGS, "--out", tmp_path / "a", "--budget=3000", "--lr=1e30")
     status, _, err = call(capsys, *words)
     assert status == 1 and "is not finite after step" in err and "checkpoint" not in err
+
+
+def test_a_run_that_diverges_later_names_its_checkpoint(stopped, capsys, monkeypatch):
+    folder = stopped(1)
+    original = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *args: original(*args) * float("nan"))
+    with pytest.raises(FloatingPointError, match=f"; the last good checkpoint is {folder}/growth"):
+        grow.grow(config(folder), GROWTH, progress=False)
+    assert grow.open_grown(folder, device="cpu").at.epoch == 1
 
 
 def test_the_record_says_how_a_small_net_was_grown():

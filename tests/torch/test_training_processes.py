@@ -138,8 +138,13 @@ def test_terminated_in_an_evaluation_loses_no_step(tmp_path, monkeypatch, epoch)
     assert (saved["epoch"], saved["batch"], len(saved["log"])) == (epoch - 1, STEPS, epoch)
     steps, step = [], train.train_step
     monkeypatch.setattr(train, "train_step", lambda *args: steps.append(None) or step(*args))
+    shared, share = [], train.share_statistics
+    monkeypatch.setattr(
+        train, "share_statistics", lambda run: shared.append(run.step) or share(run)
+    )
     train.train(tiny(tmp_path / "a"), progress=False)
     assert len(steps) == (2 - epoch) * STEPS
+    assert shared == [2 * STEPS][epoch - 1 :], "what is saved there is a mean already"
     train.train(tiny(tmp_path / "b"), progress=False)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 

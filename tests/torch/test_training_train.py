@@ -1,8 +1,11 @@
 """The loop: what a run leaves behind, resuming bit for bit, and what stops it."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +20,7 @@ from torch.nn import functional as F
 from benchmarks import runs
 from dslbi_torch import DessiLBI, density, support_masks
 from dslbi_torch import __main__ as cli
-from dslbi_torch.files import locked
+from dslbi_torch.files import atomic, locked
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
 from dslbi_torch.training import recipes, report, train
@@ -372,6 +375,23 @@ def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
         assert runs.environment(tmp_path).get("resumed") == differing
 
 
+def test_sessions_are_read_from_every_layout(finished, tmp_path):
+    _, folder = finished
+    (session,) = folders.read_sessions(folder)
+    assert session["from_step"] == 0 and session["device"].startswith("cpu")
+    assert {*folders.environment(torch.device("cpu")), "processes", "from_step"} == set(session)
+    file = tmp_path / "environment.json"
+    own = [{"from_step": 0, "started": "a"}, {"from_step": 9, "started": "b"}]
+    file.write_text(json.dumps({"revision": "r", "sessions": own}))
+    assert folders.read_sessions(tmp_path) == [{"revision": "r", **session} for session in own]
+    for text in ("{", "[]", "{}", '{"sessions": 3}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="environment.json must hold the sessions of a run"):
+            folders.read_sessions(tmp_path)
+    with pytest.raises(FileNotFoundError, match="run folder, but has no environment.json"):
+        folders.read_sessions(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("file", ["log.jsonl", "environment.json", "path.npz"])
 def test_resuming_needs_the_checkpoint_alone(finished, tmp_path, monkeypatch, file):
     _, reference = finished
@@ -464,6 +484,9 @@ def test_a_checkpoint_that_lacks_something(tmp_path, monkeypatch, key):
     torch.save(state, tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match=f"must hold all of .*'{key}'"):
         train.train(small(tmp_path), progress=False)
+    if key == "epoch":  # what a sweep and a comparison of tickets ask first
+        with pytest.raises(ValueError, match="checkpoint.pt must hold all of .* has no 'epoch'"):
+            folders.is_finished(small(tmp_path))
 
 
 def test_a_damaged_checkpoint_names_the_newest_whole_one(tmp_path, capsys):
@@ -531,6 +554,42 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     train.train(small(tmp_path / "a", epochs=1), progress=False)
 
 
+def test_a_lock_holds_where_only_a_file_open_for_writing_can_be_locked(tmp_path, monkeypatch):
+    """So it is on NFS."""
+    flock = fcntl.flock
+
+    def strict(handle, what):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        return flock(handle, what)
+
+    monkeypatch.setattr(fcntl, "flock", strict)
+    test_a_folder_has_one_run_at_a_time(tmp_path)
+    assert sorted(contents(tmp_path / "a")) == sorted(folders.FILES), "the lock is removed"
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """The one before removes its file between the opening and the locking of the next."""
+    flock, before = fcntl.flock, []
+
+    def late(handle, what):
+        if not before:
+            before.append((tmp_path / ".lock").unlink())
+        return flock(handle, what)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        with pytest.raises(ValueError, match="must have one run at a time"):
+            with locked(tmp_path):
+                pass
+
+
+def test_a_lock_of_a_killed_process_is_free(tmp_path):
+    (tmp_path / ".lock").touch()
+    train.train(small(tmp_path, epochs=1), progress=False)
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_a_run_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in ("file", "file/run"):
@@ -538,14 +597,38 @@ def test_a_run_folder_that_is_a_file(tmp_path):
             train.train(small(tmp_path / out), progress=False)
 
 
+def test_a_run_folder_that_cannot_be_one(tmp_path, capsys):
+    (tmp_path / "link").symlink_to("nowhere")
+    for out, reason in (
+        ("/dev/null", "/dev/null is something else"),
+        ("/dev/null/run", "/dev/null is something else"),
+        (tmp_path / "link", f"{tmp_path}/link is a link to nowhere, which does not exist"),
+        (tmp_path / "link" / "run", f"{tmp_path}/link is a link to nowhere, which does not exist"),
+    ):
+        assert cli.main(["train", "digits", "--device=cpu", f"--out={out}"]) == 2
+        message = f"dslbi train: the run folder must be a folder, but {reason}\n"
+        assert capsys.readouterr().err == message
+    assert os.readlink(tmp_path / "link") == "nowhere"
+
+
 def test_temporary_files_of_killed_writers_are_removed(tmp_path):
-    done = subprocess.Popen(["true"])
+    done, host = subprocess.Popen(["true"]), platform.node()
     done.wait()
-    stale, own = tmp_path / f".checkpoint.{done.pid}.pt", tmp_path / f".mine.{os.getpid()}.pt"
-    for file in (stale, own, tmp_path / ".notes"):
-        file.write_text("half")
+    names = {
+        f".checkpoint.{host}.{done.pid}.tmp.pt": False,
+        f".a.name.{host}.{done.pid}.tmp": False,
+        f".mine.{host}.{os.getpid()}.tmp.pt": True,
+        f".checkpoint.another.machine.{done.pid}.tmp.pt": True,
+        f".notes.{done.pid}.txt": True,
+        ".notes": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("half")
     train.train(small(tmp_path, epochs=1), progress=False)
-    assert (stale.exists(), own.exists(), (tmp_path / ".notes").exists()) == (False, True, True)
+    assert {name: (tmp_path / name).exists() for name in names} == names
+    with atomic(tmp_path / "a.pt") as temporary:
+        assert temporary.name == f".a.{host}.{os.getpid()}.tmp.pt"
+        temporary.touch()
 
 
 def test_device_that_is_not_there():
