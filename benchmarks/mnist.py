@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from dslbi_torch.training import recipes
+from dslbi_torch.training.folder import read_sessions
 from dslbi_torch.training.train import train
 
 RECORD = Path(__file__).parent / "results" / "mnist.json"
@@ -27,15 +28,15 @@ def finished(folder, epochs):
     last = json.loads(log.read_text().splitlines()[-1])
     if last["epoch"] < epochs:
         return None
-    environment = json.loads((folder / "environment.json").read_text())
-    session = environment.pop("sessions")[0]
+    session = read_sessions(folder)[0]
     words = [word for word in session["command"][1:] if "--out" not in word]
     words = [word for word in words if "/" not in word]  # where it was written is of no interest
     about = {
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": session["started"][:10],
     }
-    return last | {"environment": environment | about}
+    where = {k: v for k, v in session.items() if k not in ("from_step", "started", "command")}
+    return last | {"environment": where | about}
 
 
 def show(values, digits=2):

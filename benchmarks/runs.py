@@ -51,8 +51,7 @@ def record(folder):
 
 def environment(folder):
     """What a run was made on: of its first session, and in what those that went on differ."""
-    found = json.loads((folder / "environment.json").read_text())
-    sessions = [found | session for session in found.pop("sessions")]
+    sessions = folders.read_sessions(folder)
     first = sessions[0]
     if len(sessions) > 1:
         own = ("started", "command")
