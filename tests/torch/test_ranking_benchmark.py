@@ -68,6 +68,7 @@ def small(monkeypatch):
     monkeypatch.setattr(ranking, "EPOCHS", 1)
     monkeypatch.setattr(ranking, "FINE_TUNING", 1)
     monkeypatch.setattr(ranking, "BATCH", 8)
+    monkeypatch.setattr(ranking, "WARM_UP", 1)
 
 
 def rows(folder):
