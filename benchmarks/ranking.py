@@ -16,7 +16,7 @@ entry      the same, by the step at which a weight entered.
 magnitude  one run of SGD: the weights of largest size.
 linbreg    LinBreg with momentum (Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022), one run of
            12 epochs for each density: sparse initial weights, and a level that is steered to it.
-own        dessilbi with all 12 epochs for its first density, 10 %: the budget that linbreg has there.
+own        dessilbi with all 12 epochs for its first density, 10 %: the budget of linbreg there.
 
 What is finished lies in ``--runs`` and is not computed again: the command may be stopped and given
 again. It prints the table, and once all is done writes ``results/ranking.json`` and ``.csv``, and

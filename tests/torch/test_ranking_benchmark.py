@@ -83,7 +83,9 @@ def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
     assert (tmp_path / "dessilbi-0.pt").read_bytes() == trained
     found = rows(tmp_path)
     assert {(row["method"], row["density"]) for row in found} == {
-        (method, D) for method in ranking.METHODS for D in ranking.DENSITIES
+        (method, D)
+        for method in ranking.METHODS
+        for D in (ranking.DENSITIES[:1] if method == "own" else ranking.DENSITIES)
     }
     assert all(0 <= row[key] <= 1 for row in found for key in ("without", "with"))
     monkeypatch.setattr(ranking, "read_off", None)  # nothing is left to compute
