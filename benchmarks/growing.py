@@ -31,12 +31,11 @@ def record(folder, seed):
     """What is kept of one grown net."""
     log = folders.read_log(folder)
     session = folders.read_sessions(folder)[0]
-    where = {k: v for k, v in session.items() if k not in ("from_step", "started", "command")}
     return {
         "seed": seed,
         "command": command(seed),
         "date": session["started"][:10],
-        **where,
+        **folders.ran_on(session),
         "rounds": [_short(row) for row in log if "grown" in row],
         "last": _short(log[-1]),
     }

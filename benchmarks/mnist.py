@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from dslbi_torch.training import recipes
-from dslbi_torch.training.folder import read_sessions
+from dslbi_torch.training.folder import ran_on, read_sessions
 from dslbi_torch.training.train import train
 
 RECORD = Path(__file__).parent / "results" / "mnist.json"
@@ -35,8 +35,7 @@ def finished(folder, epochs):
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": session["started"][:10],
     }
-    where = {k: v for k, v in session.items() if k not in ("from_step", "started", "command")}
-    return last | {"environment": where | about}
+    return last | {"environment": ran_on(session) | about}
 
 
 def show(values, digits=2):

@@ -41,7 +41,7 @@ def record(folder):
         "seed": config.seed,
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": first["started"][:10],
-        **{k: v for k, v in first.items() if k not in ("from_step", "started", "command")},
+        **folders.ran_on(first),
         "outside": _short(outside(open_run(folder, device="cpu"))),
         "log": rows,
         "layers": {name: _short(share) for name, share in log[-1]["layers"].items()},

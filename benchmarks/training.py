@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 
 from dslbi_torch.training import recipes
+from dslbi_torch.training.config import without_path
 from dslbi_torch.training.evaluate import evaluate
 from dslbi_torch.training.folder import environment
 from dslbi_torch.training.train import set_up, train_step
@@ -58,8 +59,7 @@ class Steps:
 
 def by_sgd(config):
     """The same steps by SGD."""
-    own = dict(target="", fused=False, coupling="outside", decoupled=False, lr_min=0.0)
-    return replace(config, optimizer="sgd", lr=config.kappa * config.lr, **own)
+    return replace(without_path(config, "sgd"), lr=config.kappa * config.lr, lr_min=0.0)
 
 
 def measure(config, steps, warm_up=20):

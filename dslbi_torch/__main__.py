@@ -219,7 +219,7 @@ def _add_prune(parser):
     parser.add_argument(
         "--density", type=float, metavar="FLOAT", help="share of the split weights to keep, (0, 1]"
     )
-    orders = f"{', '.join(shrink.ORDERS)}; else gamma"
+    orders = f"{', '.join(shrink.ORDERS)}; else gamma, without a split magnitude"
     parser.add_argument("--by", metavar="ORDER", help=f"what goes last: {orders}")
     parser.add_argument("--per-layer", action="store_true", help="the density of every layer")
     parser.add_argument("--seed", type=int, metavar="INT", help="of random masks; else 0")

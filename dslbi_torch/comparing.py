@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .dependencies import lost
+from .dependencies import lost, one_line
 from .masking import evaluating
 
 OUTPUTS = "its outputs"
@@ -35,11 +35,11 @@ def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
             exact(x)
     except Exception as error:
         raise ValueError(
-            f"the model must take example_input of shape {tuple(x.shape)}, but: {_line(error)}"
+            f"the model must take example_input of shape {tuple(x.shape)}, but: {one_line(error)}"
         ) from None
     warnings.warn(
         f"the outputs are compared in {x.dtype} only, since the model does not run in float64: "
-        f"{_line(reason)}",
+        f"{one_line(reason)}",
         stacklevel=3,
     )
     exact.zero_grad()
@@ -156,7 +156,3 @@ def _size(x, nan=0.0):
     """The largest absolute value of the entries that are finite; 0 where there are none."""
     x = x.abs().flatten()
     return x.nan_to_num(nan, nan, nan).max().item() if x.numel() else 0.0
-
-
-def _line(error):
-    return " ".join(str(error).split())[:160] or type(error).__name__

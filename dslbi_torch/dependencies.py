@@ -101,8 +101,12 @@ def _count_channels(graph, node):
 
 def lost(error):
     """What is raised where the graph or the comparison of outputs fails."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return ValueError(f"the dependency graph cannot follow this model: {reason}")
+    return ValueError(f"the dependency graph cannot follow this model: {one_line(error)}")
+
+
+def one_line(error):
+    """The first words of an error, or its kind."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def is_operation(module):

@@ -81,11 +81,11 @@ class PathRecorder:
         """The split tensors, as long as they are those of the beginning."""
         tensors = split_tensors(self.optimizer)
         for name, _, V, _ in tensors:
-            was = tuple(self._shapes.get(name, ()))
-            if tuple(V.shape) != was:
+            was = self._shapes.get(name, ())
+            if V.shape != was:
                 raise ValueError(
-                    f"{name} must have the shape {was} of when the recorder was attached, got "
-                    f"{tuple(V.shape)}: detach the recorder, and attach a new one"
+                    f"{name} must have the shape {tuple(was)} of when the recorder was attached, "
+                    f"got {tuple(V.shape)}: detach the recorder, and attach a new one"
                 )
         return tensors
 

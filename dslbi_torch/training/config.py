@@ -274,6 +274,14 @@ def types_of(field_name):
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
+def without_path(config: Config, optimizer: str) -> Config:
+    """The same training by an optimizer that does not split: what is for a path alone, or for
+    dessilbi alone, is as usual."""
+    plain = dict(split=False, target="", nu_schedule="constant", elements=False)
+    plain |= dict(coupling="outside", decoupled=False, fused=False)
+    return dataclasses.replace(config, optimizer=optimizer, **plain)
+
+
 def differences(a: Config, b: Config) -> list[str]:
     """Names of the fields in which two configs would compute something else."""
     names = [f.name for f in dataclasses.fields(Config) if f.name not in PLACE]

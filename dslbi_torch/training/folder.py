@@ -93,7 +93,9 @@ def read_checkpoint(
     return read_state(checkpoint_file(folder, epoch), config, device)
 
 
-def read_state(path: Path, config: configs.Config, device="cpu", holds=("epoch", "log")) -> dict:
+def read_state(
+    path: Path, config: configs.Config, device="cpu", holds=("epoch", "log", "world")
+) -> dict:
     """All that changes in a run, from a file that says of which config it is; refused where what
     it ``holds`` is not all there."""
     try:
@@ -239,9 +241,7 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
         with suppress(OSError, ValueError):  # absent or damaged: no run depends on it
             sessions = read_sessions(folder)
     sessions.append({"from_step": step, **environment(device), "processes": world})
-    own = ("from_step", "started", "command")
-    first = {key: value for key, value in sessions[0].items() if key not in own}
-    text = json.dumps({**first, "sessions": sessions}, indent=2) + "\n"
+    text = json.dumps({**ran_on(sessions[0]), "sessions": sessions}, indent=2) + "\n"
     write_text(folder / "environment.json", text)
 
 
@@ -263,6 +263,12 @@ def read_sessions(folder: str | Path) -> list[dict]:
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} must hold the sessions of a run, got {error!r}") from None
+
+
+def ran_on(session: dict) -> dict:
+    """What a session ran on, without when and how it was started."""
+    own = ("from_step", "started", "command")
+    return {key: value for key, value in session.items() if key not in own}
 
 
 def environment(device: torch.device) -> dict:

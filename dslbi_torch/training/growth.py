@@ -43,9 +43,8 @@ class Growth:
 
 
 def begin(run: Run, growth: Growth) -> None:
-    """Make the folder of a growth, or note that it goes on."""
+    """Write what decides a growth into its folder, or note that it goes on."""
     folder = run.config.folder
-    folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
     folders.write_text(folder / "growth.json", json.dumps(asdict(growth), indent=2) + "\n")
     folders.write_text(folder / "config.json", configs.to_json(run.config))

@@ -23,7 +23,7 @@ from ..masks import load_masks, save_masks, support_masks
 from . import data as datasets
 from . import folder as folders
 from . import models, report, train
-from .config import Config
+from .config import Config, without_path
 from .methods import METHODS, MOVABLE
 from .optimizers import groups_of
 from .processes import pick_device, require_one
@@ -169,11 +169,8 @@ class Trial:
             config, seed=seed, keep=config.epochs + 1, out=str(self.folder / "search")
         )
         base = "sgd" if config.optimizer == "dessilbi" else config.optimizer
-        # what is for a path alone
-        plain = dict(split=False, target="", nu_schedule="constant", elements=False)
-        plain |= dict(coupling="outside", decoupled=False, fused=False)
-        alone = replace(self.search, optimizer=base, keep=1, **plain)
-        self.retrain = replace(alone, **plan.retrain)
+        alone = without_path(self.search, base)
+        self.retrain = replace(alone, **({"keep": 1} | plan.retrain))
         self.tune = replace(self.retrain, **({"lr": self.retrain.lr / 10} | plan.tune))
 
     def rows(self) -> list[dict]:

@@ -285,12 +285,8 @@ def _checkpoint(config, processes, resume):
 
     def look():
         nonlocal found
-        try:
-            with naming_another(config):
-                found = folders.unfinished(config, processes.world)
-        except KeyError as error:
-            file = folders.checkpoint_file(config.folder)
-            raise ValueError(f"{file} must hold all of a run, but has no {error}") from None
+        with naming_another(config):
+            found = folders.unfinished(config, processes.world)
         if resume and found is None:
             raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
         return found is not None
@@ -301,10 +297,9 @@ def _checkpoint(config, processes, resume):
 
 
 def begin(run: Run, checkpoint: dict | None) -> None:
-    """Make the run folder, or bring run and folder back to the checkpoint."""
+    """Begin the run in its folder, or bring run and folder back to the checkpoint."""
     folder, first = run.config.folder, run.processes.first
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
     if checkpoint is None:
         run.at.log.append(log_row(run, lr=run.scheduler.get_last_lr()[0]) | {"time_s": 0.0})

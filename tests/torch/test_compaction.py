@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from settled import pictures, removed, settle
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,22 +23,6 @@ from dslbi_torch import (
 from dslbi_torch.costs import count_macs
 from dslbi_torch.saving import load_compact, save_compact, save_onnx, save_program
 from dslbi_torch.training import models
-
-
-def pictures(*shape, dtype=torch.float64):
-    return torch.tensor(vectors.array(shape, seed=3), dtype=dtype)
-
-
-def settle(net, dtype=torch.float64):
-    """Running statistics, scales and shifts as after a training, and evaluation mode."""
-    g = torch.Generator().manual_seed(1)
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for x in (module.running_mean, module.bias.data):
-                x.copy_(0.3 * torch.randn(x.shape, generator=g))
-            for x in (module.running_var, module.weight.data):
-                x.copy_(0.5 + torch.rand(x.shape, generator=g))
-    return net.to(dtype).eval()
 
 
 def filter_masks(net, share=0.6, seed=2):
@@ -106,15 +91,6 @@ def small_cnn():
     layers = [nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3)]
     layers += [nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 7), nn.ReLU()]
     return settle(nn.Sequential(*layers, nn.Linear(7, 3)))
-
-
-def removed(net, dead):
-    """Masks that remove whole rows: layer name to list of filters."""
-    masks = {}
-    for name, filters in dead.items():
-        masks[f"{name}.weight"] = torch.ones_like(net.get_parameter(f"{name}.weight"), dtype=bool)
-        masks[f"{name}.weight"][filters] = False
-    return masks
 
 
 def test_exactly_the_dead_go_and_their_constants_are_folded():

@@ -4,35 +4,11 @@ import copy
 
 import pytest
 import torch
-import vectors
+from settled import pictures, removed, settle
 from torch import nn
 from torch.nn import functional as F
 
 from dslbi_torch import apply_masks_, compact, whole_filters
-
-
-def pictures(*shape):
-    return torch.tensor(vectors.array(shape, seed=3))
-
-
-def settle(net):
-    """Running statistics, scales and shifts as after a training, and evaluation mode."""
-    g = torch.Generator().manual_seed(1)
-    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
-        norm.running_mean.normal_(0, 0.3, generator=g)
-        norm.running_var.uniform_(0.5, 1.5, generator=g)
-        norm.bias.data.normal_(0, 0.3, generator=g)
-        norm.weight.data.uniform_(0.5, 1.5, generator=g)
-    return net.double().eval()
-
-
-def removed(net, dead):
-    """Masks that remove whole filters: layer name to list of filters."""
-    masks = {}
-    for name, filters in dead.items():
-        masks[f"{name}.weight"] = torch.ones_like(net.get_parameter(f"{name}.weight"), dtype=bool)
-        masks[f"{name}.weight"][filters] = False
-    return masks
 
 
 def check_equal(net, masks, small, *inputs):
