@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -82,14 +83,18 @@ def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
     assert ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=math.inf)
     assert (tmp_path / "dessilbi-0.pt").read_bytes() == trained
     found = rows(tmp_path)
-    assert {(row["method"], row["density"]) for row in found} == {
-        (method, D)
-        for method in ranking.METHODS
-        for D in (ranking.DENSITIES[:1] if method == "own" else ranking.DENSITIES)
-    }
+    assert {(row["method"], row["density"]) for row in found} == set(
+        product(ranking.METHODS, ranking.DENSITIES)
+    )
     assert all(0 <= row[key] <= 1 for row in found for key in ("without", "with"))
     monkeypatch.setattr(ranking, "read_off", None)  # nothing is left to compute
     assert ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=0)
+
+
+def test_an_order_alone_has_its_run_trained(small, tmp_path):
+    assert ranking.complete(tmp_path, ["entry"], [0], 0, until=math.inf)
+    found = rows(tmp_path)
+    assert len(found) == 12 and {row["method"] for row in found if "with" in row} == {"entry"}
 
 
 def test_nets_are_as_dense_as_they_say_and_what_is_removed_stays_zero(small):
