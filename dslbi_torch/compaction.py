@@ -149,7 +149,7 @@ def _cut(model, x, example, units):
     names = {module: name for name, module in model.named_modules()}
     try:
         values = constant_inputs(model, x)
-    except ValueError as error:
+    except Exception as error:
         raise lost(error) from None
     view = _View(graph, names, values, shared_modules(model), {}, {})
     cuts = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .dependencies import lost, one_line
-from .masking import evaluating
+from .masking import evaluating, forward
 
 OUTPUTS = "its outputs"
 
@@ -30,13 +30,7 @@ def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     except Exception as error:
         reason = error
     exact = copy.deepcopy(model)
-    try:
-        with evaluating(exact):
-            exact(x)
-    except Exception as error:
-        raise ValueError(
-            f"the model must take example_input of shape {tuple(x.shape)}, but: {one_line(error)}"
-        ) from None
+    forward(exact, x)
     warnings.warn(
         f"the outputs are compared in {x.dtype} only, since the model does not run in float64: "
         f"{one_line(reason)}",

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .constants import LAYERS
-from .masking import alive_outputs, evaluating
-from .masks import check_masks
+from .masking import alive_outputs, forward
+from .masks import check_masks, weight_names
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
@@ -18,11 +18,11 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     FLOPs) on one forward pass of the batch ``example_input``. The model is left as it is. Attention
     is counted too, a masked one as if nothing were masked.
     """
-    if not len(example_input):
+    if isinstance(example_input, Tensor) and not len(example_input):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), _whole_attention(), counter:
-        model(example_input)
+    with _whole_attention(), counter:
+        forward(model, example_input)
     root, counts = type(model).__name__, counter.get_flop_counts()
     macs = {}
     for name, _ in model.named_modules():
@@ -63,13 +63,13 @@ def layer_costs(
     masks = masks or {}
     if masks:
         check_masks(model, masks)
-    macs = count_macs(model, example_input)
+    macs, weights = count_macs(model, example_input), weight_names(model)
     layers = []
     for name, module in model.named_modules():
         if not isinstance(module, LAYERS):
             continue
         W = module.weight
-        mask = masks.get(f"{name}.weight" if name else "weight", torch.ones_like(W, dtype=bool))
+        mask = masks.get(weights.get(module), torch.ones_like(W, dtype=bool))
         alive, nonzero = alive_outputs(module, mask), int(mask.sum())
         layers.append(
             dict(

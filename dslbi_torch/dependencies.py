@@ -11,7 +11,9 @@ from .constants import LAYERS
 
 
 def check_layers(model: nn.Module) -> None:
-    """Refuse a model without layers, and layers whose weight is computed from other tensors."""
+    """Refuse a compiled model, one without layers, and layers whose weight is computed."""
+    if hasattr(model, "_orig_mod"):
+        raise ValueError("the model must not be compiled: give its _orig_mod, and compile again")
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]
     if not layers:
         raise ValueError("the model must have a convolution or a linear layer, has none")

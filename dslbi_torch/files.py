@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and read without trusting them."""
 
+import io
 import os
 import platform
 import re
@@ -137,6 +138,18 @@ def write_tensors(content: dict, file: str | Path, kind: str) -> None:
     """Write tensors and plain data as a file of that kind."""
     with atomic(file) as temporary:
         torch.save({"format": kind, **content}, temporary)
+
+
+def is_plain(content: dict) -> bool:
+    """Whether :func:`read_tensors` could read this back."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(content, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception:  # pickle raises any of PicklingError, AttributeError, TypeError, ...
+        return False
+    return True
 
 
 def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):

@@ -1,5 +1,7 @@
 """Momentum for the path: V moves by a running sum of its pulls, as W does with its gradients."""
 
+from weakref import WeakSet
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -32,7 +34,8 @@ class GammaMomentum:
     Raises
     ------
     ValueError
-        For a momentum outside this interval, or an optimizer that splits nothing.
+        For a momentum outside this interval, and for an optimizer that splits nothing or has such
+        a momentum already.
 
     Notes
     -----
@@ -49,6 +52,9 @@ class GammaMomentum:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         split_tensors(optimizer)  # refuses one that splits nothing
+        if optimizer in _MOVED:
+            raise ValueError("the optimizer has a GammaMomentum already: detach that first")
+        _MOVED.add(optimizer)
         self.optimizer, self.momentum = optimizer, momentum
         self._before: list[tuple[Tensor, Tensor | None]] = []
         self._handles = [
@@ -60,6 +66,7 @@ class GammaMomentum:
         """Go on without momentum; what was gathered is dropped."""
         for handle in self._handles:
             handle.remove()
+        _MOVED.discard(self.optimizer)
         for _, W, _, _ in split_tensors(self.optimizer):
             self.optimizer.state.get(W, {}).pop("V_buffer", None)
 
@@ -88,3 +95,6 @@ class GammaMomentum:
                 step.add_(b, alpha=self.momentum)
             state["V_buffer"] = step
         self._before = []
+
+
+_MOVED = WeakSet()  # the optimizers that have one

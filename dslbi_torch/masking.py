@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .constants import LAYERS, NORM, TRANSPOSED
-from .masks import check_masks, check_same_tensors, restored
+from .dependencies import one_line
+from .masks import check_masks, check_same_tensors, restored, weight_names
 from .tensors import states_alike
 
 
@@ -36,10 +37,10 @@ class HeldEntries:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, held: dict[str, Tensor]):
-        pairs = check_masks(model, held)
+        pairs = [(W, entries.clone()) for W, entries in check_masks(model, held)]
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, (W, _) in zip(held, pairs, strict=True):
-            if id(W) not in own:
+            if W.requires_grad and id(W) not in own:
                 raise ValueError(f"the optimizer must have the masked parameter {name}")
         refuse_held(model, held)
         self.optimizer = optimizer
@@ -50,7 +51,8 @@ class HeldEntries:
         ]
         for W, entries in self._pairs:
             _HELD[W] = True
-            self._handles.append(W.register_post_accumulate_grad_hook(_gradient_hook(entries)))
+            if W.requires_grad:
+                self._handles.append(W.register_post_accumulate_grad_hook(_gradient_hook(entries)))
         self._hold()
         self._mask_gradients()
 
@@ -90,8 +92,8 @@ class MaskedTraining(HeldEntries):
     Raises
     ------
     ValueError
-        For masks of another model, a masked parameter that the optimizer does not have, and for a
-        model that is already trained under masks, or with frozen entries.
+        For masks of another model, a masked parameter that is trained, but not by this optimizer,
+        and for a model that is already trained under masks, or with frozen entries.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
@@ -163,6 +165,7 @@ def whole_filters(
     extended = {name: mask.clone() for name, mask in masks.items()}
     parameters = dict(model.named_parameters())
     names = {module: name for name, module in model.named_modules()}
+    weights = weight_names(model)
 
     def restrict(module, name, alive):
         key = f"{names[module]}.{name}".lstrip(".")
@@ -172,7 +175,7 @@ def whole_filters(
     scaled = {}  # by BatchNorm: what is alive in any of the layers whose outputs it takes
     touched, device = set(), next(iter(masks.values())).device
     for layer, norm in followed(model, example_input):
-        key = f"{names[layer]}.weight".lstrip(".")
+        key = weights.get(layer)
         whole = torch.ones(layer.weight.shape, dtype=torch.bool, device=device)
         alive = alive_outputs(layer, masks.get(key, whole))
         if key in masks:
@@ -223,13 +226,27 @@ def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, n
             handles.append(module.register_forward_hook(after))
         elif isinstance(module, NORM):
             handles.append(module.register_forward_pre_hook(before))
-    with evaluating(model), torch.no_grad():
+    try:
+        forward(model, example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(layer, norm) for layer, norm in pairs if norm not in strangers]
+
+
+@torch.no_grad()
+def forward(model: nn.Module, example_input: Tensor) -> None:
+    """One pass in evaluation mode; ValueError where the model does not take the example."""
+    if not isinstance(example_input, Tensor):
+        raise ValueError(f"example_input must be a tensor, got a {type(example_input).__name__}")
+    with evaluating(model):
         try:
             model(example_input)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return [(layer, norm) for layer, norm in pairs if norm not in strangers]
+        except Exception as error:
+            raise ValueError(
+                f"the model must take example_input of shape {tuple(example_input.shape)}, "
+                f"but: {one_line(error)}"
+            ) from None
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def recorded_masks(recorder: PathRecorder, step: int) -> dict[str, Tensor]:
     """``1{Gamma != 0}`` of every split tensor as it was at a recorded step, one of
     ``recorder.steps``; single weights need a recorder with ``elements=True``."""
     masks = {}
-    for name, _, V, group in split_tensors(recorder.optimizer):
+    for name, _, V, group in recorder.tensors():
         chosen = recorder.support(name, step)
         masks[name] = chosen.view(selected(V, group).shape).expand(V.shape).clone()
     return masks
@@ -55,8 +55,12 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
     """Refuse what is not masks of this model; returns its parameters, each with its mask."""
     check_tensors(masks)
     parameters = dict(model.named_parameters())
+    shared = dict(model.named_parameters(remove_duplicate=False))
     pairs = []
     for name, mask in masks.items():
+        if name not in parameters and name in shared:
+            first = next(n for n, p in parameters.items() if p is shared[name])
+            raise ValueError(f"the mask of a shared weight must name it {first}, got {name}")
         if name not in parameters:
             raise ValueError(
                 f"masks must be of this model, which has no parameter {name!r}: "
@@ -74,11 +78,21 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
     return pairs
 
 
+def weight_names(model: nn.Module) -> dict[nn.Module, str]:
+    """Of every module with a weight, the name of it that masks have: of a shared one, the first."""
+    first = {id(p): name for name, p in model.named_parameters()}
+    weights = {module: module._parameters.get("weight") for module in model.modules()}
+    return {module: first[id(W)] for module, W in weights.items() if W is not None}
+
+
 def check_same_tensors(first: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     """Refuse masks of other tensors than the first ones."""
-    shapes = [{name: tuple(m.shape) for name, m in x.items()} for x in (first, other)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"masks must be of the same tensors, got {shapes[0]} and {shapes[1]}")
+    for name in [*first, *other]:
+        shapes = [tuple(x[name].shape) if name in x else "none" for x in (first, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"masks must be of the same tensors, got of {name} {shapes[0]} and {shapes[1]}"
+            )
 
 
 def _combined(masks, combine):
@@ -89,7 +103,7 @@ def _combined(masks, combine):
     first = masks[0]
     for other in masks[1:]:
         check_same_tensors(first, other)
-    return {name: combine([x[name] for x in masks]) for name in first}
+    return {name: combine([x[name].to(m.device) for x in masks]) for name, m in first.items()}
 
 
 def union(*masks: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -77,8 +77,8 @@ class PathRecorder:
         """Stop recording; what was recorded stays."""
         self._hook.remove()
 
-    def _tensors(self):
-        """The split tensors, as long as they are those of the beginning."""
+    def tensors(self):
+        """The split tensors, as long as they are those of the beginning; ValueError otherwise."""
         tensors = split_tensors(self.optimizer)
         for name, _, V, _ in tensors:
             was = self._shapes.get(name, ())
@@ -92,7 +92,7 @@ class PathRecorder:
     @torch.no_grad()
     def _after_step(self, *_):
         self.step += 1
-        tensors = self._tensors()
+        tensors = self.tensors()
         self.time += self.optimizer.alpha(tensors[0][3])
         for name, _, V, group in tensors:
             entry = self.entry.get(name)
@@ -109,7 +109,7 @@ class PathRecorder:
             return
         self.steps.append(self.step)
         self.times.append(self.time)
-        for name, W, V, group in self._tensors():
+        for name, W, V, group in self.tensors():
             chosen = selected(V, group)
             self._nonzero[name].append(chosen.count_nonzero() * (V.numel() // chosen.numel()))
             if name in self._supports:

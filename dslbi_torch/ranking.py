@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .masking import followed, masked
+from .masks import check_tensors
 from .path import NEVER, PathRecorder
 from .prox import group_norms, group_weight
 from .structure import group_gamma, split_tensors
@@ -83,6 +84,7 @@ def entry_ranking(recorder: PathRecorder) -> Ranking:
             "the recorder must be attached before anything is selected, but was attached late: "
             "the entry of what was selected then is unknown"
         )
+    recorder.tensors()  # refuses a net that was widened since
     later = gamma_ranking(recorder.optimizer)
     entry = {}
     for name, place in later.place.items():
@@ -159,6 +161,8 @@ def ranked_masks(
         unknown = sorted(set(density) - set(ranking.place))
         if unknown:
             raise ValueError(f"density must name ranked tensors, got {unknown[0]!r}")
+        if not density:
+            raise ValueError("density must name at least one of the ranked tensors, got none")
         parts = [([name], share) for name, share in density.items()]
     elif per_layer:
         parts = [([name], density) for name in ranking.place]
@@ -215,8 +219,16 @@ def random_masks(masks: dict[str, Tensor], *, seed: int = 0) -> dict[str, Tensor
     """Masks of the same density in every layer, drawn at random.
 
     What is kept or removed as a whole in a mask (a filter, a kernel) is so in the drawn one: the
-    axes along which it does not change keep this property.
+    axes along which it does not change keep this property. Biases and norms follow their filters:
+    draw masks of weights, and then extend them by :func:`dslbi_torch.whole_filters`.
     """
+    check_tensors(masks)
+    flat = [name for name, mask in masks.items() if mask.ndim < 2]
+    if flat and len(flat) < len(masks):
+        raise ValueError(
+            f"masks must be of weights only, got one of {flat[0]} too: draw first, extend them by "
+            "whole_filters then"
+        )
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, mask in masks.items():
@@ -255,7 +267,7 @@ def _norms(x, group):
 def _typical(W, group):
     """Root mean square of the norms of a tensor's groups; 1 where all are zero."""
     size = _norms(W, group).square().mean().sqrt()
-    return torch.where(size > 0, size, 1.0)
+    return torch.where(size == 0, 1.0, size)
 
 
 def _threshold(V, group):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .files import atomic, read_tensors, write_tensors
+from .dependencies import one_line
+from .files import atomic, is_plain, read_tensors, write_tensors
 from .masking import evaluating
 from .tensors import pack_bits, unpack_bits
 
@@ -54,6 +55,12 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     A tensor with many zeros is stored as one bit for each entry and the values that are not zero:
     what remains of single removed weights is smaller on the disk, if nowhere else.
     """
+    for key, value in (architecture or {}).items():
+        if not is_plain({key: value}):
+            raise ValueError(
+                f"architecture must be plain data (numbers, text, lists, dicts, tensors), got a "
+                f"{type(value).__name__} for {key!r}"
+            )
     layers = {}
     for name, module in model.named_modules():
         kind = _kind(module)
@@ -97,7 +104,13 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     """
     content = read_tensors(file, _KIND, lambda content: content)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
-        model = build(**content["architecture"])
+        try:
+            model = build(**content["architecture"])
+        except TypeError as error:
+            raise ValueError(
+                f"build must take the architecture that {file} holds, {content['architecture']}, "
+                f"but: {one_line(error)}"
+            ) from error
         ties = _ties(model)
         for name, (kind, options) in content["layers"].items():
             model = _replaced(model, name, getattr(nn, kind)(**options), options, file)
@@ -163,8 +176,11 @@ def _unpacked(x):
 
 
 def _program(model, example_input):
-    """The exported computation in evaluation mode, for batches of any size."""
-    x = example_input if len(example_input) > 1 else torch.cat([example_input, example_input])
+    """The exported computation in evaluation mode, for batches of any size.
+
+    Of the example only the shape: torch writes the input into the file, and of a slice all of which
+    it is one."""
+    x = example_input.new_zeros((max(2, len(example_input)), *example_input.shape[1:]))
     with evaluating(model):
         return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .masking import apply_masks_
-from .masks import check_masks
+from .masks import check_masks, weight_names
 
 
 def has_kernels(device: torch.device | str) -> bool:
@@ -28,9 +28,8 @@ def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tens
     """
     check_masks(model, masks)
     projected = dict(masks)
-    for name, module in model.named_modules():
+    for module, key in weight_names(model).items():
         if type(module) is nn.Linear and module.in_features % 4 == 0:
-            key = f"{name}.weight" if name else "weight"
             W = module.weight.detach()
             kept = masks.get(key, torch.ones_like(W, dtype=torch.bool)).to(W.device)
             size = W.abs().masked_fill(~kept, -1).unflatten(1, (-1, 4))
@@ -52,6 +51,7 @@ def semi_structured(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
         On a device without such kernels, where single zeros make a model smaller on disk only, and
         where no layer fits.
     """
+    check_masks(model, masks)
     device = next(model.parameters()).device
     if not has_kernels(device):
         raise ValueError(

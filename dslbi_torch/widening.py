@@ -113,9 +113,9 @@ def widen_(
     ------
     ValueError
         For an unknown layer, fewer than one unit, the layer that gives the outputs of the net,
-        weights that are shared, masked or frozen, a state of the optimizer of another shape than
-        its weights, and a net that the dependency graph cannot follow or whose outputs would
-        change. Nothing has changed then.
+        weights that are shared, masked, frozen or trained by another optimizer, a state of the
+        optimizer of another shape than its weights, and a net that the dependency graph cannot
+        follow or whose outputs would change. Nothing has changed then.
 
     Notes
     -----
@@ -151,7 +151,10 @@ def widen_(
     touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan}
     parameters = {name: p for name, p in model.named_parameters() if name in touched}
     refuse_held(model, parameters)
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, p in parameters.items():
+        if p.requires_grad and id(p) not in own:
+            raise ValueError(f"the optimizer must have the parameter {name}, which is widened")
         _check_states(optimizer, name, p)
     for plan in plans:
         _insert(model, plan, optimizer)

@@ -118,6 +118,8 @@ def checked(config: Config, plan: Plan) -> Plan:
             raise ValueError(f"{name} must be epochs of the search's {config.epochs}, got {value}")
     if plan.rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {plan.rounds}")
+    if not 0 <= plan.l1_scales < float("inf"):
+        raise ValueError(f"the l1 of slimming must be at least 0 and finite, got {plan.l1_scales}")
     for name in ("retrain", "tune"):
         other = sorted(set(getattr(plan, name)) - set(TRAINING))
         if other:

@@ -190,3 +190,32 @@ def test_constants_that_are_padded_hold_at_the_size_of_the_example():
     assert (small(larger) - apply_masks_(copy.deepcopy(net), masks)(larger)).abs().max() > 1e-3
     masks = whole_filters(net, masks, x)
     check_equal(net, masks, compact(net, masks, x), x, larger)
+
+
+class Branching(nn.Module):
+    """What it computes depends on what it is fed."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        if x.sum() > 0:
+            x = self.middle(x).relu()
+        return self.head(x)
+
+
+def test_a_branch_on_the_data_is_refused():
+    net = Branching()
+    masks = removed(net, {"first": [0, 1, 2]})
+    masks["middle.weight"] = torch.ones(16, 16, dtype=torch.bool)
+    masks["middle.weight"][:, 4:9] = False
+    with pytest.raises(ValueError, match="the dependency graph cannot follow this model"):
+        compact(net, masks, torch.rand(2, 8))
+
+
+def test_a_compiled_model_is_refused():
+    with pytest.raises(ValueError, match="the model must not be compiled: give its _orig_mod"):
+        compact(torch.compile(Branching()), None, torch.rand(2, 8))

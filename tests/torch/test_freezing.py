@@ -286,3 +286,17 @@ def test_split_tensors_still_name_what_was_frozen():
     optimizer = dessilbi(net)
     FrozenTraining(net, optimizer, half(net))
     assert [n for n, *_ in split_tensors(optimizer)] == ["0.weight", "3.weight", "5.weight"]
+
+
+def test_the_callers_masks_may_change_afterwards():
+    net, x = nn.Linear(4, 3), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    frozen = {"weight": torch.arange(12).view(3, 4) < 6}
+    kept = net.weight.detach()[frozen["weight"]].clone()
+    FrozenTraining(net, optimizer, frozen)
+    chosen = frozen["weight"].clone()
+    frozen["weight"].logical_not_()
+    net(x).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(net.weight.detach()[chosen], kept)
+    assert net.weight.grad[~chosen].all()

@@ -149,3 +149,13 @@ def test_what_cannot_have_a_momentum_is_refused():
             GammaMomentum(DessiLBI([p], penalty="l1"), bad)
     with pytest.raises(ValueError, match="splits nothing"):
         GammaMomentum(torch.optim.SGD([p], lr=0.1), 0.5)
+
+
+def test_it_is_attached_once():
+    p = start()
+    optimizer = ROUTES["one by one"](p)
+    first = GammaMomentum(optimizer)
+    with pytest.raises(ValueError, match="has a GammaMomentum already"):
+        GammaMomentum(optimizer)
+    first.detach()
+    GammaMomentum(optimizer)

@@ -556,3 +556,72 @@ def test_a_normalised_order_does_not_see_the_scale_of_a_layer():
     assert normalised["b"][entered].max() > normalised["a"].min()
     for name in shapes:  # within a tensor the order is the same
         assert torch.equal(*(x[name].flatten().argsort() for x in (plain, normalised)))
+
+
+def test_a_frozen_parameter_may_be_masked_and_is_held_once_it_trains():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    net[0].bias.requires_grad_(False)
+    optimizer = torch.optim.SGD(net[0].parameters(), 0.1)
+    masks = {"0.weight": torch.rand(8, 4) < 0.5, "0.bias": torch.arange(8) < 5}
+    training = MaskedTraining(net, optimizer, masks)
+    net[0].bias.requires_grad_(True)
+    net(torch.randn(5, 4)).sum().backward()
+    optimizer.step()
+    for name, mask in masks.items():
+        assert not net.get_parameter(name).detach()[~mask].any()
+    assert net[0].bias.detach()[masks["0.bias"]].any()
+    training.detach()
+
+
+def test_a_shared_weight_is_masked_under_one_name():
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8, bias=False))
+    net[2].weight = net[0].weight
+    x, mask = torch.randn(2, 8), torch.arange(64).view(8, 8) < 16
+    with pytest.raises(ValueError, match="a shared weight must name it 0.weight, got 2.weight"):
+        masked(net, {"2.weight": mask}).__enter__()
+    costs = layer_costs(net, x, {"0.weight": mask})
+    assert [layer["nonzero"] for layer in costs["layers"]] == [16, 16]
+    assert set(whole_filters(net, {"0.weight": mask}, x)) == {"0.weight", "0.bias"}
+
+
+def test_drawing_refuses_what_follows_a_filter():
+    net = make_net()
+    masks = {"0.weight": torch.arange(6).view(6, 1, 1, 1).expand(6, 1, 3, 3) < 3}
+    with pytest.raises(ValueError, match="masks must be of weights only, got one of 0.bias too"):
+        random_masks(whole_filters(net, masks, torch.randn(2, 1, 8, 8)))
+    assert random_masks({"b": torch.arange(6) < 2})["b"].sum() == 2
+    with pytest.raises(ValueError, match="masks must hold at least one tensor"):
+        random_masks({})
+    with pytest.raises(ValueError, match="must be a bool tensor, got torch.float32"):
+        random_masks({"a": torch.rand(3, 3)})
+
+
+def test_a_ranking_refuses_no_density_and_nan_weights():
+    net = make_net()
+    optimizer = DessiLBI(split_groups(net), lr=0.1)
+    with pytest.raises(ValueError, match="density must name at least one of the ranked tensors"):
+        ranked_masks(gamma_ranking(optimizer), {})
+    with torch.no_grad():
+        net[0].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="must not be NaN"):
+        gamma_ranking(optimizer, normalised=True)
+
+
+def test_masks_of_other_tensors_are_named():
+    a, b = torch.ones(2, 2, dtype=bool), torch.ones(3, 2, dtype=bool)
+    with pytest.raises(ValueError, match=r"got of y \(2, 2\) and \(3, 2\)"):
+        union({"x": a, "y": a}, {"x": a, "y": b})
+    with pytest.raises(ValueError, match=r"got of y \(2, 2\) and none"):
+        union({"x": a, "y": a}, {"x": a})
+
+
+@pytest.mark.parametrize("example", [torch.randn(2, 3, 8, 8), torch.randn(2, 1, 8, 8).half()])
+def test_an_unsuitable_example_is_named(example):
+    net = make_net()
+    masks = {"0.weight": torch.ones(6, 1, 3, 3, dtype=bool)}
+    for ask in (lambda: whole_filters(net, masks, example), lambda: count_macs(net, example)):
+        with pytest.raises(ValueError, match=r"the model must take example_input of shape \(2, "):
+            ask()
+    with pytest.raises(ValueError, match="example_input must be a tensor, got a NoneType"):
+        whole_filters(net, masks, None)
+    assert net.training

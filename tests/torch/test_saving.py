@@ -9,7 +9,7 @@ from torch import nn
 
 from dslbi_torch import compact, load_masks, save_masks, whole_filters
 from dslbi_torch.files import read_tensors, write_tensors
-from dslbi_torch.saving import load_compact, save_compact
+from dslbi_torch.saving import load_compact, save_compact, save_program
 
 
 class Plain(nn.Conv2d):
@@ -128,3 +128,25 @@ def test_only_masks_are_saved(tmp_path):
         with pytest.raises(ValueError, match=said):
             save_masks(masks, tmp_path / "masks.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("entry", [nn.Linear, lambda: 3])
+def test_an_architecture_that_could_not_be_loaded_is_not_saved(tmp_path, entry):
+    with pytest.raises(ValueError, match="architecture must be plain data .* for 'f'"):
+        save_compact(nn.Linear(2, 2), tmp_path / "net.pt", {"n": 2, "f": entry})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_that_does_not_take_the_architecture_is_named(tmp_path):
+    save_compact(nn.Linear(2, 2), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"build must take the architecture that .*, \{\}, but: "):
+        load_compact(tmp_path / "net.pt", lambda n: nn.Linear(n, 2))
+
+
+def test_a_program_holds_no_examples(tmp_path):
+    net, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), torch.randn(2000, 1, 12, 12)
+    save_program(net, x[:2], tmp_path / "net.pt2")
+    assert (tmp_path / "net.pt2").stat().st_size < 100_000
+    program = torch.export.load(tmp_path / "net.pt2")
+    assert not program.example_inputs[0][0].any()
+    torch.testing.assert_close(program.module()(x[:5]), net(x[:5]))

@@ -57,3 +57,16 @@ def test_sparse_kernels_say_what_the_projected_net_says():
     torch.testing.assert_close(sparse(x), expected(x), rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match="in float16 or bfloat16 whose sizes are multiples of 64"):
         semi_structured(net.float(), masks)
+
+
+def test_a_shared_weight_is_projected_under_its_first_name():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8, bias=False))
+    net[1].weight = net[0].weight
+    projected = two_four_masks(net, {"0.weight": torch.ones(8, 8, dtype=bool)})
+    assert set(projected) == {"0.weight"}
+    assert int(apply_masks_(net, projected)[1].weight.count_nonzero()) == 32
+
+
+def test_a_net_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="masks must hold at least one tensor"):
+        semi_structured(nn.Sequential(), {})

@@ -14,6 +14,8 @@ from dslbi_torch import (
     PathRecorder,
     Split,
     compact,
+    entry_ranking,
+    recorded_masks,
     split_groups,
     support_masks,
     widen_,
@@ -358,3 +360,21 @@ def test_held_weights_are_refused():
     assert net.down.weight.shape[0] == 3
     held.detach()
     widen_(net, optimizer, {"down": 1}, X)
+
+
+def test_another_nets_optimizer_is_refused():
+    net, other = (nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)) for _ in range(2))
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    with pytest.raises(ValueError, match="the optimizer must have the parameter 0.weight"):
+        widen_(net, optimizer, {"0": 1}, torch.randn(2, 4))
+    assert net[0].weight.shape == (5, 4)
+
+
+def test_an_old_recorder_says_that_the_net_has_grown():
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    optimizer = DessiLBI(split_groups(net, linear="group"), lr=0.1)
+    recorder = PathRecorder(optimizer)
+    widen_(net, optimizer, {"0": 1}, torch.randn(2, 4))
+    for ask in (lambda: entry_ranking(recorder), lambda: recorded_masks(recorder, 0)):
+        with pytest.raises(ValueError, match="of when the recorder was attached"):
+            ask()
