@@ -185,7 +185,8 @@ def compact_run(run: Run, masks: dict | None, file: Path, *, onnx=False, program
     if masks:
         sparse = apply_masks_(copy.deepcopy(run.model), masks)
         nets = {"dense": run.model, "sparse": sparse, "compact": small}
-    return "\n".join([comparison(run, nets), *single_zeros(small)])
+    sizes = [f"{target}: {target.stat().st_size:,} bytes" for target in also]
+    return "\n".join([comparison(run, nets), *single_zeros(small), *sizes])
 
 
 def architecture(run: Run) -> dict:

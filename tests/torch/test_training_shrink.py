@@ -71,6 +71,8 @@ def test_compact_prints_dense_sparse_and_compact_and_writes_what_loads(folder, r
     masks = whole_filters(run.model, support_masks(run.optimizer), x)
     with torch.no_grad(), masked(run.model.eval(), masks):
         torch.testing.assert_close(small(x), run.model(x), rtol=1e-4, atol=1e-4)
+    size = (folder / "compact.pt2").stat().st_size
+    assert f"{folder / 'compact.pt2'}: {size:,} bytes" in out
     program = torch.export.load(folder / "compact.pt2").module()
     torch.testing.assert_close(program(x), small(x), rtol=1e-4, atol=1e-4)
     after = train.open_run(folder, device="cpu").model.state_dict()

@@ -595,6 +595,7 @@ MISTAKES = [
     (("--seeds=1,1",), "seeds must be different numbers of at least 0, got (1, 1)"),
     (("--rewind=5",), "rewind must be epochs of the search's 1, got 5"),
     (("--rounds=0",), "rounds must be at least 1, got 0"),
+    (("--slimming-l1=-1",), "the l1 of slimming must be at least 0 and finite, got -1.0"),
     (("--retrain", "epoch=3"), "retrain must be fields of a config, got 'epoch=3'"),
     (("--retrain", "lr=x"), "retrain: argument --lr: invalid float value: 'x'"),
     (("--retrain", "lr=-1"), "lr must be positive and finite, got -1.0"),
