@@ -67,7 +67,7 @@ def small(monkeypatch):
     monkeypatch.setattr(ranking.data, "load", lambda *_, **__: found)
     monkeypatch.setattr(ranking, "STAGES", tuple((D, 1, 0.05) for D in ranking.DENSITIES))
     monkeypatch.setattr(ranking, "EPOCHS", 1)
-    monkeypatch.setattr(ranking, "IN_ALL", 5)
+    monkeypatch.setattr(ranking, "FINE_TUNING", 1)
     monkeypatch.setattr(ranking, "BATCH", 8)
     monkeypatch.setattr(ranking, "WARM_UP", 1)
 
@@ -89,13 +89,6 @@ def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
     assert all(0 <= row[key] <= 1 for row in found for key in ("without", "with"))
     monkeypatch.setattr(ranking, "read_off", None)  # nothing is left to compute
     assert ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=0)
-
-
-def test_every_net_has_the_same_epochs_in_all():
-    before = [ranking.epochs_before("dessilbi", D) for D in ranking.DENSITIES]
-    assert before == [8, 10, 11, 12] and before[-1] == ranking.EPOCHS
-    assert ranking.epochs_before("gamma", 0.01) == ranking.epochs_before("entry", 0.1) == 8
-    assert ranking.epochs_before("linbreg", 0.1) == ranking.epochs_before("magnitude", 0.1) == 12
 
 
 def test_an_order_alone_has_its_run_trained(small, tmp_path):
