@@ -116,7 +116,7 @@ def reinitialise_(
         W, mask = getattr(module, key), mask.to(getattr(module, key).device)
         drawn = getattr(fresh[owner], key).detach()
         if orthogonal and W.ndim > 1:
-            drawn = _orthogonal(module, drawn, W.detach(), mask, name)
+            drawn = _orthogonal(module, drawn, torch.where(mask, W.detach(), drawn), mask, name)
         changes.append((W, mask, drawn))
         if isinstance(module, NORM) and key == "weight" and module.running_mean is not None:
             for buffer in ("running_mean", "running_var"):
@@ -140,7 +140,8 @@ def _drawn(module, name):
 
 
 def _orthogonal(module, drawn, W, mask, name):
-    """Rows that no entry is kept of, orthogonal to the other rows of W and to each other."""
+    """Rows that no entry is kept of, orthogonal to the other rows of W, as they will be, and to
+    each other."""
 
     def rows(x):
         return output_rows(module, x) if isinstance(module, LAYERS) else x.flatten(1)

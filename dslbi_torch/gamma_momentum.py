@@ -64,8 +64,11 @@ class GammaMomentum:
 
     def detach(self) -> None:
         """Go on without momentum; what was gathered is dropped."""
+        if not self._handles:
+            return
         for handle in self._handles:
             handle.remove()
+        self._handles = []
         _MOVED.discard(self.optimizer)
         for _, W, _, _ in split_tensors(self.optimizer):
             self.optimizer.state.get(W, {}).pop("V_buffer", None)

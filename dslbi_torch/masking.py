@@ -9,7 +9,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .constants import LAYERS, NORM, TRANSPOSED
 from .dependencies import one_line
-from .masks import check_masks, check_same_tensors, restored, weight_names
+from .masks import check_masks, check_same_tensors, check_tensors, restored, weight_names
 from .tensors import states_alike
 
 
@@ -79,7 +79,8 @@ class MaskedTraining(HeldEntries):
 
     From now on, at these entries: the weights are zero after every step, so are the optimizer's
     states of the weights' shape (momenta, V) and the gradients, as soon as they are accumulated and
-    again when a step begins. No line of the training loop changes.
+    again when a step begins (of a parameter that was frozen when this was attached, only then). No
+    line of the training loop changes.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ class MaskedTraining(HeldEntries):
         """Other masks of the same tensors from now on; what they keep anew starts from zero."""
         if not self._pairs:
             raise ValueError("masks must be attached to be changed, but are detached")
+        check_tensors(masks)
         check_same_tensors(self.masks, masks)
         for name, (_, removed) in zip(self._names, self._pairs, strict=True):
             removed.copy_(~masks[name])
@@ -163,29 +165,24 @@ def whole_filters(
     """
     check_masks(model, masks)
     extended = {name: mask.clone() for name, mask in masks.items()}
-    parameters = dict(model.named_parameters())
-    names = {module: name for name, module in model.named_modules()}
+    names = {p: name for name, p in model.named_parameters()}
     weights = weight_names(model)
-
-    def restrict(module, name, alive):
-        key = f"{names[module]}.{name}".lstrip(".")
-        if key in parameters:
-            extended[key] = extended[key] & alive if key in extended else alive.clone()
-
-    scaled = {}  # by BatchNorm: what is alive in any of the layers whose outputs it takes
-    touched, device = set(), next(iter(masks.values())).device
+    needed = {}  # by bias, scale or shift: what is alive in any of the layers that it serves
+    touched, device = {}, next(iter(masks.values())).device
     for layer, norm in followed(model, example_input):
         key = weights.get(layer)
         whole = torch.ones(layer.weight.shape, dtype=torch.bool, device=device)
         alive = alive_outputs(layer, masks.get(key, whole))
-        if key in masks:
-            restrict(layer, "bias", alive)
-            touched.add(norm)
+        own = [layer._parameters.get("bias")]
         if norm is not None:
-            scaled[norm] = scaled[norm] | alive if norm in scaled else alive
-    for norm, alive in scaled.items():
-        for name in ("weight", "bias") if norm in touched else ():
-            restrict(norm, name, alive)
+            own += [norm._parameters.get("weight"), norm._parameters.get("bias")]
+        for p in own:
+            if p is not None:
+                needed[p] = needed[p] | alive if p in needed else alive
+                touched[p] = touched.get(p, False) or key in masks
+    for p in (p for p, of_mask in touched.items() if of_mask):
+        name, alive = names[p], needed[p]
+        extended[name] = extended[name] & alive if name in extended else alive.clone()
     return extended
 
 
@@ -214,8 +211,8 @@ def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, n
         outputs.append((output, layer))
         pairs.append((layer, None))
 
-    def before(norm, inputs):
-        x = inputs[0]
+    def before(norm, inputs, named):
+        x = inputs[0] if inputs else named["input"]
         found = [layer for y, layer in outputs if y is x and x.ndim == layer.weight.ndim]
         pairs.extend((layer, norm) for layer in found)
         if not found:
@@ -225,7 +222,7 @@ def followed(model: nn.Module, example_input: Tensor) -> list[tuple[nn.Module, n
         if isinstance(module, LAYERS):
             handles.append(module.register_forward_hook(after))
         elif isinstance(module, NORM):
-            handles.append(module.register_forward_pre_hook(before))
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
     try:
         forward(model, example_input)
     finally:

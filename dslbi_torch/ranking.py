@@ -226,8 +226,8 @@ def random_masks(masks: dict[str, Tensor], *, seed: int = 0) -> dict[str, Tensor
     flat = [name for name, mask in masks.items() if mask.ndim < 2]
     if flat and len(flat) < len(masks):
         raise ValueError(
-            f"masks must be of weights only, got one of {flat[0]} too: draw first, extend them by "
-            "whole_filters then"
+            f"masks must be of weights only, got one of {flat[0]} too: what follows a filter is "
+            "added by whole_filters, what does not is drawn apart"
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = {}

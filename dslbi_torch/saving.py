@@ -55,6 +55,8 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     A tensor with many zeros is stored as one bit for each entry and the values that are not zero:
     what remains of single removed weights is smaller on the disk, if nowhere else.
     """
+    if not isinstance(architecture, dict | None):
+        raise ValueError(f"architecture must be a dict, got a {type(architecture).__name__}")
     for key, value in (architecture or {}).items():
         if not is_plain({key: value}):
             raise ValueError(
@@ -180,7 +182,9 @@ def _program(model, example_input):
 
     Of the example only the shape: torch writes the input into the file, and of a slice all of which
     it is one."""
-    x = example_input.new_zeros((max(2, len(example_input)), *example_input.shape[1:]))
+    if not isinstance(example_input, Tensor) or not example_input.ndim:
+        raise ValueError(f"example_input must be a batch, got a {type(example_input).__name__}")
+    x = example_input.new_zeros((2, *example_input.shape[1:]))
     with evaluating(model):
         return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 

@@ -64,6 +64,12 @@ def cut(
         if isinstance(module, NORM):
             module.reset_running_stats()
     left = dict(compact(means, masks, example_input).named_parameters())
+    for name, p in small.named_parameters():
+        if name in masks and p.shape != left[name].shape:
+            raise ValueError(
+                "the net must have no dead filters but those that the masks remove, but of "
+                f"{name} {tuple(p.shape)} would be left, not {tuple(left[name].shape)}"
+            )
     return small, {name: left[name].detach() != 0 for name in masks}
 
 

@@ -300,3 +300,13 @@ def test_the_callers_masks_may_change_afterwards():
     optimizer.step()
     assert torch.equal(net.weight.detach()[chosen], kept)
     assert net.weight.grad[~chosen].all()
+
+
+def test_orthogonal_to_what_is_left_of_a_filter_after_it():
+    net = nn.Linear(8, 3).double()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    mask = torch.zeros(3, 8, dtype=torch.bool)
+    mask[0, 0] = True
+    reinitialise_(net, optimizer, {"weight": mask}, orthogonal=True)
+    W = net.weight.detach()
+    torch.testing.assert_close(W[1:] @ W[0], torch.zeros(2).double(), rtol=0, atol=1e-12)

@@ -159,3 +159,6 @@ def test_it_is_attached_once():
         GammaMomentum(optimizer)
     first.detach()
     GammaMomentum(optimizer)
+    first.detach()  # of nothing
+    with pytest.raises(ValueError, match="has a GammaMomentum already"):
+        GammaMomentum(optimizer)

@@ -625,3 +625,14 @@ def test_an_unsuitable_example_is_named(example):
     with pytest.raises(ValueError, match="example_input must be a tensor, got a NoneType"):
         whole_filters(net, masks, None)
     assert net.training
+
+
+def test_changed_masks_are_checked():
+    net = nn.Linear(4, 3)
+    mask = torch.arange(12).view(3, 4) < 6
+    training = MaskedTraining(net, torch.optim.SGD(net.parameters(), 0.1), {"weight": mask})
+    for wrong in ({"weight": mask.to(torch.uint8)}, None):
+        with pytest.raises(ValueError, match="bool tensor|at least one tensor|must be a dict"):
+            training.change(wrong)
+    assert torch.equal(training.masks["weight"], mask)
+    assert net.weight.count_nonzero() == 6

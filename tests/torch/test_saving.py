@@ -150,3 +150,10 @@ def test_a_program_holds_no_examples(tmp_path):
     program = torch.export.load(tmp_path / "net.pt2")
     assert not program.example_inputs[0][0].any()
     torch.testing.assert_close(program.module()(x[:5]), net(x[:5]))
+
+
+def test_arguments_of_another_kind_are_named(tmp_path):
+    with pytest.raises(ValueError, match="architecture must be a dict, got a list"):
+        save_compact(nn.Linear(2, 2), tmp_path / "net.pt", [1])
+    with pytest.raises(ValueError, match="example_input must be a batch, got a NoneType"):
+        save_program(nn.Linear(2, 2), None, tmp_path / "net.pt2")

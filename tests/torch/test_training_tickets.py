@@ -666,3 +666,13 @@ def test_masks_may_change_while_a_net_is_trained():
         assert not dict(model.named_parameters())[name][~mask].any()
     with pytest.raises(ValueError, match="masks must be of the same tensors"):
         held.change({"conv1.weight": masks["conv1.weight"]})
+
+
+def test_a_cut_refuses_what_is_dead_without_a_mask():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with torch.no_grad():
+        net[0].weight[0], net[0].bias[0] = 0, 0
+    mask = torch.ones(8, 4, dtype=torch.bool)
+    mask[3] = False
+    with pytest.raises(ValueError, match=r"of 0.weight \(6, 4\) would be left, not \(7, 4\)"):
+        sparse.cut(net, {"0.weight": mask, "0.bias": mask[:, 0]}, torch.randn(2, 4))

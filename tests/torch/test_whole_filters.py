@@ -111,3 +111,26 @@ def test_norms_without_scale_and_grouped_layers_fold(net, shape):
     small = fold_norms(net, x)
     assert isinstance(small[1], nn.Identity)
     torch.testing.assert_close(small(x), net(x), rtol=1e-12, atol=1e-12)
+
+
+class Beside(nn.Module):
+    """Two layers that share their bias; BatchNorm is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.b.bias = self.a.bias
+
+    def forward(self, x):
+        return self.norm(input=self.b(self.a(x).relu()))
+
+
+def test_a_shared_bias_goes_where_nobody_needs_it():
+    net, x = Beside(), torch.randn(3, 4)
+    mask = torch.arange(4)[:, None].expand(4, 4) > 0
+    one = whole_filters(net, {"a.weight": mask}, x)
+    assert set(one) == {"a.weight", "a.bias"} and one["a.bias"].all()
+    both = whole_filters(net, {"a.weight": mask, "b.weight": mask}, x)
+    assert both["a.bias"].tolist() == [False, True, True, True]
+    assert torch.equal(both["norm.weight"], both["a.bias"])
