@@ -232,7 +232,7 @@ def complete(folder, methods, seeds, holdout, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
     pictures, test = data.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
     trained = dict.fromkeys("dessilbi" if m in ("gamma", "entry") else m for m in methods)
-    runs = {"linbreg": DENSITIES}
+    runs = {"linbreg": DENSITIES}  # each of the others has one for all densities
     plan = [(m, D, seed) for m in trained for D in runs.get(m, (None,)) for seed in seeds]
     for method, density, seed in plan:
         name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .dependencies import lost, one_line
+from .dependencies import lost
+from .errors import one_line
 from .masking import evaluating, forward
 
 OUTPUTS = "its outputs"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .constants import LAYERS
+from .errors import one_line
 
 
 def check_layers(model: nn.Module) -> None:
@@ -104,11 +105,6 @@ def _count_channels(graph, node):
 def lost(error):
     """What is raised where the graph or the comparison of outputs fails."""
     return ValueError(f"the dependency graph cannot follow this model: {one_line(error)}")
-
-
-def one_line(error):
-    """The first words of an error, or its kind."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def is_operation(module):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import one_line
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -165,8 +167,7 @@ def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} must be a file of {kind}, but does not exist") from None
     except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(f"{file} must be a file of {kind}, but: {reason}") from None
+        raise ValueError(f"{file} must be a file of {kind}, but: {one_line(error, 120)}") from None
 
 
 def _check_sums(file):

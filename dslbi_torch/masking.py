@@ -8,8 +8,8 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .constants import LAYERS, NORM, TRANSPOSED
-from .dependencies import one_line
-from .masks import check_masks, check_same_tensors, check_tensors, restored, weight_names
+from .errors import one_line
+from .masks import check_masks, check_same_tensors, restored, weight_names
 from .tensors import states_alike
 
 
@@ -38,10 +38,7 @@ class HeldEntries:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, held: dict[str, Tensor]):
         pairs = [(W, entries.clone()) for W, entries in check_masks(model, held)]
-        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, (W, _) in zip(held, pairs, strict=True):
-            if W.requires_grad and id(W) not in own:
-                raise ValueError(f"the optimizer must have the masked parameter {name}")
+        refuse_other(optimizer, {n: W for n, (W, _) in zip(held, pairs, strict=True)}, "masked")
         refuse_held(model, held)
         self.optimizer = optimizer
         self._pairs = pairs
@@ -106,7 +103,6 @@ class MaskedTraining(HeldEntries):
         """Other masks of the same tensors from now on; what they keep anew starts from zero."""
         if not self._pairs:
             raise ValueError("masks must be attached to be changed, but are detached")
-        check_tensors(masks)
         check_same_tensors(self.masks, masks)
         for name, (_, removed) in zip(self._names, self._pairs, strict=True):
             removed.copy_(~masks[name])
@@ -132,6 +128,15 @@ def refuse_held(model: nn.Module, names) -> None:
     for name in names:
         if parameters[name] in _HELD:
             raise ValueError(f"{name} is under masks already: detach those first")
+
+
+def refuse_other(optimizer: Optimizer, parameters: dict[str, Tensor], what: str) -> None:
+    """ValueError where one of the parameters is trained, but not by this optimizer; ``what``
+    happens to it."""
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, W in parameters.items():
+        if W.requires_grad and id(W) not in own:
+            raise ValueError(f"the optimizer must have the {what} parameter {name}")
 
 
 _HELD = WeakIdKeyDictionary()  # the parameters of which entries are held
@@ -179,9 +184,10 @@ def whole_filters(
         for p in own:
             if p is not None:
                 needed[p] = needed[p] | alive if p in needed else alive
-                touched[p] = touched.get(p, False) or key in masks
-    for p in (p for p, of_mask in touched.items() if of_mask):
-        name, alive = names[p], needed[p]
+                if key in masks:
+                    touched[p] = names[p]
+    for p, name in touched.items():
+        alive = needed[p]
         extended[name] = extended[name] & alive if name in extended else alive.clone()
     return extended
 

@@ -55,13 +55,13 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
     """Refuse what is not masks of this model; returns its parameters, each with its mask."""
     check_tensors(masks)
     parameters = dict(model.named_parameters())
-    shared = dict(model.named_parameters(remove_duplicate=False))
     pairs = []
     for name, mask in masks.items():
-        if name not in parameters and name in shared:
-            first = next(n for n, p in parameters.items() if p is shared[name])
-            raise ValueError(f"the mask of a shared weight must name it {first}, got {name}")
         if name not in parameters:
+            shared = dict(model.named_parameters(remove_duplicate=False)).get(name)
+            first = next((n for n, p in parameters.items() if p is shared), None)
+            if first is not None:
+                raise ValueError(f"the mask of a shared weight must name it {first}, got {name}")
             raise ValueError(
                 f"masks must be of this model, which has no parameter {name!r}: "
                 f"its first is {next(iter(parameters), None)!r}"
@@ -80,13 +80,14 @@ def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor
 
 def weight_names(model: nn.Module) -> dict[nn.Module, str]:
     """Of every module with a weight, the name of it that masks have: of a shared one, the first."""
-    first = {id(p): name for name, p in model.named_parameters()}
+    names = {p: name for name, p in model.named_parameters()}
     weights = {module: module._parameters.get("weight") for module in model.modules()}
-    return {module: first[id(W)] for module, W in weights.items() if W is not None}
+    return {module: names[W] for module, W in weights.items() if W is not None}
 
 
 def check_same_tensors(first: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Refuse masks of other tensors than the first ones."""
+    """Refuse what is not masks, or masks of other tensors than the first ones."""
+    check_tensors(other)
     for name in [*first, *other]:
         shapes = [tuple(x[name].shape) if name in x else "none" for x in (first, other)]
         if shapes[0] != shapes[1]:
@@ -98,10 +99,8 @@ def check_same_tensors(first: dict[str, Tensor], other: dict[str, Tensor]) -> No
 def _combined(masks, combine):
     if not masks:
         raise ValueError("at least one dict of masks must be given, got none")
-    for x in masks:
-        check_tensors(x)
     first = masks[0]
-    for other in masks[1:]:
+    for other in masks:
         check_same_tensors(first, other)
     return {name: combine([x[name].to(m.device) for x in masks]) for name, m in first.items()}
 

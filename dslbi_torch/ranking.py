@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .masking import followed, masked
-from .masks import check_tensors
+from .masks import check_tensors, weight_names
 from .path import NEVER, PathRecorder
 from .prox import group_norms, group_weight
 from .structure import group_gamma, split_tensors
@@ -127,9 +127,9 @@ def scale_ranking(
     example_input : Tensor
         One forward pass shows which BatchNorm follows which layer.
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = weight_names(model)
     scales = {
-        f"{names[layer]}.weight": norm.weight
+        names.get(layer): norm.weight
         for layer, norm in followed(model, example_input)
         if norm is not None and norm.affine
     }

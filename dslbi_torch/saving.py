@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .dependencies import one_line
+from .errors import one_line
 from .files import atomic, is_plain, read_tensors, write_tensors
 from .masking import evaluating
 from .tensors import pack_bits, unpack_bits
@@ -120,8 +120,9 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{file} is not of the architecture that was built: {reason}") from None
+        raise ValueError(
+            f"{file} is not of the architecture that was built: {one_line(error)}"
+        ) from None
     for first, *others in ties:
         for owner, _, key in (name.rpartition(".") for name in others):
             setattr(model.get_submodule(owner), key, model.get_parameter(first))

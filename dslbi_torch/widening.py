@@ -23,7 +23,7 @@ from .dependencies import (
     lost,
     shared_modules,
 )
-from .masking import evaluating, refuse_held
+from .masking import evaluating, refuse_held, refuse_other
 from .tensors import states_alike
 
 
@@ -151,10 +151,8 @@ def widen_(
     touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan}
     parameters = {name: p for name, p in model.named_parameters() if name in touched}
     refuse_held(model, parameters)
-    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    refuse_other(optimizer, parameters, "widened")
     for name, p in parameters.items():
-        if p.requires_grad and id(p) not in own:
-            raise ValueError(f"the optimizer must have the parameter {name}, which is widened")
         _check_states(optimizer, name, p)
     for plan in plans:
         _insert(model, plan, optimizer)

@@ -14,10 +14,13 @@ def settle(net, dtype=torch.float64):
     g = torch.Generator().manual_seed(1)
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for x in (module.running_mean, module.bias.data):
-                x.copy_(0.3 * torch.randn(x.shape, generator=g))
-            for x in (module.running_var, module.weight.data):
-                x.copy_(0.5 + torch.rand(x.shape, generator=g))
+            scale, shift = (module.weight, module.bias) if module.affine else (None, None)
+            for x in (module.running_mean, shift):
+                if x is not None:
+                    x.data.copy_(0.3 * torch.randn(x.shape, generator=g))
+            for x in (module.running_var, scale):
+                if x is not None:
+                    x.data.copy_(0.5 + torch.rand(x.shape, generator=g))
     return net.to(dtype).eval()
 
 

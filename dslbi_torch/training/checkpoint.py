@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch.distributed.checkpoint import state_dict as gathered
 
+from ..errors import one_line
 from . import config as configs
 from . import folder as folders
 
@@ -75,7 +76,7 @@ def writing(run, last: Path):
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         before = f"; {last} is the one before" if last.exists() else ""
         raise OSError(
             f"the checkpoint of step {run.step} was not written: {reason}{_full(last)}{before}"
@@ -218,7 +219,7 @@ def restore(run, checkpoint: dict) -> None:
     except torch.OutOfMemoryError:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise ValueError(
             f"the checkpoint in {run.config.folder} must hold all of such a run, but: "
             f"{type(error).__name__} {reason}"

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import one_line
 from ..files import atomic
 from . import config as configs
 
@@ -183,9 +184,9 @@ def _load(path, device, look):
         raise
     # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise Unreadable(
-            f"{path} cannot be read, it is truncated or not a checkpoint of a run ({reason})"
+            f"{path} cannot be read, it is truncated or not a checkpoint of a run "
+            f"({one_line(error, 120)})"
         ) from None
 
 

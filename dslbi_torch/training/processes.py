@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from ..errors import one_line
+
 
 class Processes(NamedTuple):
     """This process among those of the run, and its device."""
@@ -84,7 +86,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # meta holds no numbers
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise ValueError(
             f"device must be one that torch can use here, got {name!r}: {reason}"
         ) from None
@@ -108,7 +110,7 @@ def joined(device: str):
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     except (dist.DistError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from None
     atexit.register(_part)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import one_line
+
 _DIGITS = tuple("0123456789")
 CLASSES = {
     "digits": _DIGITS,
@@ -189,7 +191,7 @@ def torchvision_sets(
     try:
         return make(root, download=True, **train), make(root, **test)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, None)
         part = "".join(f", {key}={value!r}" for key, value in train.items())
         raise FileNotFoundError(
             f"{name}: {missing}, and the download failed ({reason}). "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import platform
 import re
 import signal
@@ -10,6 +9,7 @@ import subprocess
 
 import pytest
 import torch
+from stopping import stop_after
 
 from benchmarks import growing
 from dslbi_torch import __main__ as cli
@@ -270,17 +270,9 @@ STEPS = 45  # of an epoch
 @pytest.mark.parametrize("step", [1, 3 * STEPS + 7, 4 * STEPS])
 def test_a_terminated_growth_goes_on_bit_for_bit(grown, tmp_path, monkeypatch, step):
     """Within the first epoch, within a later one, and in the last step of one."""
-    original, calls = train.train_step, []
-
-    def signalled(*args):
-        calls.append(None)
-        if len(calls) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
-
     folder = tmp_path / "a"
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_step", signalled)
+        calls = stop_after(patch, step)
         message = f"stopped after step {step} with a checkpoint in {folder}"
         with pytest.raises(train.Terminated, match=message):
             grow.grow(config(folder), GROWTH, progress=False)
@@ -295,12 +287,8 @@ def test_a_terminated_growth_goes_on_bit_for_bit(grown, tmp_path, monkeypatch, s
 
 
 def test_a_terminated_command_has_status_143(tmp_path, capsys, monkeypatch):
-    def signalled(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
-
-    original, before = train.train_step, signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(train, "train_step", signalled)
+    before = signal.getsignal(signal.SIGTERM)
+    stop_after(monkeypatch, 1)
     words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
     status, _, err = call(capsys, *words)
     assert status == 143 and err.count("\n") == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stopping import stop_after
 
 from dslbi_torch.training import checkpoint as checkpoints
 from dslbi_torch.training import folder as folders
@@ -76,19 +77,6 @@ _TIMES = ("time_s", "pictures_s")
 
 
 # Within an epoch
-
-
-def stop_after(monkeypatch, count):
-    """SIGTERM reaches this process in its ``count``-th step."""
-    step, calls = train.train_step, []
-
-    def signalled(*args):
-        calls.append(None)
-        if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(*args)
-
-    monkeypatch.setattr(train, "train_step", signalled)
 
 
 EVERYTHING = dict(ema=0.9, target="0.3", schedule="cosine", warmup=0.3, accumulate=2)

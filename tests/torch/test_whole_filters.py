@@ -4,34 +4,11 @@ import copy
 
 import pytest
 import torch
-import vectors
+from settled import pictures, removed, settle
 from torch import nn
 from torch.nn import functional as F
 
 from dslbi_torch import compact, fold_norms, masked, whole_filters
-
-
-def pictures(*shape):
-    return torch.tensor(vectors.array(shape, seed=3))
-
-
-def settle(net):
-    torch.manual_seed(1)
-    for norm in (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-        if norm.affine:
-            nn.init.normal_(norm.bias)
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-    return net.double().eval()
-
-
-def without(net, **filters):
-    masks = {}
-    for name, gone in filters.items():
-        masks[f"{name}.weight"] = torch.ones_like(net.get_submodule(name).weight, dtype=torch.bool)
-        masks[f"{name}.weight"][gone] = False
-    return masks
 
 
 class Tokens(nn.Module):
@@ -48,7 +25,7 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("tokens", [8, 5])
 def test_a_norm_of_tokens_is_no_norm_of_neurons(tokens):
     net, x = settle(Tokens(tokens)), pictures(2, tokens, 8)
-    masks = without(net, linear=[0, 1, 2])
+    masks = removed(net, {"linear": [0, 1, 2]})
     assert set(whole_filters(net, masks, x)) == {"linear.weight", "linear.bias"}
     with pytest.raises(ValueError, match="must have a BatchNorm that takes the output of a layer"):
         fold_norms(net, x)
@@ -68,12 +45,12 @@ class Shared(nn.Module):
 
 def test_a_shared_norm_stays_where_one_of_its_filters_lives():
     net, x = settle(Shared()), pictures(2, 3, 8, 8)
-    one = whole_filters(net, without(net, a=[0, 1]), x)
+    one = whole_filters(net, removed(net, {"a": [0, 1]}), x)
     assert one["norm.weight"].all() and not one["a.bias"][:2].any() and "b.bias" not in one
     with masked(net, one):
         expected = net(x)
     torch.testing.assert_close(compact(net, one, x)(x), expected)
-    both = whole_filters(net, without(net, a=[0, 1], b=[1, 2]), x)
+    both = whole_filters(net, removed(net, {"a": [0, 1], "b": [1, 2]}), x)
     assert both["norm.weight"].tolist() == [True, False] + 6 * [True]
     assert compact(net, both, x).norm.num_features == 7
 
@@ -94,7 +71,7 @@ class AlsoElse(Shared):
 
 def test_a_norm_that_takes_something_else_too_is_of_no_filter():
     net, x = settle(AlsoElse()), pictures(2, 3, 8, 8)
-    masks = whole_filters(net, without(net, a=[0, 1]), x)
+    masks = whole_filters(net, removed(net, {"a": [0, 1]}), x)
     assert set(masks) == {"a.weight", "a.bias"}
 
 

@@ -365,7 +365,7 @@ def test_held_weights_are_refused():
 def test_another_nets_optimizer_is_refused():
     net, other = (nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)) for _ in range(2))
     optimizer = torch.optim.SGD(other.parameters(), 0.1)
-    with pytest.raises(ValueError, match="the optimizer must have the parameter 0.weight"):
+    with pytest.raises(ValueError, match="the optimizer must have the widened parameter 0.weight"):
         widen_(net, optimizer, {"0": 1}, torch.randn(2, 4))
     assert net[0].weight.shape == (5, 4)
 
