@@ -35,7 +35,7 @@ from dslbi_torch.training.folder import environment
 RECORD = Path(__file__).parent / "results" / "tickets.json"
 FILTERS = {"epochs": 20, "lr": 0.05, "warmup": 1.0}
 WEIGHTS = {"epochs": 40, "lr": 0.1}
-SHORT_FILTERS, SHORT_WEIGHTS = FILTERS | {"epochs": 10}, WEIGHTS | {"epochs": 20}
+SHORT_FILTERS, SHORT_WEIGHTS = FILTERS | {"epochs": 5}, WEIGHTS | {"epochs": 20}
 PLANS = {
     "filters": (
         "mnist-caffe-lenet5-ticket",
@@ -47,7 +47,13 @@ PLANS = {
     ),
     "filters-compared": (
         "mnist-caffe-lenet5-ticket",
-        tickets.Plan(at=(2,), retrain=SHORT_FILTERS, tune=SHORT_FILTERS, transfer="fashion-mnist"),
+        tickets.Plan(
+            at=(2,),
+            rounds=2,
+            retrain=SHORT_FILTERS,
+            tune=SHORT_FILTERS,
+            transfer="fashion-mnist",
+        ),
     ),
     "weights-compared": (
         "mnist-lenet300-ticket",
