@@ -51,7 +51,8 @@ def reset(layer: nn.Module) -> None:
 
 
 def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
-    """All widths of a net, in its order; the outputs of the net are none.
+    """All widths of a net, in its order; the outputs of the net are none, nor is a residual stream
+    that some layer both reads and writes, of which a unit costs the more the more come at once.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
             if not isinstance(layer, LAYERS) or name in seen:
                 continue
             plan = _plan(model, graph, name, 1, lambda layer: None)
-            if plan is None:
+            if plan is None or _reads_itself(plan):
                 continue
             layers = tuple(dict.fromkeys(i.module for i in plan if _is_written(model, i)))
             seen.update(layers)
@@ -140,6 +141,10 @@ def widen_(
             plan = _plan(wider, _graph(wider, example_input), name, count, draw)
             if plan is None:
                 raise ValueError(f"{name} must keep its units, which are the outputs of the net")
+            if itself := _reads_itself(plan):
+                raise ValueError(
+                    f"{name} cannot be widened: {itself} both reads and writes its units"
+                )
             try:
                 _insert(wider, plan)
             except RuntimeError as error:
@@ -208,6 +213,15 @@ def _plan(model, graph, name, count, draw):
         else:
             plan.append(_read(module, names[module], at, count * size))
     return plan
+
+
+def _reads_itself(plan):
+    """The module of which a tensor would grow along two axes at once, or None."""
+    axes = {}
+    for i in plan:
+        if axes.setdefault((i.module, i.tensor), i.dim) != i.dim:
+            return i.module
+    return None
 
 
 def _written(module, name, at, count, draw):

@@ -319,9 +319,31 @@ def test_a_layer_that_reads_itself_is_refused():
             return self.c(self.b(self.b(self.a(x))))
 
     net = Twice().double()
-    with pytest.raises(ValueError, match="cannot follow this model"):
+    with pytest.raises(ValueError, match="a cannot be widened: b both reads and writes"):
         widen_(net, torch.optim.SGD(net.parameters(), lr=0.1), {"a": 1}, X)
     assert net.a.weight.shape[0] == 3
+
+
+def test_a_stream_that_a_layer_reads_and_writes_is_no_width():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1)
+            self.c, self.d = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.d(self.c(x + self.b(x)))
+
+    net = Block().double()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    assert [width.layers for width in widths(net, X)] == [("c",)]
+    for name in ("a", "b"):
+        with pytest.raises(ValueError, match=f"{name} cannot be widened: b both reads and writes"):
+            widen_(net, optimizer, {name: 1}, X)
+    before = net(X)
+    widen_(net, optimizer, {"c": 2}, X)
+    torch.testing.assert_close(net(X), before, rtol=1e-12, atol=1e-12)
 
 
 def test_a_state_of_another_shape_is_refused_and_numbers_are_kept():
