@@ -26,12 +26,15 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
         Of the config: the head of the accuracy says what it was measured on.
     """
     measured = f"on {holdout} held out" if holdout else "on the test set"
+    top5 = any("top5" in row for row in rows.values())
     lines = [
-        f"{'':<26}{'accuracy %':>20}{'non-zero % of':>18}{'non-zero % of':>18}",
-        f"{'model':<26}{measured:>20}{'split tensors':>18}{'all parameters':>18}",
+        f"{'':<26}{'accuracy %':>20}{'top-5 %' if top5 else '':>{10 * top5}}"
+        f"{'non-zero % of':>18}{'non-zero % of':>18}",
+        f"{'model':<26}{measured:>20}{'':>{10 * top5}}{'split tensors':>18}{'all parameters':>18}",
     ]
     for key, row in rows.items():
         cells = f"{MODELS[key]:<26}{100 * row['accuracy']:>20.2f}"
+        cells += f"{100 * row['top5']:>10.2f}" if top5 else ""
         for share in ("nonzero_split", "nonzero_all"):
             cells += f"{100 * row[share]:>18.2f}" if share in row else f"{'-':>18}"
         lines.append(cells)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dslbi_torch import DessiLBI, Split, support_masks
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import folder as folders
-from dslbi_torch.training import models, train
+from dslbi_torch.training import models, report, train
 from dslbi_torch.training.config import OPTIMIZERS, Config
 from dslbi_torch.training.optimizers import l1_norm, lr_factor, make_optimizer, nu_factor
 
@@ -328,8 +328,11 @@ def test_many_classes_have_the_five_most_likely(tmp_path):
         right = [y[i] in order[i, :count] for i in range(len(y))]
         assert last[key] == sum(right) / len(y)
     assert {key for key in last if key[:4] == "acc5"} == {f"acc5_{name}" for name in run.at.result}
-    few = train.set_up(tiny(tmp_path / "b"))
-    assert not any("top5" in row for row in train.evaluate(few).values())
+    head, _, *lines = report.result_table(run.at.result).splitlines()
+    assert "top-5 %" in head and f"{100 * last['acc5_dense']:10.2f}" in lines[0]
+    few = train.evaluate(train.set_up(tiny(tmp_path / "b")))
+    assert not any("top5" in row for row in few.values())
+    assert "top-5" not in report.result_table(few)
 
 
 def test_tensorboard_gets_every_number_of_the_log(tmp_path):
