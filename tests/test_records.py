@@ -75,6 +75,44 @@ def test_the_errors_of_tickets_are_the_recorded_ones(page):
     assert with_spread(ticket_errors("weights", "ticket")) in text
 
 
+COMPARED = {
+    README: (
+        ("ticket", "ticket {} %"),
+        ("gradual", "gradual pruning {} %"),
+        ("magnitude", "one-shot magnitude pruning {} %"),
+        ("iterative", "iterative {} % (in 80 epochs)"),
+        ("soft", "soft pruning {} %"),
+        ("reinit", "from other initial weights {} %"),
+        ("random", "random masks {} %"),
+    ),
+    REPRODUCING: (
+        ("ticket", "ticket {} %"),
+        ("gradual", "gradual {} %"),
+        ("magnitude", "magnitude (40 epochs) {} %"),
+        ("iterative", "iterative (80) {} %"),
+        ("random", "random {} % right"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "method", "words"), [(page, *row) for page, rows in COMPARED.items() for row in rows]
+)
+def test_the_other_ways_to_small_nets_are_the_recorded_ones(page, method, words):
+    right = 1 - mean(ticket_errors("weights-compared", method))
+    assert words.format(percent(right)) in quoted(page)
+
+
+def test_filters_are_as_close_together_as_the_page_says():
+    methods = {row["method"] for row in record("tickets")["filters-compared"]["rows"]}
+    assert len(methods) == 10
+    errors = [
+        mean(ticket_errors("filters-compared", method)) for method in methods - {"dense", "soft"}
+    ]
+    assert max(errors) - min(errors) < 1e-3
+    assert "all but soft pruning lie within 0.1 points" in quoted(README)
+
+
 @pytest.mark.parametrize("page", [README, REPRODUCING])
 def test_the_grown_net_is_the_recorded_one(page):
     runs = record("growing")["runs"]
