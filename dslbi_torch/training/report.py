@@ -163,8 +163,8 @@ def ticket_table(rows: list[dict], *, holdout: int = 0) -> str:
     """
     measured_on = "held-out" if holdout else "test"
     lines = [
-        f"{'data set':<15}{'method':<11}{'epoch':>6}{'non-zero %':>12}{'parameters':>12}"
-        f"{'epochs':>8}{f'{measured_on} accuracy %':>22}"
+        f"{'data set':<14}{'method':<10}{'epoch':>5}{f'{measured_on} accuracy %':>22}"
+        f"{'non-zero %':>12}{'parameters':>12}{'epochs':>8}"
     ]
     for key in dict.fromkeys((row["dataset"], row["method"], row["at"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"], row["at"]) == key]
@@ -175,13 +175,14 @@ def ticket_table(rows: list[dict], *, holdout: int = 0) -> str:
         right = [row["accuracy"] for row in own]
         spread = f"({100 * (max(right) - min(right)):.2f})"
         lines.append(
-            f"{key[0]:<15}{key[1]:<11}{'-' if key[2] is None else key[2]:>6}"
-            f"{100 * mean['density']:>12.2f}{mean['parameters']:>12,.0f}{own[0]['epochs']:>8}"
+            f"{key[0]:<14}{key[1]:<10}{'-' if key[2] is None else key[2]:>5}"
             f"{100 * mean['accuracy']:>15.2f}{spread:>7}"
+            f"{100 * mean['density']:>12.2f}{mean['parameters']:>12,.0f}{own[0]['epochs']:>8}"
         )
     seeds = len({row["seed"] for row in rows})
     lines.append(
-        f"{seeds} seed(s): mean (largest minus smallest). epoch: of the search; non-zero %: of the "
-        "split weights;\nparameters: non-zero ones; epochs: all that it took, the search included"
+        f"{seeds} seed(s): mean (largest minus smallest). epoch: of the search;\n"
+        "non-zero %: of the split weights; parameters: non-zero ones;\n"
+        "epochs: all that it took, the search included"
     )
     return "\n".join(lines)
