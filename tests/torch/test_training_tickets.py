@@ -457,7 +457,7 @@ def test_the_table_holds_means_and_spreads():
     rows[1] |= {"density": 0.13, "parameters": 130}
     head, line, *_ = report.ticket_table(rows, holdout=5).splitlines()
     assert "held-out accuracy %" in head
-    assert line.split() == ["digits", "ticket", "3", "11.00", "110", "5", "92.00", "(5.00)"]
+    assert line.split() == ["digits", "ticket", "3", "92.00", "(5.00)", "11.00", "110", "5"]
 
 
 def test_what_is_finished_is_not_computed_again(compared, monkeypatch):
