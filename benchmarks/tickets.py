@@ -15,11 +15,11 @@ Each is the recipe of that name, ``mnist-caffe-lenet5-ticket`` or ``mnist-lenet3
 ``dslbi ticket`` runs it, with the settings below. What is finished lies in ``--runs`` and is not
 computed again. It prints the tables, and writes ``results/tickets.json``.
 
-The settings of the first two were tried on 10,000 held-out training pictures with seed 100
-(``--holdout 10000``), those of the others follow from them and were not tried:
-filters with a search of 10 epochs, weights with 20 epochs of retraining. Then the one was shortened
-and the other lengthened, before anything was seen of the test set. The warm-up of filters came
-last: without it the training loss of seed 1 was NaN after 34 steps.
+The settings of filters and weights were tried on 10,000 held-out training pictures with seed 100
+(``--holdout 10000``): filters with a search of 10 epochs, weights with 20 epochs of retraining.
+Then the one was shortened and the other lengthened, before anything was seen of the test set. The
+warm-up of filters came last: without it the training loss of seed 1 was NaN after 34 steps. Those
+of the compared are the same with fewer epochs, and were not tried.
 """
 
 import argparse

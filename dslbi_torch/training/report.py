@@ -27,10 +27,10 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
     """
     measured = f"on {holdout} held out" if holdout else "on the test set"
     top5 = any("top5" in row for row in rows.values())
+    head, blank = (f"{'top-5 %':>10}", " " * 10) if top5 else ("", "")
     lines = [
-        f"{'':<26}{'accuracy %':>20}{'top-5 %' if top5 else '':>{10 * top5}}"
-        f"{'non-zero % of':>18}{'non-zero % of':>18}",
-        f"{'model':<26}{measured:>20}{'':>{10 * top5}}{'split tensors':>18}{'all parameters':>18}",
+        f"{'':<26}{'accuracy %':>20}{head}{'non-zero % of':>18}{'non-zero % of':>18}",
+        f"{'model':<26}{measured:>20}{blank}{'split tensors':>18}{'all parameters':>18}",
     ]
     for key, row in rows.items():
         cells = f"{MODELS[key]:<26}{100 * row['accuracy']:>20.2f}"
