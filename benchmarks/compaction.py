@@ -28,11 +28,12 @@ import torch
 from torch.nn import functional as F
 
 from dslbi_torch import compact, fold_norms, masked, whole_filters
-from dslbi_torch.constants import NORM
-from dslbi_torch.costs import count_macs
-from dslbi_torch.training import data, models
-from dslbi_torch.training.folder import environment, write_text
-from dslbi_torch.training.shrink import batch_times
+from dslbi_torch.surgery.constants import NORM
+from dslbi_torch.surgery.costs import count_macs
+from dslbi_torch.training.data import sets as data
+from dslbi_torch.training.experiments.shrink import batch_times
+from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.run.run_folder import environment, write_text
 
 
 class Net(NamedTuple):

@@ -13,8 +13,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from dslbi_torch.training import folder as folders
-from dslbi_torch.training import grow, recipes
+from dslbi_torch.training import recipes
+from dslbi_torch.training.experiments import grow
+from dslbi_torch.training.run import run_folder as folders
 
 RECORD = Path(__file__).parent / "results" / "growing.json"
 RECIPE = "mnist-small-net"

@@ -53,9 +53,10 @@ from dslbi_torch import (
 )
 from dslbi_torch.figures import accuracy_by_density
 from dslbi_torch.files import atomic
-from dslbi_torch.prox import prox
-from dslbi_torch.training import data, models
-from dslbi_torch.training.folder import environment
+from dslbi_torch.penalties import prox
+from dslbi_torch.training.data import sets as data
+from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.run.run_folder import environment
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
@@ -286,7 +287,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
-    parser.add_argument("--holdout", type=int, default=0, help="as in dslbi_torch.training.data")
+    parser.add_argument("--holdout", type=int, default=0, help="as in training.data.sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/ranking"))
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
@@ -306,7 +307,7 @@ def record(rows, methods, seeds):
     about |= {"command": " ".join(["python benchmarks/ranking.py", *words])}
     text = json.dumps({"about": about, "rows": rows}, indent=1)
     (RESULTS / "ranking.json").write_text(text + "\n")
-    with plt.style.context("dslbi_ref.book"):
+    with plt.style.context("dslbi_ref.figures.book"):
         without, tuned = accuracy_by_density(rows)
         without.set_ylim(80, 100)  # the others are worth nothing below
         tuned.set_ylim(96, 99.5)

@@ -18,9 +18,9 @@ import numpy as np
 
 from dslbi_torch import support_masks
 from dslbi_torch.training import config as configs
-from dslbi_torch.training import folder as folders
-from dslbi_torch.training.report import read_path
-from dslbi_torch.training.train import open_run
+from dslbi_torch.training.run import run_folder as folders
+from dslbi_torch.training.run.report import read_path
+from dslbi_torch.training.run.train import open_run
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("acc_dense", "acc_sparse", "acc_gamma", "nonzero_split", "nonzero_all")

@@ -23,7 +23,7 @@ import torch
 import torchvision
 
 from dslbi_torch import DessiLBI, Split
-from dslbi_torch.prox import group_norms
+from dslbi_torch.penalties import group_norms
 
 LENET5 = [(6, 1, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 16, 5, 5), (120,)]
 LENET5 += [(84, 120), (84,), (10, 84), (10,)]

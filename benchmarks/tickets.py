@@ -29,8 +29,10 @@ from pathlib import Path
 
 import torch
 
-from dslbi_torch.training import recipes, report, tickets
-from dslbi_torch.training.folder import environment
+from dslbi_torch.training import recipes
+from dslbi_torch.training.experiments import tickets
+from dslbi_torch.training.run import report
+from dslbi_torch.training.run.run_folder import environment
 
 RECORD = Path(__file__).parent / "results" / "tickets.json"
 FILTERS = {"epochs": 20, "lr": 0.05, "warmup": 1.0}

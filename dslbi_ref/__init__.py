@@ -5,7 +5,7 @@ from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
 from .mirror_descent import mirror_descent_states
 from .path import Path, record
-from .prox import group_soft_threshold, soft_threshold
+from .penalties import group_soft_threshold, soft_threshold
 from .split_lbi import split_lbi_path, split_lbi_states
 
 __all__ = [

@@ -10,7 +10,7 @@ accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters fi
 
 from typing import NamedTuple
 
-from .prox import prox
+from .penalties import prox
 
 
 class DessiLBIState(NamedTuple):

@@ -28,7 +28,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .iss import iss_path, split_iss_path
 from .lbi import dual_norm, lbi_path, lbi_states
 from .losses import value
-from .revised import kernel_projector
+from .solvers.projections import kernel_projector
 from .split_lbi import split_lbi_path, split_lbi_states
 
 N_TIMES = 100

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .active_newton import Logistic
-from .active_set import Quadratic
-from .design import Design, centred, column_scale
-from .linear_system import solver
 from .losses import check_design, check_target
 from .path import TIME_TOLERANCE, Path
+from .problem import Design, centred, column_scale
+from .solvers.active_newton import Logistic
+from .solvers.active_set import Quadratic
+from .solvers.linear_system import solver
 from .split_lbi import check_problem
 
 # A product whose entries are all below this part of the norms of its factors is rounding error.

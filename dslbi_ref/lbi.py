@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .design import centred, column_scale
 from .losses import check_design, check_target, null_intercept, residual
 from .path import Path, check_times, evaluate, shrink
-from .prox import group_dual_norm, l1_dual_norm
+from .penalties import group_dual_norm, l1_dual_norm
+from .problem import centred, column_scale
 from .theory import step_bound
 
 

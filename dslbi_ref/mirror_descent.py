@@ -19,7 +19,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import logsumexp, rel_entr, xlogy
 
 from .path import check_times
-from .prox import group_norm, group_norms, group_soft_threshold, l1_norm, soft_threshold
+from .penalties import group_norm, group_norms, group_soft_threshold, l1_norm, soft_threshold
 
 
 class MirrorMap(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .prox import group_soft_threshold, soft_threshold
+from .penalties import group_soft_threshold, soft_threshold
 
 # Two times closer than this, relative to the larger one, are the same time.
 TIME_TOLERANCE = 1e-12
@@ -325,6 +325,6 @@ class Path:
         -------
         matplotlib Axes
         """
-        from .path_figure import draw
+        from .figures.paths import draw
 
         return draw(self, ax, truth, names)

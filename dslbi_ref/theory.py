@@ -5,8 +5,8 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from .linear_system import solver
 from .losses import check_design
+from .solvers.linear_system import solver
 
 
 def step_bound(L, *, kappa, nu=None, D_norm=1.0):

@@ -1,13 +1,18 @@
 """DessiLBI for PyTorch: one training run, a dense model and a whole path of sparse ones."""
 
-from .compaction import compact
 from .dessilbi import DessiLBI
-from .folding import fold_norms
-from .freezing import FrozenTraining, reinitialise_
-from .gamma_momentum import GammaMomentum
 from .groups import split_groups, split_table
-from .masking import MaskedTraining, apply_masks_, masked, whole_filters
-from .masks import (
+from .masks.apply import MaskedTraining, apply_masks_, masked, whole_filters
+from .masks.freezing import FrozenTraining, reinitialise_
+from .masks.ranking import (
+    density_curve,
+    entry_ranking,
+    gamma_ranking,
+    magnitude_ranking,
+    random_masks,
+    ranked_masks,
+)
+from .masks.support import (
     density,
     density_table,
     gamma_weights,
@@ -18,18 +23,13 @@ from .masks import (
     support_masks,
 )
 from .path import PathRecorder
-from .ranking import (
-    density_curve,
-    entry_ranking,
-    gamma_ranking,
-    magnitude_ranking,
-    random_masks,
-    ranked_masks,
-)
-from .saving import load_compact, save_compact
+from .path_momentum import GammaMomentum
 from .split import Split
+from .surgery.compact import compact
+from .surgery.fold_norms import fold_norms
+from .surgery.saving import load_compact, save_compact
+from .surgery.widen import widen_
 from .target import TargetDensity
-from .widening import widen_
 
 __all__ = [
     "DessiLBI",

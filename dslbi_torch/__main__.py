@@ -14,8 +14,10 @@ from pathlib import Path
 
 from . import verify
 from .training import config as configs
-from .training import folder as folders
-from .training import grow, idle, methods, recipes, report, shrink, sweep, tickets, train
+from .training import idle, recipes
+from .training.experiments import grow, methods, shrink, sweep, tickets
+from .training.run import report, train
+from .training.run import run_folder as folders
 
 
 class _Parser(argparse.ArgumentParser):

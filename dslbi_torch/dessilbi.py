@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_differentiable
 
-from . import cpu
-from . import foreach as lists
-from .fused import Fused, unscaled
-from .gap import gap_of
 from .options import check_group, check_tensors
-from .prox import prox
+from .penalties import prox
+from .routes import lists
+from .routes import pieces as cpu
+from .routes.fused import Fused, unscaled
+from .routes.gap import gap_of
 from .tensors import add_scaled_, aligned, dual_dtype, duals_kept, is_sharded, plain
 
 GAMMA_OPTIONS = ("kappa", "lam", "penalty", "group_dim", "weight")  # what Gamma depends on, but V

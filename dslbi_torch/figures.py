@@ -1,7 +1,8 @@
 """The figures of the book that show a path, a filter or a trade-off: arrays in, matplotlib out.
 
-Colours are those of the style in force, ``plt.style.use("dslbi_ref.book")`` in the notebooks. Every
-function draws into the axes it is given, or into a new figure of pyplot's, and returns the axes.
+Colours are those of the style in force, ``plt.style.use("dslbi_ref.figures.book")`` in the
+notebooks. Every function draws into the axes it is given, or into a new figure of pyplot's, and
+returns the axes.
 """
 
 import math

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import one_line
+from .text import one_line
 
 try:
     import fcntl

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.optim import Optimizer
 
-from .prox import group_size
-from .structure import named
+from .penalties import group_size
+from .units import named
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from .prox import axes, group_weight
+from .penalties import axes, group_weight
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
@@ -93,6 +93,6 @@ def check_tensors(group):
 def _has_kernel(device_type):
     if device_type == "cuda":
         return True
-    from . import kernels  # it loads triton
+    from .routes import kernel as kernels  # it loads triton
 
     return device_type == "cpu" and kernels.INTERPRETED

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .files import atomic
-from .prox import axes, group_norms
-from .structure import group_gamma, selected, split_tensors
+from .penalties import axes, group_norms
 from .tensors import is_sharded, pack_bits, shard, unpack_bits, whole
+from .units import group_gamma, selected, split_tensors
 
 NEVER = -1
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .masking import evaluating
+from .masks.apply import evaluating
 
 
 def activation_maximisation(

@@ -4,8 +4,8 @@ import torch
 from torch.optim import LBFGS, Optimizer
 
 from .dessilbi import GAMMA_OPTIONS, DessiLBI
-from .gap import gap_of
 from .options import check_splitting, check_tensors
+from .routes.gap import gap_of
 from .tensors import add_scaled_, dual_dtype, duals_kept, plain
 
 

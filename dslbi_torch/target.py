@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .prox import group_norms, group_weight
-from .structure import split_tensors
+from .penalties import group_norms, group_weight
 from .tensors import whole
+from .units import split_tensors
 
 
 class TargetDensity:

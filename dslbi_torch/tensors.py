@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from .prox import axes
+from .penalties import axes
 
 
 def dual_dtype(p: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .dessilbi import DessiLBI
-from .structure import group_gamma
+from .units import group_gamma
 
 N_STEPS = 100
 

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from dslbi_torch.training import train
+from dslbi_torch.training.run import train
 
 
 def stop_after(monkeypatch, count):

@@ -77,7 +77,7 @@ def draw(record, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.style.context("dslbi_ref.book"):
+    with plt.style.context("dslbi_ref.figures.book"):
         fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.6), sharey=True)
         for ax, (key, label) in zip(axes.flat, PANELS.items(), strict=True):
             rows = record["scaling"][key]

@@ -8,8 +8,9 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import data as datasets
-from . import idle, models
+from . import idle
+from .data import sets as datasets
+from .nets import table as models
 
 
 def option(default, about):

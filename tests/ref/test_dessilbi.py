@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref import nets, prox, record, theory
+from dslbi_ref import nets, record, theory
+from dslbi_ref import penalties as prox
 from dslbi_ref.dessilbi import dessilbi_states, gamma, step
 
 

@@ -12,10 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog, minimize
 from sklearn.linear_model import lars_path
 
-from dslbi_ref import active_newton, losses, transforms
-from dslbi_ref.active_set import Factor, Quadratic
+from dslbi_ref import losses, transforms
 from dslbi_ref.iss import ISSState, collect, iss_path, iss_states, split_iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.solvers import active_newton
+from dslbi_ref.solvers.active_set import Factor, Quadratic
 from dslbi_ref.split_lbi import split_lbi_path
 
 

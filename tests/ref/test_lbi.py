@@ -13,7 +13,7 @@ from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import dual_norm, first_jump, lbi_path, lbi_states
 from dslbi_ref.mirror_descent import elastic_net, mirror_descent_states
 from dslbi_ref.path import Path, record, shrink
-from dslbi_ref.prox import group_norm, l1_norm
+from dslbi_ref.penalties import group_norm, l1_norm
 
 
 def plain(X, y, times, *, kappa, alpha, lam=1.0, loss="squared", groups=None, intercept=False):

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import vectors
 
 from dslbi_ref import losses
-from dslbi_ref.design import centred, column_scale
+from dslbi_ref.problem import centred, column_scale
 
 PROBLEMS = {
     "squared": vectors.linear(n=30, p=6)[:2],

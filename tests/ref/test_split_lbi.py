@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from dslbi_ref import losses
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_ref.path import record
-from dslbi_ref.prox import group_soft_threshold, soft_threshold
+from dslbi_ref.penalties import group_soft_threshold, soft_threshold
+from dslbi_ref.solvers.reduced import split_reduced_path, split_reduced_states
 from dslbi_ref.split_lbi import split_lbi_path, split_lbi_states
-from dslbi_ref.split_reduced import split_reduced_path, split_reduced_states
 from dslbi_ref.theory import step_bound
 from dslbi_ref.transforms import differences, grid, identity, trend
 

@@ -12,7 +12,7 @@ import vectors
 from torch import nn
 
 from dslbi_torch import DessiLBI
-from dslbi_torch.structure import group_gamma
+from dslbi_torch.units import group_gamma
 
 
 def param(shape, seed=0, scale=1.0):

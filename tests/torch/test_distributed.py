@@ -14,8 +14,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
-from dslbi_torch.masks import density, gamma_weights
-from dslbi_torch.structure import group_gamma, split_tensors
+from dslbi_torch.masks.support import density, gamma_weights
+from dslbi_torch.units import group_gamma, split_tensors
 
 STEPS = 21
 PATIENCE = 120  # seconds until a hanging scenario is given up

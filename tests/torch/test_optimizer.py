@@ -11,7 +11,7 @@ import vectors
 from torch import nn
 
 from dslbi_torch import DessiLBI, split_groups
-from dslbi_torch.structure import group_gamma, split_tensors
+from dslbi_torch.units import group_gamma, split_tensors
 
 
 def param(shape, seed=0, dtype=torch.float64):
@@ -66,8 +66,8 @@ def test_without_penalty_it_is_sgd():
 @torch.no_grad()
 def test_large_tensors_are_stepped_in_pieces_with_the_same_result():
     """A tensor over the piece size, against the update on the whole tensor."""
-    from dslbi_torch.cpu import _PIECE
     from dslbi_torch.dessilbi import step_
+    from dslbi_torch.routes.pieces import _PIECE
 
     for penalty, group_dim, shape in (
         ("l1", 0, (3, _PIECE // 2 + 7)),

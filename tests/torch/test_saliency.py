@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dslbi_torch.saliency import activation_maximisation, guided_backprop
-from dslbi_torch.training import models
+from dslbi_torch.training.nets import table as models
 
 RELUS = {
     "module": nn.ReLU(),

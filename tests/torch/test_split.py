@@ -10,7 +10,7 @@ import vectors
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, sparse_weights, split_groups
-from dslbi_torch.structure import split_tensors
+from dslbi_torch.units import split_tensors
 
 SETTINGS = dict(kappa=2.0, nu=1.5, lam=0.2)
 SGD = (

@@ -7,7 +7,9 @@ import vectors
 
 import dslbi_torch.dessilbi as twin
 from dslbi_ref.dessilbi import gamma, step
-from dslbi_torch import DessiLBI, cpu, structure
+from dslbi_torch import DessiLBI
+from dslbi_torch import units as structure
+from dslbi_torch.routes import pieces as cpu
 
 # One tensor of every kind: shape, and how it is split.
 TENSORS = {

@@ -9,8 +9,8 @@ import vectors
 from dslbi_ref import nets
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_torch import DessiLBI, split_groups
-from dslbi_torch.structure import group_gamma, split_tensors
-from dslbi_torch.training.nets_small import LeNet5, LeNet300
+from dslbi_torch.training.nets.small import LeNet5, LeNet300
+from dslbi_torch.units import group_gamma, split_tensors
 
 
 def tensors(*arrays):

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from dslbi_torch import cpu, dessilbi, verify
+from dslbi_torch import dessilbi, verify
+from dslbi_torch.routes import pieces as cpu
 
 
 @pytest.fixture(autouse=True)

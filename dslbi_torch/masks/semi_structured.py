@@ -1,0 +1,77 @@
+"""Single weights that are removed, as 2:4 sparsity: two of every four, where a GPU has kernels."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .apply import apply_masks_
+from .support import check_masks, weight_names
+
+
+def has_kernels(device: torch.device | str) -> bool:
+    """Whether a device multiplies 2:4 sparse matrices: an NVIDIA GPU of the Ampere generation or
+    later."""
+    device = torch.device(device)
+    if device.type != "cuda" or torch.version.hip:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Masks whose linear layers keep at most two of every four consecutive inputs.
+
+    Of the weights that the masks keep, the two of the largest size stay in each four: this is the
+    projection of ``W * mask`` onto such matrices, and changes what the model says. Linear weights
+    without a mask are projected too. Those with a number of inputs that four does not divide, and
+    all other weights, keep the masks that they have.
+    """
+    check_masks(model, masks)
+    projected = dict(masks)
+    for module, key in weight_names(model).items():
+        if type(module) is nn.Linear and module.in_features % 4 == 0:
+            W = module.weight.detach()
+            kept = masks.get(key, torch.ones_like(W, dtype=torch.bool)).to(W.device)
+            size = W.abs().masked_fill(~kept, -1).unflatten(1, (-1, 4))
+            two = torch.zeros_like(size, dtype=torch.bool)
+            two.scatter_(-1, size.topk(2, dim=-1).indices, True)
+            projected[key] = two.flatten(1) & kept
+    return projected
+
+
+def semi_structured(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    """A copy whose linear layers, projected by :func:`two_four_masks`, run on 2:4 sparse kernels.
+
+    For inference in float16 or bfloat16, with layers whose sizes are multiples of 64; others stay
+    dense. Train on under the projected masks first.
+
+    Raises
+    ------
+    ValueError
+        On a device without such kernels, where single zeros make a model smaller on disk only, and
+        where no layer fits.
+    """
+    check_masks(model, masks)
+    device = next(model.parameters()).device
+    if not has_kernels(device):
+        raise ValueError(
+            f"the device must have 2:4 sparse kernels, got {device.type}: "
+            "there single zeros make a model smaller on disk only (save_compact)"
+        )
+    sparse = apply_masks_(copy.deepcopy(model), two_four_masks(model, masks)).eval()
+    fitting = [
+        layer
+        for layer in sparse.modules()
+        if type(layer) is nn.Linear
+        and layer.weight.dtype in (torch.float16, torch.bfloat16)
+        and layer.in_features % 64 == layer.out_features % 64 == 0
+    ]
+    if not fitting:
+        raise ValueError(
+            "the model must have a linear layer in float16 or bfloat16 whose sizes are multiples "
+            "of 64, got none"
+        )
+    for layer in fitting:
+        W = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
+        layer.weight = nn.Parameter(W, requires_grad=False)
+    return sparse

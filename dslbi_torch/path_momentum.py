@@ -1,0 +1,103 @@
+"""Momentum for the path: V moves by a running sum of its pulls, as W does with its gradients."""
+
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .units import split_tensors
+
+
+class GammaMomentum:
+    """Give V a momentum, around whatever route the optimizer's step takes.
+
+    With r = (W - Gamma) / nu from the old values, as in :class:`dslbi_torch.DessiLBI`,
+
+        b = momentum * b + alpha * r        b = 0 before the first step
+        V = V + b
+
+    in place of ``V = V + alpha * r``; W is stepped as before. A pull that stays the same moves V by
+    ``1 / (1 - momentum)`` times as much, so groups enter earlier; pulls that change their sign from
+    batch to batch cancel. The sum is of the steps themselves, so a change of lr leaves what has
+    been gathered as it is. At momentum 0 nothing changes.
+
+    It is attached as hooks around the step: no line of the loop changes, and DessiLBI (tensor by
+    tensor, in lists or fused) and Split take it alike. b is kept in the optimizer's state, under
+    ``"V_buffer"``, so checkpoints hold it.
+
+    Parameters
+    ----------
+    optimizer : DessiLBI or Split
+    momentum : float in [0, 1)
+
+    Raises
+    ------
+    ValueError
+        For a momentum outside this interval, and for an optimizer that splits nothing or has such
+        a momentum already.
+
+    Notes
+    -----
+    It costs a copy of V during the step, and a state of V's size and dtype. The identities of the
+    plain update (the constant ``W/kappa + V + sum of alpha*u``, the Lyapunov function) do not hold.
+    Attach a recorder, a target density or a freeze after it, so that they see what it leaves. After
+    loading a state beside bf16 or fp16 parameters, b is in their dtype for a step.
+
+    Source: an option of the authors' weight-pruning example. There the pull is not added to the
+    buffer in place, so that the buffer decays to zero and V stands still.
+    """
+
+    def __init__(self, optimizer: Optimizer, momentum: float = 0.9):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        split_tensors(optimizer)  # refuses one that splits nothing
+        if optimizer in _MOVED:
+            raise ValueError("the optimizer has a GammaMomentum already: detach that first")
+        _MOVED.add(optimizer)
+        self.optimizer, self.momentum = optimizer, momentum
+        self._before: list[tuple[Tensor, Tensor | None]] = []
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self._remember()),
+            optimizer.register_step_post_hook(lambda *_: self._move()),
+        ]
+
+    def detach(self) -> None:
+        """Go on without momentum; what was gathered is dropped."""
+        if not self._handles:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        _MOVED.discard(self.optimizer)
+        for _, W, _, _ in split_tensors(self.optimizer):
+            self.optimizer.state.get(W, {}).pop("V_buffer", None)
+
+    @torch.no_grad()
+    def _remember(self):
+        self._before = []
+        for _, W, _, _ in split_tensors(self.optimizer):
+            V = self.optimizer.state.get(W, {}).get("V")
+            self._before.append((W, None if V is None else V.clone()))
+
+    @torch.no_grad()
+    def _move(self):
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        if found_inf is not None and found_inf.item():  # nothing moved
+            return
+        for W, old in self._before:
+            if W.grad is None or "V" not in self.optimizer.state.get(W, {}):
+                continue
+            state = self.optimizer.state[W]
+            V, b = state["V"], state.get("V_buffer")
+            if b is not None and b.dtype != V.dtype:
+                b = b.to(V.dtype)
+            step = V.clone() if old is None else V - old
+            if b is not None:
+                V.add_(b, alpha=self.momentum)
+                step.add_(b, alpha=self.momentum)
+            state["V_buffer"] = step
+        self._before = []
+
+
+_MOVED = WeakSet()  # the optimizers that have one

@@ -1,0 +1,153 @@
+"""Whether a changed net computes what it did before, in float64 and layer by layer."""
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..masks.apply import evaluating, forward
+from ..text import one_line
+from .coupling import lost
+
+OUTPUTS = "its outputs"
+
+
+@torch.no_grad()
+def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of a model, without gradients, and its example, in float64: there a difference is one
+    of structure, and not of rounding. In their own dtypes, with a warning, where the model does not
+    run so."""
+    exact, y = copy.deepcopy(model), x
+    try:
+        if x.device.type == "mps":  # which has no float64
+            exact, y = exact.cpu(), x.cpu()
+        exact, y = exact.double(), y.double() if y.is_floating_point() else y
+        with evaluating(exact):
+            exact(y)
+        exact.zero_grad()
+        return exact, y
+    except Exception as error:
+        reason = error
+    exact = copy.deepcopy(model)
+    forward(exact, x)
+    warnings.warn(
+        f"the outputs are compared in {x.dtype} only, since the model does not run in float64: "
+        f"{one_line(reason)}",
+        stacklevel=3,
+    )
+    exact.zero_grad()
+    return exact, x
+
+
+def as_before(changed: nn.Module, model: nn.Module) -> nn.Module:
+    """The changed copy with the dtypes and devices of the model."""
+    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    first = next(model.parameters())
+    like = {}
+    for name, x in [*changed.named_parameters(), *changed.named_buffers()]:
+        beside = before.get(f"{name.rpartition('.')[0]}.weight".lstrip("."), first)
+        like[id(x)] = before.get(name, beside)  # beside: of a bias that is new
+    return changed._apply(lambda x: x.to(like[id(x)]) if id(x) in like else x)
+
+
+@torch.no_grad()
+def compare_outputs(
+    model: nn.Module, changed: nn.Module, x: Tensor, units: dict, refused=lost
+) -> None:
+    """Refuse a changed model whose outputs, or those of its layers, are not those of the model, by
+    what ``refused`` makes of the reason.
+
+    Parameters
+    ----------
+    model, changed : Module
+        As :func:`in_float64` gives them.
+    x : Tensor
+        The example; beside it, noise is compared. Of whole numbers the example only: they may be
+        choices, of which noise knows nothing.
+    units : dict
+        By the name of a module whose outputs are compared: which units of the model they are, and
+        which of the changed one; None is all. Without them, a head that is small or zero would hide
+        what is wrong before it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+    axes = {name: _unit_axis(changed.get_submodule(name)) for name in units}
+    with evaluating(model), evaluating(changed):
+        for example in (x, noise) if x.is_floating_point() else (x,):
+            try:
+                before, after = (
+                    _said(net, example, {n: (axes[n], u[side]) for n, u in units.items()})
+                    for side, net in enumerate((model, changed))
+                )
+            except Exception as error:
+                raise refused(error) from None
+            if example is x:
+                _check_outputs([a for what, a in before if what == OUTPUTS])
+            _check_equal(before, after, refused)
+
+
+def _unit_axis(module):
+    """The axis of a layer's output along which its units lie, counted from the end."""
+    weight = getattr(module, "weight", None)
+    return 1 if weight is None else 1 - weight.ndim
+
+
+def _said(model, x, units):
+    """What a model gives, and what its modules give, with words for it; two examples of those."""
+    found, handles = [], []
+
+    def keep(name, axis, chosen):
+        def hook(module, inputs, output):
+            some = output[:2].clone()
+            if chosen is not None:
+                some = some.index_select(axis, chosen.to(some.device))
+            found.append((f"the outputs of {name or 'its layer'}", some))
+
+        return hook
+
+    for name, chosen in units.items():
+        handles.append(model.get_submodule(name).register_forward_hook(keep(name, *chosen)))
+    try:
+        leaves = pytree.tree_leaves(model(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(OUTPUTS, leaf) for leaf in leaves if isinstance(leaf, Tensor)] + found
+
+
+def _check_outputs(leaves):
+    """Refuse outputs that say nothing of the layers: none, choices, NaN."""
+    if not any(a.is_floating_point() or a.is_complex() for a in leaves):
+        found = ", ".join(str(a.dtype) for a in leaves) or "no tensors"
+        raise ValueError(f"the outputs of the model must be floating-point numbers, got {found}")
+    if any(a.isnan().any() for a in leaves):
+        raise ValueError("the outputs of the model must be numbers, got NaN")
+
+
+def _check_equal(before, after, refused):
+    """Each tensor against its counterpart, relative to its own largest entry."""
+    if [what for what, _ in before] != [what for what, _ in after]:
+        raise refused("it would not call its layers as before")
+    pairs = []
+    for (what, a), (_, b) in zip(before, after, strict=True):
+        if a.shape != b.shape:
+            raise refused(f"{what} would have the shape {tuple(b.shape)}, not {tuple(a.shape)}")
+        real = a.is_floating_point() or a.is_complex()
+        pairs.append((what, a, b) if real else (what, a.double(), b.double()))
+    largest = max(_size(a) for _, a, _ in pairs)
+    for what, a, b in pairs:
+        eps = torch.finfo(a.dtype).eps
+        same = (a == b) | (a.isnan() & b.isnan())
+        gap = _size((a - b).abs().masked_fill(same, 0), nan=torch.inf)
+        # Half of the digits, in float64 six. What is small beside the rest of the net may be the
+        # rounding of a sum that cancels.
+        if gap > max(1e-6, eps**0.5) * _size(a) + eps**0.75 * largest:
+            raise refused(f"{what} would differ by {gap / max(_size(a), 1e-300):.1e}")
+
+
+def _size(x, nan=0.0):
+    """The largest absolute value of the entries that are finite; 0 where there are none."""
+    x = x.abs().flatten()
+    return x.nan_to_num(nan, nan, nan).max().item() if x.numel() else 0.0

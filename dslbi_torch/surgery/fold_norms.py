@@ -1,0 +1,74 @@
+"""Batch norm folded into the layer before it: fewer passes over memory, for inference only."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..masks.apply import followed
+from .constants import LAYERS, TRANSPOSED
+from .equality import as_before, compare_outputs, in_float64
+
+
+def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
+    """A copy for inference, in evaluation mode, with each BatchNorm folded into the layer before.
+
+    A BatchNorm with running statistics is, in evaluation mode, a scale and a shift of every
+    channel; both can be had by the weights and the bias of the convolution or linear layer whose
+    output it takes. What takes its place is :class:`torch.nn.Identity`. The copy cannot be trained
+    on as the model could: export it (:func:`dslbi_torch.surgery.saving.save_program`,
+    :func:`dslbi_torch.surgery.saving.save_onnx`).
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is.
+    example_input : Tensor
+        What the model takes: one forward pass shows which BatchNorm follows which layer.
+
+    Raises
+    ------
+    ValueError
+        For a model without such a BatchNorm, and one in which the output of such a layer is also
+        read by something else, or a layer is called twice: found out by comparing outputs.
+    """
+    exact, x = in_float64(model, example_input)
+    folded = copy.deepcopy(exact).eval()
+    names = {module: name for name, module in folded.named_modules()}
+    pairs = [(layer, norm) for layer, norm in followed(folded, x) if _folds(norm)]
+    if not pairs:
+        raise ValueError("model must have a BatchNorm that takes the output of a layer, has none")
+    for layer, norm in pairs:
+        _fold(layer, norm)
+        folded.set_submodule(names[norm], nn.Identity())
+    layers = {m for m in names if isinstance(m, LAYERS)} - {layer for layer, _ in pairs}
+    compared = {names[module]: (None, None) for module in layers | {norm for _, norm in pairs}}
+    compare_outputs(exact, folded, x, compared, _shared)
+    return as_before(folded, model)
+
+
+@torch.no_grad()
+def _fold(layer, norm):
+    """Let a layer give what the BatchNorm makes of its output in evaluation mode."""
+    mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    W, ones = layer.weight, [1] * (layer.weight.ndim - 2)
+    if isinstance(layer, TRANSPOSED):  # within each group the outputs are numbered from 0
+        W = W.unflatten(0, (layer.groups, -1)) * scale.view(layer.groups, 1, -1, *ones)
+        W = W.flatten(0, 1)
+    else:
+        W = W * scale.view(-1, 1, *ones)
+    bias = shift if layer.bias is None else layer.bias * scale + shift
+    trained = layer.weight.requires_grad
+    layer.weight, layer.bias = nn.Parameter(W, trained), nn.Parameter(bias, trained)
+
+
+def _shared(reason):
+    return ValueError(
+        f"model must use the output of a layer before a BatchNorm there only, and once: {reason}"
+    )
+
+
+def _folds(norm):
+    return norm is not None and norm.running_mean is not None

@@ -1,0 +1,219 @@
+"""Compacted models as files: to train on, or to run without this package or without Python.
+
+============================  ===========================================================
+:func:`save_compact`          sizes of the layers and weights; loads into the architecture's
+                              own code, trains on; zeros take a bit each
+:func:`save_program`          the computation itself (``torch.export``): needs torch only
+:func:`save_onnx`             the same for other runtimes
+============================  ===========================================================
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..files import atomic, is_plain, read_tensors, write_tensors
+from ..masks.apply import evaluating
+from ..tensors import pack_bits, unpack_bits
+from ..text import one_line
+
+_CONV_OPTIONS = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    "padding_mode",
+)
+_NORM_OPTIONS = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+# The layers whose size compaction changes, with the arguments that make them.
+_LAYERS = {
+    **{f"Conv{d}d": _CONV_OPTIONS for d in (1, 2, 3)},
+    **{f"ConvTranspose{d}d": (*_CONV_OPTIONS, "output_padding") for d in (1, 2, 3)},
+    "Linear": ("in_features", "out_features"),
+    **{f"BatchNorm{d}d": _NORM_OPTIONS for d in (1, 2, 3)},
+    "SyncBatchNorm": _NORM_OPTIONS,
+    "PReLU": ("num_parameters",),
+}
+_KIND = "dslbi compact model 1"
+
+
+def save_compact(model: nn.Module, file: str | Path, architecture: dict | None = None) -> None:
+    """Write a compacted model: the sizes of its layers, and its weights.
+
+    Parameters
+    ----------
+    model : Module
+        What :func:`dslbi_torch.compact` returned, trained on or not.
+    file : path
+        Replaced whole or not at all.
+    architecture : dict, optional
+        The arguments of the function that builds the architecture, plain data; given to ``build``
+        by :func:`load_compact`.
+
+    Notes
+    -----
+    A tensor with many zeros is stored as one bit for each entry and the values that are not zero:
+    what remains of single removed weights is smaller on the disk, if nowhere else.
+    """
+    if not isinstance(architecture, dict | None):
+        raise ValueError(f"architecture must be a dict, got a {type(architecture).__name__}")
+    for key, value in (architecture or {}).items():
+        if not is_plain({key: value}):
+            raise ValueError(
+                f"architecture must be plain data (numbers, text, lists, dicts, tensors), got a "
+                f"{type(value).__name__} for {key!r}"
+            )
+    layers = {}
+    for name, module in model.named_modules():
+        kind = _kind(module)
+        if kind is not None:
+            options = {key: getattr(module, key) for key in _LAYERS[kind]}
+            if hasattr(module, "in_channels") or hasattr(module, "in_features"):
+                options["bias"] = module.bias is not None
+            layers[name] = [kind, options]
+    content = {
+        "architecture": architecture or {},
+        "layers": layers,
+        "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
+        "state": {name: _packed(x.cpu()) for name, x in model.state_dict().items()},
+    }
+    write_tensors(content, file, _KIND)
+
+
+def _kind(module):
+    """Which of the layers a module is, or is a subclass of; None where its weight is computed."""
+    if parametrize.is_parametrized(module):
+        return None
+    kinds = (k.__name__ for k in type(module).__mro__ if getattr(nn, k.__name__, None) is k)
+    return next((kind for kind in kinds if kind in _LAYERS), None)
+
+
+def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module:
+    """The model that :func:`save_compact` wrote, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    file : path
+    build : callable
+        ``build(**architecture)`` gives a net of the architecture, of any size and weights; its
+        layers are replaced by those of the file (those of a class of its own, derived from one of
+        torch, get its sizes). The dense model's weights are not needed.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For a file of another kind, a damaged one, or another architecture.
+    """
+    content = read_tensors(file, _KIND, lambda content: content)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
+        try:
+            model = build(**content["architecture"])
+        except TypeError as error:
+            raise ValueError(
+                f"build must take the architecture that {file} holds, {content['architecture']}, "
+                f"but: {one_line(error)}"
+            ) from error
+        ties = _ties(model)
+        for name, (kind, options) in content["layers"].items():
+            model = _replaced(model, name, getattr(nn, kind)(**options), options, file)
+    state = {name: _unpacked(x) for name, x in content["state"].items()}
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{file} is not of the architecture that was built: {one_line(error)}"
+        ) from None
+    for first, *others in ties:
+        for owner, _, key in (name.rpartition(".") for name in others):
+            setattr(model.get_submodule(owner), key, model.get_parameter(first))
+    for name in content["frozen"]:
+        model.get_parameter(name).requires_grad_(False)
+    return model.eval()
+
+
+def _ties(model):
+    """The names of every parameter that has several."""
+    names = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _replaced(model, name, layer, options, file):
+    """The model with a layer in the place, or the places, of the one of that name."""
+    try:
+        old = model.get_submodule(name)
+    except AttributeError:
+        raise ValueError(
+            f"{file} is not of the architecture that was built, which has no layer {name}"
+        ) from None
+    if isinstance(old, type(layer)) and type(old) is not type(layer):  # what it adds, it keeps
+        for key in {*options} - {"bias"}:
+            setattr(old, key, getattr(layer, key))
+        for key, value in {**layer._parameters, **layer._buffers}.items():
+            setattr(old, key, value)
+        return model
+    if old is model:
+        return layer
+    places = [n for n, module in model.named_modules(remove_duplicate=False) if module is old]
+    for place in places:
+        model.set_submodule(place, layer)
+    return model
+
+
+def _packed(x):
+    """A tensor, or its non-zeros and where they are, if that is smaller."""
+    nonzero = x != 0
+    count = int(nonzero.sum())
+    if x.numel() / 8 + count * x.element_size() < x.numel() * x.element_size():
+        return {"shape": list(x.shape), "bits": pack_bits(nonzero), "values": x[nonzero]}
+    return x.clone()
+
+
+def _unpacked(x):
+    if isinstance(x, Tensor):
+        return x
+    full = torch.zeros(x["shape"], dtype=x["values"].dtype)
+    full[unpack_bits(x["bits"], x["shape"])] = x["values"]
+    return full
+
+
+def _program(model, example_input):
+    """The exported computation in evaluation mode, for batches of any size.
+
+    Of the example only the shape: torch writes the input into the file, and of a slice all of which
+    it is one."""
+    if not isinstance(example_input, Tensor) or not example_input.ndim:
+        raise ValueError(f"example_input must be a batch, got a {type(example_input).__name__}")
+    x = example_input.new_zeros((2, *example_input.shape[1:]))
+    with evaluating(model):
+        return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def save_program(model: nn.Module, example_input: Tensor, file: str | Path) -> None:
+    """Write the computation of a model by ``torch.export``, for batches of any size.
+
+    ``torch.export.load(file).module()`` runs it; neither this package nor the model's code is
+    needed. The suffix should be ``.pt2``.
+    """
+    with atomic(file) as temporary:
+        torch.export.save(_program(model, example_input), temporary)
+
+
+def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None:
+    """Write the computation of a model as ONNX, for batches of any size; input "input", output
+    "output". Needs the packages onnx and onnxscript."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ValueError("ONNX needs the package onnxscript: pip install onnxscript") from None
+    with atomic(file) as temporary:
+        torch.onnx.export(
+            _program(model, example_input),
+            f=temporary,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["input"],
+            output_names=["output"],
+        )

@@ -1,0 +1,259 @@
+"""Data sets by name: what they hold, how they are normalised and divided.
+
+=================  ======================  ===============  ======================================
+name               pictures                training + test  where it comes from
+=================  ======================  ===============  ======================================
+``digits``         8x8, 10 digits          1,437 + 360      ships with scikit-learn
+``mnist``          28x28, 10 digits        60,000 + 10,000  ``ROOT/MNIST/raw``
+``fashion-mnist``  28x28, 10 garments      60,000 + 10,000  ``ROOT/FashionMNIST/raw``
+``cifar10``        32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
+``cifar100``       32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
+``imagenette``     size x size x 3, 10     9,469 + 3,925    ``ROOT/imagenette``, as ImageNet
+``imagenet``       size x size x 3, any    as in ROOT       ``ROOT/imagenet/{train,val}/CLASS/*``
+``synthetic``      noise, 1,000 classes    1,024 + 256      drawn here, for timing
+=================  ======================  ===============  ======================================
+
+``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. What is absent
+there is downloaded through torchvision, but for ImageNet, which cannot be. The files of the two
+MNISTs may lie there unpacked or as ``.gz``; those of CIFAR in the official binary version
+(preferred) or the Python version. What is checked of them: ``small_sets.py``. ``imagenet`` is any
+data set with one folder for each class; ROOT may also be that data set, or a single part of it for
+training and test: ``class_folders.py``. The pictures of ``imagenette`` and ``imagenet`` stay files
+and are decoded in every epoch; all others are tensors on the device.
+
+Normalisation subtracts the mean and divides by the standard deviation of each channel over all
+pixels of the training pictures, with pixel values in [0, 1]:
+
+=================  ======================  ======================
+name               mean                    standard deviation
+=================  ======================  ======================
+``digits``         0.3049                  0.3759
+``mnist``          0.1307                  0.3081
+``fashion-mnist``  0.2860                  0.3530
+``cifar10``        0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
+``cifar100``       0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
+``imagenette``     as ImageNet             as ImageNet
+``imagenet``       0.485, 0.456, 0.406     0.229, 0.224, 0.225
+=================  ======================  ======================
+
+ImageNet's are the customary numbers; its deviation is the mean of those within single pictures.
+The usual augmentation of CIFAR is ``shift=4, flip=True``; of ImageNet random crops, which its
+training pictures always get, and ``flip=True``.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import class_folders, small_sets
+from .picture_files import Files
+from .pictures import Tensors
+
+# The table above: means and standard deviations of the channels.
+STATISTICS = {
+    "digits": ((0.3049,), (0.3759,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenette": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+DATASETS = (*STATISTICS, "synthetic")
+_FILES = tuple(class_folders.FOLDERS)
+_FIXED = tuple(small_sets.CLASSES)  # in the size of their pictures
+
+
+class Data(NamedTuple):
+    """A data set in two parts, each with ``len()``, ``batches()`` and ``skipped``.
+
+    ``test`` is the official test set, or the held-out part of the training set if ``holdout`` was
+    asked. ``shape`` is (channels, height, width) of a picture as the net sees it.
+    """
+
+    name: str
+    train: Tensors | Files
+    test: Tensors | Files
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+
+
+def load(
+    name: str,
+    data: str | Path | None = None,
+    *,
+    normalize: bool = True,
+    holdout: int = 0,
+    train_size: int = 0,
+    shift: int = 0,
+    flip: bool = False,
+    image_size: int = 0,
+    workers: int = 0,
+    corrupt: str = "refuse",
+    n_classes: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Data:
+    """A data set by name, on the device.
+
+    Parameters
+    ----------
+    name : one of ``DATASETS``
+    data : folder of the data sets; None: ``$DSLBI_DATA``, else ``~/.cache/dslbi``
+    normalize : bool
+        True: subtract the mean and divide by the standard deviation of the table above. False:
+        pixel values in [0, 1].
+    holdout : int >= 0
+        Number of training pictures, the same for every seed, that are taken out of the training
+        set and returned in place of the test set: for choosing settings.
+    train_size : int >= 0
+        Number of training pictures to keep of those that are left: the same for every seed, the
+        classes as equal in number as they allow, a larger part containing the smaller. 0: all.
+    shift, flip : int >= 0, bool
+        Augmentation of the training pictures: see
+        :class:`dslbi_torch.training.data.pictures.Tensors`. Files are cropped at random in place
+        of a shift.
+    image_size : int >= 0
+        Height and width of the pictures of imagenette, imagenet and synthetic; 0: 224. The others
+        have their own.
+    workers, corrupt : int >= 0, "refuse" or "skip"
+        For files: see :class:`dslbi_torch.training.data.picture_files.Files`.
+    n_classes : int >= 0
+        Number of classes that the set must have (synthetic: gets); 0: as it comes.
+
+    Raises
+    ------
+    FileNotFoundError
+        The files are absent and could not be downloaded.
+    ValueError
+        Unknown name, impossible counts, a file that is not the official one, or class folders that
+        are empty or differ between training and test.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    for option, value, names in (("image_size", image_size, _FIXED), ("shift", shift, _FILES)):
+        if value and name in names:
+            raise ValueError(f"{option} must be 0 for {name}, got {value}")
+    root, place = data_root(data), {"device": device, "dtype": dtype}
+    if name in _FILES:
+        root, train, test, classes = class_folders.find(name, root)
+        size = image_size or 224
+        statistics = STATISTICS[name] if normalize else ((0.0,) * 3, (1.0,) * 3)
+        options = {"statistics": statistics, "workers": workers, "corrupt": corrupt}
+        part = partial(Files, root, size=size, **options, **place)
+        augmentation, shape = {"crop": True, "flip": flip}, (3, size, size)
+    else:
+        if name == "synthetic":
+            train, test, classes = _synthetic((train_size or 1024) + holdout, image_size, n_classes)
+        else:
+            (train, test), classes = _small_set(name, root), small_sets.CLASSES[name]
+        pictures = partial(_pictures, name, normalize=normalize, **place)
+        shape = train[0].shape[1:]
+        black = pictures(np.zeros((1, shape[0], 1, 1))).flatten()
+        augmentation = {"shift": shift, "flip": flip, "black": black}
+
+        def part(x, y, **augmentation):
+            y = torch.tensor(y, dtype=torch.int64, device=device)
+            return Tensors(pictures(x), y, **augmentation)
+
+    n_classes = n_classes or (10 if name == "imagenette" else len(classes))
+    if len(classes) != n_classes:
+        raise ValueError(f"{name} must have n_classes = {n_classes} classes, got {len(classes)}")
+    train, test = _divide(name, train, test, holdout, train_size)
+    return Data(name, part(*train, **augmentation), part(*test), classes, tuple(shape))
+
+
+def require_batch(data: Data, batch_size: int) -> None:
+    """ValueError if the training set does not fill one batch."""
+    if batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size must be at most the {len(data.train)} training pictures of {data.name}, "
+            f"got {batch_size}"
+        )
+
+
+def data_root(data: str | Path | None = None) -> Path:
+    """The folder of the data sets: the argument, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``."""
+    return Path(data or os.environ.get("DSLBI_DATA") or "~/.cache/dslbi").expanduser()
+
+
+def _small_set(name, root):
+    """Training and test part as pairs of arrays: pictures of whole numbers, classes."""
+    if name in ("cifar10", "cifar100"):
+        return small_sets.cifar(name, root)
+    if name != "digits":
+        return small_sets.mnist(name, root)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x, y = digits.images[:, None], digits.target
+    kept, out = _take_out(len(y), 360)  # one fifth for the test
+    return (x[kept], y[kept]), (x[out], y[out])
+
+
+def _synthetic(n, size, n_classes):
+    """Noise of mean 0 and variance 1 with classes by chance: n training and 256 test pictures."""
+    size, n_classes = size or 224, n_classes or 1000
+    rng = np.random.default_rng(0)
+    parts = [
+        (rng.standard_normal((k, 3, size, size), np.float32), rng.integers(n_classes, size=k))
+        for k in (n, 256)
+    ]
+    return *parts, tuple(str(k) for k in range(n_classes))
+
+
+def _divide(name, train, test, holdout, train_size):
+    """The training examples to keep, and those to test on."""
+    x, y = train
+    if not 0 <= holdout < len(y):
+        raise ValueError(
+            f"holdout must be at least 0 and below the {len(y)} training pictures of {name}, "
+            f"got {holdout}"
+        )
+    if not 0 <= train_size <= len(y) - holdout:
+        raise ValueError(
+            f"train_size must be at least 0 and at most the {len(y) - holdout} training pictures "
+            f"of {name}{' that are not held out' if holdout else ''}, got {train_size}"
+        )
+    kept = np.arange(len(y))
+    if holdout:
+        kept, out = _take_out(len(y), holdout)
+        test = x[out], y[out]
+    if train_size:
+        kept = kept[_balanced(y[kept], train_size)]
+    return (train if len(kept) == len(y) else (x[kept], y[kept])), test
+
+
+def _take_out(n, count):
+    """Indices that stay and ``count`` that go, by one fixed shuffle for every seed of a run.
+
+    Not every k-th one: MNIST alternates two populations of writers, so an even stride takes one.
+    """
+    out = np.zeros(n, dtype=bool)
+    out[np.random.default_rng(0).permutation(n)[:count]] = True
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _balanced(y, count):
+    """Indices of ``count`` examples: of each class one by chance, then a second, and so on."""
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    sizes = np.bincount(y)
+    rank_in_class = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
+
+
+def _pictures(name, x, *, normalize, device, dtype):
+    """Pixel values as the net sees them."""
+    x = torch.tensor(x, dtype=dtype, device=device)
+    if name == "synthetic":
+        return x
+    x.div_(16 if name == "digits" else 255)
+    if normalize:
+        for channel, mean, std in zip(x.unbind(1), *STATISTICS[name], strict=True):
+            channel.sub_(mean).div_(std)
+    return x

@@ -1,0 +1,177 @@
+"""The figures that README and the book quote are those of the recorded files in benchmarks/."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README, REPRODUCING = "README.md", "book/reproducing.md"
+
+
+def record(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def percent(share, digits=2):
+    return f"{100 * share + 1e-9:.{digits}f}"  # 0.015 becomes 0.02, whatever its last bit
+
+
+def with_spread(values, digits=2):
+    """Mean and half the spread of shares, in percent; of one value, that."""
+    if len(values) == 1:
+        return percent(values[0], digits)
+    return f"{percent(mean(values), digits)} ± {percent((max(values) - min(values)) / 2, digits)}"
+
+
+def ticket_errors(part, method, dataset="mnist"):
+    return [
+        1 - row["accuracy"]
+        for row in record("tickets")[part]["rows"]
+        if (row["method"], row["dataset"]) == (method, dataset)
+    ]
+
+
+def ranking(method, key):
+    rows = [row for row in record("ranking")["rows"] if row["method"] == method]
+    densities = sorted({row["density"] for row in rows}, reverse=True)
+    return [percent(mean([r[key] for r in rows if r["density"] == D])) for D in densities]
+
+
+def quoted(page):
+    # without the marks of bold type, and lines as one
+    return " ".join((ROOT / page).read_text(encoding="utf-8").replace("**", "").split())
+
+
+@pytest.mark.parametrize(
+    "recipe", ["mnist-lenet5", "mnist-lenet5-filters", "mnist-lenet5-official"]
+)
+def test_the_table_of_lenet5_is_the_recorded_one(recipe):
+    runs = record("mnist")[recipe]["runs"]
+    shown = {"acc_dense": 2, "acc_sparse": 2, "nonzero_all": 1}
+    cells = [with_spread([run[key] for run in runs], digits) for key, digits in shown.items()]
+    row = quoted(README).split(f"| `{recipe}` |")[1].split(" | `")[0]
+    assert f"| {' | '.join(cells)} |" in row
+
+
+@pytest.mark.parametrize("method, line", [
+    ("dessilbi", "DessiLBI, one run"),
+    ("linbreg", "LinBreg, four runs"),
+    ("magnitude", "magnitude pruning"),
+])  # fmt: skip
+def test_the_table_of_rankings_is_the_recorded_one(method, line):
+    cells = [" / ".join(ranking(method, key)) for key in ("without", "with")]
+    assert f"| {line} | {' | '.join(cells)} |" in quoted(README)
+
+
+def test_the_rankings_that_are_called_equal_lie_within_the_recorded_spread():
+    """Where README calls two methods equal, their means differ by less than their seeds."""
+    spreads = []
+    for key, rival in (("without", "linbreg"), ("with", "magnitude")):
+        for D in (0.1, 0.05):
+            own = {
+                method: [
+                    row[key]
+                    for row in record("ranking")["rows"]
+                    if (row["method"], row["density"]) == (method, D)
+                ]
+                for method in ("dessilbi", rival)
+            }
+            wide = [max(values) - min(values) for values in own.values()]
+            assert abs(mean(own["dessilbi"]) - mean(own[rival])) < max(wide)
+            spreads += wide
+    lowest, highest = percent(min(spreads)), percent(max(spreads))
+    assert f"spread of their seeds ({lowest} to {highest} points)" in quoted(README)
+
+
+@pytest.mark.parametrize("page", [README, REPRODUCING])
+def test_the_errors_of_tickets_are_the_recorded_ones(page):
+    text = quoted(page)
+    assert f"{with_spread(ticket_errors('filters', 'ticket'))} %" in text
+    assert with_spread(ticket_errors("weights", "ticket")) in text
+    if page == README:
+        assert f"{with_spread(ticket_errors('weights', 'tuned'))} % from those" in text
+
+
+COMPARED = {
+    README: (
+        ("ticket", "ticket {} % right"),
+        ("gradual", "gradual pruning {} %"),
+        ("magnitude", "one-shot magnitude pruning {} % (in 40)"),
+        ("iterative", "iterative {} % (in 80 epochs)"),
+        ("soft", "soft pruning {} %"),
+        ("reinit", "from other initial weights {} %"),
+        ("random", "random masks {} %"),
+    ),
+    REPRODUCING: (
+        ("ticket", "ticket {} %"),
+        ("gradual", "gradual {} %"),
+        ("magnitude", "magnitude (40 epochs) {} %"),
+        ("iterative", "iterative (80) {} %"),
+        ("random", "random {} % right"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "method", "words"), [(page, *row) for page, rows in COMPARED.items() for row in rows]
+)
+def test_the_other_ways_to_small_nets_are_the_recorded_ones(page, method, words):
+    right = 1 - mean(ticket_errors("weights-compared", method))
+    assert words.format(percent(right)) in quoted(page)
+
+
+def test_filters_are_as_close_together_as_the_page_says():
+    methods = {row["method"] for row in record("tickets")["filters-compared"]["rows"]}
+    assert len(methods) == 10
+    errors = [
+        mean(ticket_errors("filters-compared", method)) for method in methods - {"dense", "soft"}
+    ]
+    assert max(errors) - min(errors) < 1e-3
+    assert "all but soft pruning lie within 0.1 points" in quoted(README)
+
+
+@pytest.mark.parametrize("page", [README, REPRODUCING])
+def test_the_grown_net_is_the_recorded_one(page):
+    runs = record("growing")["runs"]
+    parameters = {run["rounds"][-1]["parameters"] for run in runs}
+    assert len(parameters) == 1 and f"{parameters.pop():,} parameters" in quoted(page)
+    assert f"{with_spread([run['last']['accuracy'] for run in runs])} %" in quoted(page)
+
+
+@pytest.mark.parametrize("page", [README, REPRODUCING])
+def test_resnet20_in_25_epochs_is_the_recorded_one(page):
+    (run,) = record("cifar10_resnet20_short")["runs"]
+    dense, sparse = (percent(run["log"][-1][f"acc_{key}"]) for key in ("dense", "sparse"))
+    assert f"dense {dense} %, sparse {sparse} % at half of the weights" in quoted(page)
+
+
+def test_the_batch_times_of_smaller_nets_are_the_recorded_ones():
+    result = record("compaction")["result"]
+    assert {row["differing"] for row in result.values()} == {0}
+
+    def ratio(net, kind=""):
+        ms = result[net]["ms"]
+        return f"{ms[f'compact{kind}'] / ms['dense']:.2f}"
+
+    folded = ", folded"
+    for words in (
+        f"{ratio('caffe-lenet5')} of the dense net's time (LeNet-5 of Caffe), "
+        f"{ratio('vgg16-bn')} (VGG-16) and {ratio('resnet56 inside')} (ResNet-56, cut inside its "
+        f"blocks; {ratio('resnet56')} with its streams cut too)",
+        f"{ratio('vgg16-bn', folded)} and {ratio('resnet56 inside', folded)} "
+        f"({ratio('resnet56', folded)}) once BatchNorm is folded",
+    ):
+        assert words in quoted(README)
+
+
+def test_the_step_costs_are_the_recorded_ones():
+    nets = [record("step")["result"][net] for net in ("ResNet-18", "ResNet-50", "LeNet-5")]
+    assert {f"{net['DessiLBI']['ratio']:.1f}" for net in nets} == {"2.3"}
+    assert "A step costs 2.3 times that" in quoted(README)
+    half = [net["DessiLBI, half selected"]["ratio"] for net in nets]
+    assert f"{min(half):.1f} to {max(half):.1f} times once half" in quoted(README)
