@@ -481,7 +481,9 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options, message", BAD_OPTIONS, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    "options, message", BAD_OPTIONS, ids=lambda x: str(x).split(" at 0x")[0][:40]
+)
 def test_bad_options_are_one_clear_line(options, message):
     with pytest.raises(ValueError, match=message) as error:
         path(W, no_gradient, 1, **{"alpha": 0.1, **options})

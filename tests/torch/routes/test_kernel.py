@@ -587,7 +587,9 @@ def test_tensors_on_the_cpu_are_refused():
 
 def test_without_triton_the_module_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    spec = importlib.util.spec_from_file_location("dslbi_torch.kernels_bare", kernels.__file__)
+    spec = importlib.util.spec_from_file_location(
+        "dslbi_torch.routes.kernel_bare", kernels.__file__
+    )
     bare = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bare)
     W = [torch.zeros(3)]

@@ -470,7 +470,7 @@ def test_workers_end_with_the_process_that_asked_for_them(root, tmp_path):
     """Also when it leaves in the middle of an epoch, its batches still at hand."""
     script = f"""
 import multiprocessing, sys
-from dslbi_torch.training import data
+from dslbi_torch.training.data import sets as data
 part = data.load("imagenet", {str(root)!r}, image_size=14, workers=2).train
 batches = part.batches(2)
 next(batches)

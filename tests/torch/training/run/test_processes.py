@@ -244,7 +244,7 @@ def alone(tmp_path_factory):
 STOPPED = """
 import os, signal, sys
 from dslbi_torch.__main__ import main
-from dslbi_torch.training import train
+from dslbi_torch.training.run import train
 
 step, calls = train.train_step, []
 
@@ -302,7 +302,7 @@ COUNTED = """
 import os, sys, time
 import torch.distributed as dist
 from dslbi_torch.__main__ import main
-from dslbi_torch.training import train
+from dslbi_torch.training.run import train
 
 meet, load, met = dist.init_process_group, train._load, []
 
