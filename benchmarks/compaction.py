@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from dslbi_torch import compact, fold_norms, masked, whole_filters
-from dslbi_torch.surgery.constants import NORM
+from dslbi_torch.layers import NORM
 from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.training.data import sets as data
 from dslbi_torch.training.experiments.shrink import batch_times

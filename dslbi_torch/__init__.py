@@ -2,8 +2,11 @@
 
 from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
-from .masks.apply import MaskedTraining, apply_masks_, masked, whole_filters
+from .masks.apply import apply_masks_, masked
+from .masks.density import density, density_table
+from .masks.files import load_masks, save_masks
 from .masks.freezing import FrozenTraining, reinitialise_
+from .masks.hold import MaskedTraining
 from .masks.ranking import (
     density_curve,
     entry_ranking,
@@ -12,16 +15,9 @@ from .masks.ranking import (
     random_masks,
     ranked_masks,
 )
-from .masks.support import (
-    density,
-    density_table,
-    gamma_weights,
-    load_masks,
-    recorded_masks,
-    save_masks,
-    sparse_weights,
-    support_masks,
-)
+from .masks.support import recorded_masks, support_masks
+from .masks.swap import gamma_weights, sparse_weights
+from .masks.whole_filters import whole_filters
 from .path import PathRecorder
 from .path_momentum import GammaMomentum
 from .split import Split

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .bits import pack_bits, unpack_bits
 from .files import atomic
 from .penalties import axes, group_norms
-from .tensors import is_sharded, pack_bits, shard, unpack_bits, whole
+from .tensors import is_sharded, shard, whole
 from .units import group_gamma, selected, split_tensors
 
 NEVER = -1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .masks.apply import evaluating
+from .forward import evaluating
 
 
 def activation_maximisation(

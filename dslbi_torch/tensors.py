@@ -1,5 +1,5 @@
-"""The dtype of V, V through a checkpoint, states of a weight's shape, what a step sees of a tensor,
-and masks as bits."""
+"""The dtype of V, V through a checkpoint, states of a weight's shape, and what a step sees of a
+tensor."""
 
 from contextlib import contextmanager
 
@@ -114,17 +114,3 @@ def _stays(place, ndim, summed):
     if place.is_replicate():
         return True
     return hasattr(place, "dim") and place.dim % ndim not in summed
-
-
-def pack_bits(mask: Tensor) -> Tensor:
-    """A bool tensor as bytes of eight entries each, the first in the lowest bit."""
-    flat = torch.nn.functional.pad(mask.flatten().byte(), (0, -mask.numel() % 8))
-    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=mask.device)
-    return (flat.view(-1, 8) * powers).sum(1, dtype=torch.uint8)
-
-
-def unpack_bits(bits: Tensor, shape) -> Tensor:
-    """The bool tensor of that shape that :func:`pack_bits` packed."""
-    shape = torch.Size(shape)
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return ((bits[:, None] >> places) & 1).bool().flatten()[: shape.numel()].view(shape)

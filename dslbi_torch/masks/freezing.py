@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..surgery.constants import LAYERS, NORM
+from ..layers import LAYERS, NORM, unit_rows
 from ..tensors import states_alike
-from .apply import HeldEntries, output_rows, refuse_held
-from .support import check_masks
+from .checks import check_masks
+from .hold import HeldEntries, check_none_held
 
 
 class FrozenTraining(HeldEntries):
@@ -106,7 +106,7 @@ def reinitialise_(
     Random numbers are torch's own (``torch.manual_seed``).
     """
     check_masks(model, masks)
-    refuse_held(model, masks)
+    check_none_held(model, masks)
     fresh, changes = {}, []
     for name, mask in masks.items():
         owner, _, key = name.rpartition(".")
@@ -144,7 +144,7 @@ def _orthogonal(module, drawn, W, mask, name):
     each other."""
 
     def rows(x):
-        return output_rows(module, x) if isinstance(module, LAYERS) else x.flatten(1)
+        return unit_rows(module, x) if isinstance(module, LAYERS) else x.flatten(1)
 
     new = ~rows(mask).any(1)
     fresh, kept = rows(drawn)[new].double(), rows(W)[~new].double()

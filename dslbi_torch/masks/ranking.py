@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..forward import layers_and_norms
+from ..layers import weight_names
 from ..path import NEVER, PathRecorder
 from ..penalties import group_norms, group_weight
 from ..tensors import whole
 from ..units import group_gamma, split_tensors
-from .apply import followed, masked
-from .support import check_tensors, weight_names
+from .apply import masked
+from .checks import check_bool_tensors
 
 
 class Ranking(NamedTuple):
@@ -130,7 +132,7 @@ def scale_ranking(
     names = weight_names(model)
     scales = {
         names.get(layer): norm.weight
-        for layer, norm in followed(model, example_input)
+        for layer, norm in layers_and_norms(model, example_input)
         if norm is not None and norm.affine
     }
     norms, shapes = {}, {}
@@ -222,7 +224,7 @@ def random_masks(masks: dict[str, Tensor], *, seed: int = 0) -> dict[str, Tensor
     axes along which it does not change keep this property. Biases and norms follow their filters:
     draw masks of weights, and then extend them by :func:`dslbi_torch.whole_filters`.
     """
-    check_tensors(masks)
+    check_bool_tensors(masks)
     flat = [name for name, mask in masks.items() if mask.ndim < 2]
     if flat and len(flat) < len(masks):
         raise ValueError(

@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..layers import weight_names
 from .apply import apply_masks_
-from .support import check_masks, weight_names
+from .checks import check_masks
 
 
 def has_kernels(device: torch.device | str) -> bool:

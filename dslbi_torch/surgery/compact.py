@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..masks.apply import apply_masks_, evaluating
-from .constants import LAYERS, NORM, TRANSPOSED, constant_inputs, count_units, cuts_border, reads_of
+from ..forward import evaluating
+from ..layers import LAYERS, NORM, TRANSPOSED, connections, count_units, cuts_border
+from ..masks.apply import apply_masks_
+from .constant_inputs import constant_inputs
 from .coupling import (
     all_groups,
     check_layers,
@@ -175,7 +177,7 @@ def _refuse_empty(view):
     for module, name in view.names.items():
         if name in view.empty:
             count = view.empty[name]
-            if not reads_of(module).any():
+            if not connections(module).any():
                 raise ValueError(f"all {count} filters of {name} are dead: keep at least one")
             raise ValueError(
                 f"what {name} gives must depend on the input where it is read, but all {count} "
@@ -205,7 +207,7 @@ def _removable(view, group):
             name = view.names.get(module, graph._param_to_name.get(module))
             strange = name, type(module).__name__
         elif layer and writes and not reads:
-            zero = ~reads_of(module).any(1)[item.idxs].cpu()
+            zero = ~connections(module).any(1)[item.idxs].cpu()
             dead[torch.tensor(item.root_idxs)[~zero]] = False
             if zero.any():
                 dead_filters[view.names[module]] = int(zero.sum())
@@ -258,7 +260,7 @@ def _note(kept, reason, name, channels):
 def _input_of(layer, values, inputs, names):
     """Of some inputs of a layer: their constants, and whether a weight that is not zero reads
     them."""
-    read = reads_of(layer).any(0)
+    read = connections(layer).any(0)
     if max(inputs) >= len(read):
         raise lost(f"{names[layer]} has {len(read)} inputs, but not number {max(inputs)}")
     value = values.get(layer, layer.weight.new_full(read.shape, torch.nan))  # not called: unknown

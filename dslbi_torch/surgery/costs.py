@@ -1,28 +1,56 @@
 """What a model costs, layer by layer: weights, and multiplications of one forward pass."""
 
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..masks.apply import alive_outputs, forward
-from ..masks.support import check_masks, weight_names
-from .constants import LAYERS
+from ..forward import run_example
+from ..layers import LAYERS, alive_units, weight_names
+from ..masks.checks import check_masks
+from ..text import text_table
+
+
+class LayerCosts(NamedTuple):
+    """What a convolution or a linear layer costs, dense and under its mask."""
+
+    name: str
+    weights: int  # entries of its weight tensor
+    nonzero: int  # those that are kept
+    filters: int  # its outputs
+    filters_alive: int  # those of which a weight is kept
+    macs: int  # multiply-accumulates of one example
+    macs_nonzero: int  # those whose weight is kept: what hardware that skips zeros would do
+
+
+class ModelCosts(NamedTuple):
+    """What a model costs, dense and under masks; what has no mask counts as kept."""
+
+    layers: list[LayerCosts]
+    weights: int  # of the layers together
+    nonzero: int
+    parameters: int  # of the whole model
+    parameters_nonzero: int
+    masked: int  # entries of the masked tensors
+    masked_nonzero: int
+    macs: int  # of the whole model
+    macs_nonzero: int
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
-    """Multiply-accumulates of one example, by module; "" is the whole model.
+    """Return the multiply-accumulates of one example, by module; "" is the whole model.
 
-    Counted by ``torch.utils.flop_counter`` (convolutions and matrix products; a MAC is two of its
-    FLOPs) on one forward pass of the batch ``example_input``. The model is left as it is. Attention
-    is counted too, a masked one as if nothing were masked.
+    ``torch.utils.flop_counter`` counts them on one forward pass of the batch ``example_input``:
+    convolutions and matrix products, where a MAC is two of its FLOPs. Attention is counted too, a
+    masked one as if nothing were masked. The model is left as it is.
     """
     if isinstance(example_input, Tensor) and not len(example_input):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
-    with _whole_attention(), counter:
-        forward(model, example_input)
+    with _attention_in_parts(), counter:
+        run_example(model, example_input)
     root, counts = type(model).__name__, counter.get_flop_counts()
     macs = {}
     for name, _ in model.named_modules():
@@ -32,8 +60,11 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
 
 
 @contextmanager
-def _whole_attention():
-    """A block in which attention is not one fused operation, of which the counter knows nothing."""
+def _attention_in_parts():
+    """Compute attention within the block by the operations that the counter knows.
+
+    Fused into one operation, it would be counted as nothing.
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -43,89 +74,83 @@ def _whole_attention():
 
 
 def layer_costs(
-    model: nn.Module, example_input: Tensor, masks: dict[str, Tensor] | None = None
-) -> dict:
-    """Weights and MACs of every layer, dense and under masks.
+    model: nn.Module, masks: dict[str, Tensor] | None, example_input: Tensor
+) -> ModelCosts:
+    """Return weights and MACs of every layer and of the model, dense and under masks.
 
-    Returns
-    -------
-    dict
-        ``layers``: for each convolution and linear layer ``name, weights, nonzero, filters,
-        filters_alive, macs, macs_nonzero``. ``weights`` and ``nonzero`` count the entries of its
-        weight tensor, all and those kept; ``filters`` its outputs, alive where a weight is kept;
-        ``macs`` of one example; ``macs_nonzero`` those whose weight is kept, which is what
-        hardware that skips zeros would do.
-
-        ``weights, nonzero`` of these layers together; ``parameters, parameters_nonzero`` of the
-        whole model, what has no mask counted as kept; ``masked, masked_nonzero`` of the masked
-        tensors; ``macs, macs_nonzero`` of the whole model.
+    Parameters
+    ----------
+    model : Module
+        Left as it is.
+    masks : dict, or None
+        None: nothing is masked.
+    example_input : Tensor
+        A batch of at least one example.
     """
     masks = masks or {}
     if masks:
         check_masks(model, masks)
     macs, weights = count_macs(model, example_input), weight_names(model)
     layers = []
-    for name, module in model.named_modules():
-        if not isinstance(module, LAYERS):
-            continue
-        W = module.weight
-        mask = masks.get(weights.get(module), torch.ones_like(W, dtype=bool))
-        alive, nonzero = alive_outputs(module, mask), int(mask.sum())
-        layers.append(
-            dict(
-                name=name,
-                weights=W.numel(),
-                nonzero=nonzero,
-                filters=alive.numel(),
-                filters_alive=int(alive.sum()),
-                macs=macs[name],
-                # every weight of a layer is used equally often
-                macs_nonzero=macs[name] * nonzero // max(1, W.numel()),
-            )
-        )
+    for name, layer in model.named_modules():
+        if isinstance(layer, LAYERS):
+            whole = torch.ones_like(layer.weight, dtype=torch.bool)
+            layers.append(_costs_of(name, layer, masks.get(weights.get(layer), whole), macs[name]))
     removed = sum(int((~m).sum()) for m in masks.values())
     parameters = sum(p.numel() for p in model.parameters())
     masked = sum(m.numel() for m in masks.values())
-    skipped = sum(layer["macs"] - layer["macs_nonzero"] for layer in layers)
-    return dict(
+    return ModelCosts(
         layers=layers,
-        weights=sum(layer["weights"] for layer in layers),
-        nonzero=sum(layer["nonzero"] for layer in layers),
+        weights=sum(layer.weights for layer in layers),
+        nonzero=sum(layer.nonzero for layer in layers),
         parameters=parameters,
         parameters_nonzero=parameters - removed,
         masked=masked,
         masked_nonzero=masked - removed,
         macs=macs[""],
-        macs_nonzero=macs[""] - skipped,
+        macs_nonzero=macs[""] - sum(layer.macs - layer.macs_nonzero for layer in layers),
     )
 
 
-def cost_table(costs: dict) -> str:
-    """The result of :func:`layer_costs` as aligned text, one line a layer."""
-    width = max([22, *(len(layer["name"]) + 2 for layer in costs["layers"])])
-    lines = [
-        f"{'layer':<{width}}{'weights':>12}{'non-zero %':>12}{'filters':>12}"
-        f"{'MACs':>15}{'non-zero %':>12}"
-    ]
-    for layer in costs["layers"]:
-        filters = f"{layer['filters_alive']}/{layer['filters']}"
-        lines.append(
-            f"{layer['name']:<{width}}{layer['weights']:>12,}"
-            f"{_percent(layer['nonzero'], layer['weights']):>12}{filters:>12}"
-            f"{layer['macs']:>15,}{_percent(layer['macs_nonzero'], layer['macs']):>12}"
+def _costs_of(name, layer, mask, macs):
+    alive, weights, nonzero = alive_units(layer, mask), mask.numel(), int(mask.sum())
+    return LayerCosts(
+        name=name,
+        weights=weights,
+        nonzero=nonzero,
+        filters=alive.numel(),
+        filters_alive=int(alive.sum()),
+        macs=macs,
+        macs_nonzero=macs * nonzero // max(1, weights),  # every weight is used equally often
+    )
+
+
+def cost_table(costs: ModelCosts) -> str:
+    """Return the result of :func:`layer_costs` as a table, one line for each layer."""
+    rows = [
+        (
+            layer.name,
+            f"{layer.weights:,}",
+            _percent(layer.nonzero, layer.weights),
+            f"{layer.filters_alive}/{layer.filters}",
+            f"{layer.macs:,}",
+            _percent(layer.macs_nonzero, layer.macs),
         )
-    lines.append(
-        f"{'all layers':<{width}}{costs['weights']:>12,}"
-        f"{_percent(costs['nonzero'], costs['weights']):>12}{'':>12}"
-        f"{costs['macs']:>15,}{_percent(costs['macs_nonzero'], costs['macs']):>12}"
+        for layer in costs.layers
+    ]
+    of_weights = _percent(costs.nonzero, costs.weights)
+    of_macs = _percent(costs.macs_nonzero, costs.macs)
+    rows.append(("all layers", f"{costs.weights:,}", of_weights, "", f"{costs.macs:,}", of_macs))
+    head = ("layer", "weights", "non-zero %", "filters", "MACs", "non-zero %")
+    of_masked = _percent(costs.masked_nonzero, costs.masked)
+    of_all = _percent(costs.parameters_nonzero, costs.parameters)
+    return "\n".join(
+        (
+            text_table(head, rows, "<>>>>>", (20, 10, 10, 10, 13, 10)),
+            f"non-zero % of the masked tensors: {of_masked} of {costs.masked:,}",
+            f"non-zero % of all parameters:     {of_all} of {costs.parameters:,}",
+        )
     )
-    lines.append(
-        f"non-zero % of the masked tensors: {_percent(costs['masked_nonzero'], costs['masked'])}"
-        f" of {costs['masked']:,}"
-    )
-    share = _percent(costs["parameters_nonzero"], costs["parameters"])
-    lines.append(f"non-zero % of all parameters:     {share} of {costs['parameters']:,}")
-    return "\n".join(lines)
 
 
 def _percent(part, of):

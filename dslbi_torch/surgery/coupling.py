@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..layers import LAYERS
 from ..text import one_line
-from .constants import LAYERS
 
 
 def check_layers(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..masks.apply import evaluating, forward
+from ..forward import evaluating, run_example
 from ..text import one_line
 from .coupling import lost
 
@@ -31,7 +31,7 @@ def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     except Exception as error:
         reason = error
     exact = copy.deepcopy(model)
-    forward(exact, x)
+    run_example(exact, x)
     warnings.warn(
         f"the outputs are compared in {x.dtype} only, since the model does not run in float64: "
         f"{one_line(reason)}",

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..masks.apply import followed
-from .constants import LAYERS, TRANSPOSED
+from ..forward import layers_and_norms
+from ..layers import LAYERS, TRANSPOSED
 from .equality import as_before, compare_outputs, in_float64
 
 
@@ -35,7 +35,7 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
     exact, x = in_float64(model, example_input)
     folded = copy.deepcopy(exact).eval()
     names = {module: name for name, module in folded.named_modules()}
-    pairs = [(layer, norm) for layer, norm in followed(folded, x) if _folds(norm)]
+    pairs = [(layer, norm) for layer, norm in layers_and_norms(folded, x) if _folds(norm)]
     if not pairs:
         raise ValueError("model must have a BatchNorm that takes the output of a layer, has none")
     for layer, norm in pairs:

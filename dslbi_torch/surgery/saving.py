@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..bits import pack_bits, unpack_bits
 from ..files import atomic, is_plain, read_tensors, write_tensors
-from ..masks.apply import evaluating
-from ..tensors import pack_bits, unpack_bits
+from ..forward import evaluating
 from ..text import one_line
 
 _CONV_OPTIONS = (

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..masks.apply import evaluating, refuse_held, refuse_other
+from ..forward import evaluating
+from ..layers import CONV, LAYERS, NORM, TRANSPOSED, count_units
+from ..masks.hold import check_none_held, check_stepped
 from ..tensors import states_alike
-from .constants import CONV, LAYERS, NORM, TRANSPOSED, count_units
 from .coupling import check_layers, dependency_graph, is_grouped, is_operation, lost, shared_modules
 from .equality import compare_outputs, in_float64
 
@@ -148,8 +149,8 @@ def widen_(
     compare_outputs(exact, changed, x, {name: (None, old) for name, old in places})
     touched = {f"{i.module}.{i.tensor}".lstrip(".") for plan in plans for i in plan}
     parameters = {name: p for name, p in model.named_parameters() if name in touched}
-    refuse_held(model, parameters)
-    refuse_other(optimizer, parameters, "widened")
+    check_none_held(model, parameters)
+    check_stepped(optimizer, parameters, "widened")
     for name, p in parameters.items():
         _check_states(optimizer, name, p)
     for plan in plans:

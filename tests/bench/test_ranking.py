@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from benchmarks import ranking
 from dslbi_torch import split_groups
-from dslbi_torch.masks.support import nested
+from dslbi_torch.masks.algebra import nested
 from dslbi_torch.training.data import sets as data
 from dslbi_torch.training.nets import table as models
 

@@ -14,7 +14,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
-from dslbi_torch.masks.support import density, gamma_weights
+from dslbi_torch.masks.density import density
+from dslbi_torch.masks.swap import gamma_weights
 from dslbi_torch.units import group_gamma, split_tensors
 
 STEPS = 21
@@ -322,7 +323,7 @@ def masks_of_shards(rank):
     for name, mask in support_masks(expected).items():
         assert torch.equal(masks[name], mask), f"mask of {name}"
     report = density(expected, reference)
-    assert 0 < report["nonzero_split"] < 1, report
+    assert 0 < report.nonzero_split < 1, report
     assert density(optimizer, model) == report
     x = batch(99)[0]
     with torch.no_grad():  # leaves the root's weights gathered: they must not be used below
@@ -350,7 +351,7 @@ def steered(rank):
     train(model, optimizer, range(STEPS), half=rank)
     report = density(optimizer, model)
     assert report == density(expected, reference)
-    assert abs(report["nonzero_split"] - 0.4) < 0.1, report
+    assert abs(report.nonzero_split - 0.4) < 0.1, report
 
 
 def checkpoints(rank):
@@ -537,7 +538,7 @@ def grid(rank):
         agree_all(model, optimizer, reference, expected, f"grid {dims} {size}")
         same_record(path.arrays(), record.arrays())
         report = density(expected, reference)
-        assert 0 < report["nonzero_split"] < 1, report
+        assert 0 < report.nonzero_split < 1, report
         assert density(optimizer, model) == report
 
 

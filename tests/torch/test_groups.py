@@ -139,8 +139,8 @@ def test_the_target_is_hit(target, conv, around):
         optimizer = Split(around(groups, lr=0.01)) if around else DessiLBI(groups, lr=0.05)
         TargetDensity(optimizer, target, steps=43, every=10)
         walk(optimizer, 43)
-        reached = density(optimizer, model)["nonzero_split"]
-        split = sum(layer["size"] for layer in density(optimizer, model)["layers"])
+        reached = density(optimizer, model).nonzero_split
+        split = sum(layer.size for layer in density(optimizer, model).layers)
         assert abs(reached - target) <= max(0.1 * target, 9 / 2 / split), (reached, target)
 
 
@@ -152,7 +152,7 @@ def test_the_density_grows_on_the_ramp_and_the_ratio_of_levels_stays():
     recorder = PathRecorder(optimizer)
     for k in range(10):
         walk(optimizer, 10, start=10 * k)
-        reached = density(optimizer, model)["nonzero_split"]
+        reached = density(optimizer, model).nonzero_split
         assert reached == pytest.approx(0.4 * min(1, (k + 1) / 5), abs=0.01)
         assert optimizer.param_groups[0]["lam"] == 3 * optimizer.param_groups[1]["lam"]
     controller.detach()
@@ -195,9 +195,9 @@ def test_single_tensors_have_targets_of_their_own():
     optimizer = DessiLBI(groups, lr=0.05)
     TargetDensity(optimizer, {"4.weight": 0.2, "0.weight": 0.25}, steps=20, every=5)
     walk(optimizer, 20)
-    layers = {row["name"]: row for row in density(optimizer, model)["layers"]}
-    assert layers["4.weight"]["nonzero"] == 90
-    assert layers["0.weight"]["groups_selected"] == 2
+    layers = {row.name: row for row in density(optimizer, model).layers}
+    assert layers["4.weight"].nonzero == 90
+    assert layers["0.weight"].units_selected == 2
     assert options_of(split_groups(model, {"5": {"lam": 0.3}}))["5.weight"]["lam"] == 0.3
     assert optimizer.param_groups[2]["lam"] == 0.3  # not steered
 

@@ -23,8 +23,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ...files import locked
-from ...masks.apply import whole_filters
-from ...masks.support import density
+from ...masks.density import density
+from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
 from ...surgery.saving import save_compact
 from ...surgery.widen import Width, reset, widen_, widths
@@ -266,16 +266,16 @@ def widen_saturated_(run: Run, growth: Growth, x: torch.Tensor) -> dict[str, int
 def _selected(run, x) -> list[tuple[Width, float]]:
     """The widths that can grow, and the share of the filters of each that are selected."""
     layers = {
-        layer["name"].removesuffix(".weight"): layer
-        for layer in density(run.optimizer, run.model)["layers"]
-        if layer["penalty"] == "group"
+        layer.name.removesuffix(".weight"): layer
+        for layer in density(run.optimizer, run.model).layers
+        if layer.units < layer.size  # not of single weights
     }
     found = []
     for width in widths(run.model, x):
         split = [layers[name] for name in width.layers if name in layers]
         if split:
-            selected = sum(layer["groups_selected"] for layer in split)
-            found.append((width, selected / sum(layer["groups_total"] for layer in split)))
+            selected = sum(layer.units_selected for layer in split)
+            found.append((width, selected / sum(layer.units for layer in split)))
     return found
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...masks.apply import apply_masks_, evaluating, whole_filters
+from ...forward import evaluating
+from ...masks.apply import apply_masks_
+from ...masks.files import load_masks, save_masks
 from ...masks.ranking import (
     Ranking,
     entry_ranking,
@@ -25,7 +27,8 @@ from ...masks.ranking import (
     ranked_masks,
 )
 from ...masks.semi_structured import has_kernels
-from ...masks.support import load_masks, recorded_masks, save_masks, support_masks
+from ...masks.support import recorded_masks, support_masks
+from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
 from ...surgery.costs import cost_table, count_macs, layer_costs
 from ...surgery.saving import save_compact, save_onnx, save_program
@@ -129,7 +132,7 @@ def prune(run: Run, file: Path, **choice) -> str:
     masks = choose_masks(run, **choice)
     sparse = apply_masks_(copy.deepcopy(run.model), masks)
     save_masks(masks, file)
-    layers = cost_table(layer_costs(run.model, example(run.data), masks))
+    layers = cost_table(layer_costs(run.model, masks, example(run.data)))
     table = comparison(run, {"dense": run.model, "sparse": sparse})
     return "\n\n".join([layers, *emptied(masks), table])
 

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import torch
 
-from ...masks.apply import whole_filters
-from ...masks.support import load_masks, save_masks, support_masks
+from ...layers import NORM
+from ...masks.files import load_masks, save_masks
+from ...masks.support import support_masks
+from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
-from ...surgery.constants import NORM
 from ..config import Config, without_path
 from ..data import sets as datasets
 from ..nets import table as models

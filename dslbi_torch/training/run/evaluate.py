@@ -5,8 +5,9 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from ...masks.apply import evaluating
-from ...masks.support import density, gamma_weights, sparse_weights
+from ...forward import evaluating
+from ...masks.density import density
+from ...masks.swap import gamma_weights, sparse_weights
 from ...tensors import whole
 from ..config import Config
 from ..data.picture_files import Files
@@ -97,10 +98,11 @@ def evaluate(run, between=None) -> dict[str, dict[str, float]]:
     rows = _accuracies(models, run.data.test, run.config, run.processes, between=between)
     if run.config.splits:
         selected = density(optimizer, model)
-        rows["dense"] |= _zeros(model, {layer["name"] for layer in selected["layers"]})
-        densities = {key: selected[key] for key in ("nonzero_split", "nonzero_all")}
-        densities["layers"] = {
-            layer["name"]: layer["nonzero"] / layer["size"] for layer in selected["layers"]
+        rows["dense"] |= _zeros(model, {layer.name for layer in selected.layers})
+        densities = {
+            "nonzero_split": selected.nonzero_split,
+            "nonzero_all": selected.nonzero_all,
+            "layers": {layer.name: layer.nonzero / layer.size for layer in selected.layers},
         }
         for name in ("sparse", "gamma"):
             rows[name] |= densities

@@ -22,8 +22,8 @@ from torch.optim import Optimizer
 
 from ...dessilbi import DessiLBI
 from ...groups import split_groups
+from ...layers import LAYERS, NORM
 from ...split import Split
-from ...surgery.constants import LAYERS, NORM
 from .. import config as configs
 from ..config import Config
 

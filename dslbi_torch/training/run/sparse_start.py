@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...masks.apply import MaskedTraining, apply_masks_, whole_filters
+from ...layers import NORM
+from ...masks.algebra import intersection
+from ...masks.apply import apply_masks_
+from ...masks.checks import check_masks
+from ...masks.files import load_masks
+from ...masks.hold import MaskedTraining
 from ...masks.ranking import magnitude_ranking, ranked_masks
-from ...masks.support import check_masks, intersection, load_masks
+from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
-from ...surgery.constants import NORM
 from ..config import Config
 from ..data.sets import Data
 from ..nets import table as models

@@ -26,7 +26,8 @@ from dslbi_torch import (
     support_masks,
     whole_filters,
 )
-from dslbi_torch.masks.support import check_masks, intersection, nested, union
+from dslbi_torch.masks.algebra import intersection, nested, union
+from dslbi_torch.masks.checks import check_masks
 from dslbi_torch.surgery.costs import cost_table, count_macs, layer_costs
 from dslbi_torch.units import group_gamma, split_tensors
 
@@ -502,21 +503,21 @@ def test_macs_and_densities_name_their_denominators():
     macs = {"0": 6 * 9 * 36, "3": 4 * 54 * 16, "5": 64 * 3}
     assert count_macs(net, x)[""] == sum(macs.values())
     assert net.training
-    costs = layer_costs(net, x, masks)
-    assert [layer["name"] for layer in costs["layers"]] == list(macs)
+    costs = layer_costs(net, masks, x)
+    assert [layer.name for layer in costs.layers] == list(macs)
     kept = {"0": 54 - 18 - 1, "3": 3 * 54, "5": 2 * 64}
-    for layer in costs["layers"]:
-        assert layer["macs"] == macs[layer["name"]]
-        assert layer["nonzero"] == kept[layer["name"]]
-        share = layer["nonzero"] / layer["weights"]
-        assert layer["macs_nonzero"] == round(layer["macs"] * share)
-    assert [layer["filters_alive"] for layer in costs["layers"]] == [4, 3, 2]
+    for layer in costs.layers:
+        assert layer.macs == macs[layer.name]
+        assert layer.nonzero == kept[layer.name]
+        share = layer.nonzero / layer.weights
+        assert layer.macs_nonzero == round(layer.macs * share)
+    assert [layer.filters_alive for layer in costs.layers] == [4, 3, 2]
     weights, rest = 54 + 216 + 192, 6 + 6 + 6 + 3
-    assert (costs["masked"], costs["masked_nonzero"]) == (weights, sum(kept.values()))
-    assert costs["parameters"] == weights + rest
-    assert costs["parameters_nonzero"] == sum(kept.values()) + rest
-    dense = layer_costs(net, x)
-    assert dense["macs_nonzero"] == dense["macs"] and dense["masked"] == 0
+    assert (costs.masked, costs.masked_nonzero) == (weights, sum(kept.values()))
+    assert costs.parameters == weights + rest
+    assert costs.parameters_nonzero == sum(kept.values()) + rest
+    dense = layer_costs(net, None, x)
+    assert dense.macs_nonzero == dense.macs and dense.masked == 0
     text = cost_table(costs)
     assert "4/6" in text and "of the masked tensors" in text and "of all parameters" in text
     assert f"{100 * sum(kept.values()) / weights:.2f} of 462" in text
@@ -579,8 +580,8 @@ def test_a_shared_weight_is_masked_under_one_name():
     x, mask = torch.randn(2, 8), torch.arange(64).view(8, 8) < 16
     with pytest.raises(ValueError, match="a shared weight must name it 0.weight, got 2.weight"):
         masked(net, {"2.weight": mask}).__enter__()
-    costs = layer_costs(net, x, {"0.weight": mask})
-    assert [layer["nonzero"] for layer in costs["layers"]] == [16, 16]
+    costs = layer_costs(net, {"0.weight": mask}, x)
+    assert [layer.nonzero for layer in costs.layers] == [16, 16]
     assert set(whole_filters(net, {"0.weight": mask}, x)) == {"0.weight", "0.bias"}
 
 

@@ -77,11 +77,11 @@ def test_density_names_both_denominators():
     kept = sum(int(m.sum()) for m in masks.values())
     split = sum(m.numel() for m in masks.values())
     rest = 6 + 3  # the biases count as kept
-    assert report["nonzero_split"] == kept / split
-    assert report["nonzero_all"] == (kept + rest) / (split + rest)
-    conv = report["layers"][0]
+    assert report.nonzero_split == kept / split
+    assert report.nonzero_all == (kept + rest) / (split + rest)
+    conv = report.layers[0]
     filters = int(masks["0.weight"].flatten(1).any(1).sum())
-    assert (conv["groups_selected"], conv["groups_total"]) == (filters, 6)
+    assert (conv.units_selected, conv.units) == (filters, 6)
     text = density_table(report)
     assert f"{filters}/6" in text
     assert "of all parameters" in text

@@ -177,7 +177,7 @@ def test_evaluate_has_three_models_and_leaves_the_weights_alone(finished):
     assert list(rows) == ["dense", "sparse", "gamma"] and last["acc_ema"] is None
     assert [rows[k]["accuracy"] for k in rows] == [last[f"acc_{k}"] for k in rows]
     assert rows["dense"]["nonzero_split"] == 1
-    assert rows["sparse"]["nonzero_all"] == density(run.optimizer, run.model)["nonzero_all"]
+    assert rows["sparse"]["nonzero_all"] == density(run.optimizer, run.model).nonzero_all
     text = report.result_table(rows)
     for key in rows:
         assert f"{100 * rows[key]['accuracy']:.2f}" in text
@@ -193,7 +193,7 @@ def test_dense_density_counts_zeros(finished):
     rows = train.evaluate(run)
     with torch.no_grad():
         weight.copy_(kept)
-    split = sum(layer["size"] for layer in density(run.optimizer, run.model)["layers"])
+    split = sum(layer.size for layer in density(run.optimizer, run.model).layers)
     assert rows["dense"]["nonzero_split"] == pytest.approx(1 - 5 / split, rel=1e-12)
 
 

@@ -4,10 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-CONV = nn.modules.conv._ConvNd
-TRANSPOSED = nn.modules.conv._ConvTransposeNd
-NORM = nn.modules.batchnorm._BatchNorm
-LAYERS = (CONV, nn.Linear)  # those that combine channels
+from ..layers import LAYERS, NORM, connections
 
 
 def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
@@ -57,7 +54,7 @@ def _inputs(model, x, slack=0.0):
         before = values.get(layer, seen)  # a layer that is called twice
         values[layer] = torch.where(before == seen, seen, torch.nan)
         output = layer.forward(value)
-        reached = reads_of(layer).float() @ dependent.any(dim=rest).float() > 0
+        reached = connections(layer).float() @ dependent.any(dim=rest).float() > 0
         shape = [1] * output.ndim
         shape[channel] = -1
         return output.masked_fill(reached.view(shape), torch.nan)
@@ -79,28 +76,3 @@ def _inputs(model, x, slack=0.0):
         for handle in handles:
             handle.remove()
     return values
-
-
-def reads_of(layer: nn.Module) -> Tensor:
-    """(outputs, inputs) of a layer: whether there is a weight between them that is not zero."""
-    nonzero = layer.weight != 0
-    nonzero = nonzero.flatten(2).any(2) if nonzero.ndim > 2 else nonzero
-    groups = getattr(layer, "groups", 1)
-    if isinstance(layer, TRANSPOSED):
-        nonzero = torch.cat([part.T for part in nonzero.chunk(groups)])
-    return torch.block_diag(*nonzero.chunk(groups)).bool()
-
-
-def count_units(layer: nn.Module) -> int:
-    """Filters of a convolution, neurons of a linear layer."""
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
-def cuts_border(layer: nn.Module) -> bool:
-    """Whether a constant input, other than 0, gives an output that differs from place to place."""
-    if isinstance(layer, TRANSPOSED):
-        return True
-    if not isinstance(layer, CONV) or layer.padding_mode != "zeros":
-        return False
-    pads = (layer.padding == "same",) if isinstance(layer.padding, str) else layer.padding
-    return any(pads)

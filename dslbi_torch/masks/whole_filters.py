@@ -1,0 +1,49 @@
+"""Masks of weights, extended to what goes with a filter: its bias, and its BatchNorm."""
+
+import torch
+from torch import Tensor, nn
+
+from ..forward import layers_and_norms
+from ..layers import alive_units, weight_names
+from .checks import check_masks
+
+
+def whole_filters(
+    model: nn.Module, masks: dict[str, Tensor], example_input: Tensor
+) -> dict[str, Tensor]:
+    """Return the masks, extended so that a removed filter or neuron emits exactly 0.
+
+    A filter (a neuron, a row of a linear layer) is removed where its mask keeps none of its
+    weights. With it go its bias, and the scale and shift of the BatchNorm that takes its output,
+    unless a living filter needs them too.
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is, its mode and its running statistics included.
+    masks : dict
+    example_input : Tensor
+        What the model takes: one forward pass shows which BatchNorm follows which layer.
+    """
+    check_masks(model, masks)
+    extended = {name: mask.clone() for name, mask in masks.items()}
+    names = {p: name for name, p in model.named_parameters()}
+    weights = weight_names(model)
+    needed = {}  # by bias, scale or shift: what is alive in any of the layers that it serves
+    touched, device = {}, next(iter(masks.values())).device
+    for layer, norm in layers_and_norms(model, example_input):
+        key = weights.get(layer)
+        whole = torch.ones(layer.weight.shape, dtype=torch.bool, device=device)
+        alive = alive_units(layer, masks.get(key, whole))
+        own = [layer._parameters.get("bias")]
+        if norm is not None:
+            own += [norm._parameters.get("weight"), norm._parameters.get("bias")]
+        for p in own:
+            if p is not None:
+                needed[p] = needed[p] | alive if p in needed else alive
+                if key in masks:
+                    touched[p] = names[p]
+    for p, name in touched.items():
+        alive = needed[p]
+        extended[name] = extended[name] & alive if name in extended else alive.clone()
+    return extended
