@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code
     try:
         return COMMANDS[arguments.command][1](arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         return _say(arguments.command, error, 2)
     except FloatingPointError as error:
         return _say(arguments.command, error, 1)

@@ -1,7 +1,7 @@
 """Filters that stop training, and filters that start again, in the middle of a run.
 
-Selected filters can be frozen while the others train on, or the others be drawn anew beside them:
-:class:`FrozenTraining` and :func:`reinitialise_`. Both take masks; those of
+:class:`FrozenTraining` freezes the selected filters while the others train on;
+:func:`reinitialise_` draws the others anew. Both take masks of what is kept; those of
 :func:`dslbi_torch.whole_filters` carry a filter's bias and its BatchNorm along.
 """
 
@@ -18,11 +18,11 @@ from .hold import HeldEntries, check_none_held
 
 
 class FrozenTraining(HeldEntries):
-    """Keep bit-equal what the masks choose, while any optimizer trains the rest of the model.
+    """Keep some entries bit-equal, while any optimizer trains the rest of the model.
 
     A gradient of zero does not freeze a weight: momentum, weight decay and the pull to Gamma still
-    move it, and V. So after every step the chosen entries of the weights, and of all states of
-    their shape (V, momenta), are put back to what they were when this was attached; a state that
+    move it, and V. So after every step the frozen entries of the weights, and of all states of
+    their shape (V, momenta), are put back to what they were when this was attached. A state that
     the optimizer had not made yet is held at zero, where it would have begun. Gradients of these
     entries are zero, as soon as they are accumulated. No line of the training loop changes.
 
@@ -32,13 +32,17 @@ class FrozenTraining(HeldEntries):
     optimizer : Optimizer
         Any that steps all of the masked parameters.
     masks : dict
-        True: frozen. The selected filters: ``whole_filters(model, support_masks(optimizer), x)``;
-        all but those: the same masks inverted, ``{name: ~mask ...}``.
+        True: kept, as everywhere. Those of the selected filters, with their biases and BatchNorms,
+        are ``whole_filters(model, support_masks(optimizer), x)``. A parameter without a mask trains
+        on.
+    freeze : "kept" or "removed"
+        Which entries of the masked parameters are frozen: "kept" freezes what was selected while
+        the others train on, "removed" the others while the selected ones train on.
 
     Raises
     ------
     ValueError
-        As :class:`dslbi_torch.MaskedTraining`.
+        As :class:`dslbi_torch.MaskedTraining`, and for another word.
 
     Notes
     -----
@@ -47,24 +51,30 @@ class FrozenTraining(HeldEntries):
     is left of a step if it is attached after this.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
-        self._kept = {}
-        for W, frozen in check_masks(model, masks):
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor], *, freeze: str
+    ):
+        if freeze not in ("kept", "removed"):
+            raise ValueError(f'freeze must be "kept" or "removed", got {freeze!r}')
+        check_masks(model, masks)
+        frozen = {name: mask if freeze == "kept" else ~mask for name, mask in masks.items()}
+        self._values = {}  # by weight: of it (None) and of its states, the frozen entries
+        for W, entries in check_masks(model, frozen):
             tensors = {None: W.detach(), **states_alike(optimizer, W)}
-            self._kept[W] = {k: x[frozen.to(x.device)].clone() for k, x in tensors.items()}
-        super().__init__(model, optimizer, masks)
+            self._values[W] = {k: x[entries.to(x.device)].clone() for k, x in tensors.items()}
+        super().__init__(model, optimizer, frozen)
 
     @torch.no_grad()
     def _hold(self):
         for W, frozen in self._pairs:
-            kept = self._kept[W]
-            W.masked_scatter_(frozen, kept[None])
-            for key, value in states_alike(self.optimizer, W).items():
-                entries = frozen.to(value.device)
-                if key in kept:
-                    value.masked_scatter_(entries, kept[key])
+            values = self._values[W]
+            W.masked_scatter_(frozen, values[None])
+            for key, state in states_alike(self.optimizer, W).items():
+                entries = frozen.to(state.device)
+                if key in values:
+                    state.masked_scatter_(entries, values[key])
                 else:
-                    value.masked_fill_(entries, 0)
+                    state.masked_fill_(entries, 0)
 
 
 @torch.no_grad()

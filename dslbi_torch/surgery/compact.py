@@ -8,28 +8,24 @@ the dependency graph of Torch-Pruning.
 
 import copy
 import warnings
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..forward import evaluating
-from ..layers import LAYERS, NORM, TRANSPOSED, connections, count_units, cuts_border
+from ..layers import LAYERS, TRANSPOSED, connections, count_units
 from ..masks.apply import apply_masks_
 from .constant_inputs import constant_inputs
 from .coupling import (
-    all_groups,
+    cannot_follow,
     check_layers,
+    coupled_groups,
     dependency_graph,
-    is_grouped,
     is_operation,
-    lost,
     shared_modules,
 )
-from .equality import as_before, compare_outputs, in_float64
-
-# What a channel may pass through without meeting the others.
-_CHANNELWISE = (*LAYERS, NORM, nn.PReLU)
+from .equality import compare_outputs, in_float64, moved_like
+from .removable import Net, removable
 
 
 def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Tensor) -> nn.Module:
@@ -89,7 +85,7 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
     for name, p in small.named_parameters():
         p.requires_grad_(name not in frozen)
     compare_outputs(masked, small, x, {name: (left, None) for name, left in units.items()})
-    return as_before(small, model)
+    return moved_like(small, model)
 
 
 def _check_example(x):
@@ -123,156 +119,75 @@ def replace_padding(model, x):
         model.set_submodule(name, conv.to(reference.device, reference.dtype))
 
 
-# What can go, and its cutting
-
-
-class _View(NamedTuple):
-    """The model as it is now, and what is noted about it."""
-
-    graph: object
-    names: dict  # of the modules
-    values: dict  # the constants that layers are given
-    tied: set  # modules whose parameters others have too
-    empty: dict  # by layer: the units, where all reach their readers as constants
-    kept: dict  # by reason and layer: how many dead channels stay
+# The cutting
 
 
 def _cut(model, x, example, units):
-    """Cut all that can go as the model is now; whether anything went."""
+    """Cut all that can go as the model is now, and out of ``units`` too; return whether anything
+    went."""
     graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
     try:
-        values = constant_inputs(model, x)
+        constants = constant_inputs(model, x)
     except Exception as error:
-        raise lost(error) from None
-    view = _View(graph, names, values, shared_modules(model), {}, {})
+        raise cannot_follow(error) from error
+    net = Net(graph, names, constants, shared_modules(model))
+    groups = coupled_groups(graph)
+    verdicts = [removable(net, group) for group in groups]
+    _check_not_empty(net, groups, verdicts)
     cuts = []
-    for group in all_groups(graph):
-        channels = _removable(view, group)
-        if channels:
+    for group, verdict in zip(groups, verdicts, strict=True):
+        if verdict.channels:
             root = group[0].dep
-            cuts.append(graph.get_pruning_group(root.target.module, root.handler, channels))
-    _refuse_empty(view)
-    # By layer, in the numbers that all groups have: a cut changes them.
+            group = graph.get_pruning_group(root.target.module, root.handler, verdict.channels)
+            cuts.append(group)
+    if not cuts:
+        _warn_of_what_stays(verdicts)
+    gone = _indices_by_module(cuts)
+    for (module, handler), indices in gone.items():
+        if isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler):
+            _fold_constants(module, indices, constants)
+    for (module, handler), indices in gone.items():
+        if isinstance(module, LAYERS) and graph.is_out_channel_pruning_fn(handler):
+            left = sorted(set(range(count_units(module))) - set(indices))
+            units[names[module]] = units[names[module]][left]
+        handler(module, indices)
+    return bool(cuts)
+
+
+def _indices_by_module(cuts):
+    """What goes, by module and by the function that cuts it, in the numbers that all groups have:
+    the first cut would change them for the next."""
     indices = {}
     for item in (item for group in cuts for item in group):
         module, handler = item.dep.target.module, item.dep.handler
         if not is_operation(module):
             indices.setdefault((module, handler), set()).update(item.idxs)
-    for (module, handler), gone in indices.items():
-        if isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler):
-            _fold(module, sorted(gone), values)
-    for (module, handler), gone in indices.items():
-        if isinstance(module, LAYERS) and graph.is_out_channel_pruning_fn(handler):
-            left = sorted(set(range(count_units(module))) - gone)
-            units[names[module]] = units[names[module]][left]
-        handler(module, sorted(gone))
-    if not cuts:
-        _tell(view.kept)
-    return bool(cuts)
+    return {key: sorted(gone) for key, gone in indices.items()}
 
 
-def _refuse_empty(view):
+def _check_not_empty(net, groups, verdicts):
     """Refuse the first layer of which no unit would be left: others follow from it."""
-    for module, name in view.names.items():
-        if name in view.empty:
-            count = view.empty[name]
-            if not connections(module).any():
-                raise ValueError(f"all {count} filters of {name} are dead: keep at least one")
-            raise ValueError(
-                f"what {name} gives must depend on the input where it is read, but all {count} "
-                "channels are constants there"
-            )
-
-
-def _removable(view, group):
-    """Which channels of a group of coupled layers can go; what stays or is empty is noted."""
-    graph, root = view.graph, group[0].dep.target.module
-    count = graph.get_out_channels(root)
-    # of each channel: its readers do not need it; they know it; they know it but for the border;
-    # all its writers are zero
-    needless, known, border, dead = (torch.full((count,), x) for x in (True, True, False, True))
-    has_readers, strange, tied, dead_filters = False, None, False, {}
-    for item in group:
-        node, module = item.dep.target, item.dep.target.module
-        reads = graph.is_in_channel_pruning_fn(item.dep.handler)
-        writes = graph.is_out_channel_pruning_fn(item.dep.handler)
-        layer = isinstance(module, LAYERS)
-        if writes and not node.outputs:  # the output of the net
-            return []
-        if is_operation(module):
+    roots = (group[0].dep.target.module for group in groups)
+    counts = {root: v.all_constant for root, v in zip(roots, verdicts, strict=True)}
+    for module, name in net.names.items():
+        count = counts.get(module)
+        if not count:
             continue
-        tied |= module in view.tied
-        if not isinstance(module, _CHANNELWISE) or is_grouped(module) or None in item.root_idxs:
-            name = view.names.get(module, graph._param_to_name.get(module))
-            strange = name, type(module).__name__
-        elif layer and writes and not reads:
-            zero = ~connections(module).any(1)[item.idxs].cpu()
-            dead[torch.tensor(item.root_idxs)[~zero]] = False
-            if zero.any():
-                dead_filters[view.names[module]] = int(zero.sum())
-        elif layer and reads and not writes:
-            has_readers = True
-            roots = torch.tensor(item.root_idxs)
-            value, read = _input_of(module, view.values, item.idxs, view.names)
-            foldable = (value == 0) | ~value.isnan() & (not cuts_border(module))
-            needless[roots[~foldable & read]] = False
-            known[roots[value.isnan()]] = False
-            border[roots[~value.isnan() & ~foldable & read]] = True
-    if strange and dead_filters:
-        name, number = next(iter(dead_filters.items()))
+        if not connections(module).any():
+            raise ValueError(f"all {count} filters of {name} are dead: keep at least one")
         raise ValueError(
-            f"compact cannot follow {strange[0]} ({strange[1]}), which takes the outputs of "
-            f"{number} dead filters of {name}"
+            f"what {name} gives must depend on the input where it is read, but all {count} "
+            "channels are constants there"
         )
-    if strange or not has_readers:
-        return []
-    name = next(iter(dead_filters), view.names[root])
-    if tied:
-        _note(view.kept, _TIED, name, dead | needless)
-        return []
-    if known.all():
-        view.empty[view.names[root]] = count
-    elif needless.all():  # read by nobody, but a layer needs a channel
-        needless[int((~known).nonzero()[0])] = False
-    _note(view.kept, _BORDER, name, border & known & ~needless)
-    _note(view.kept, _MIXED, name, dead & ~known & ~needless)
-    return needless.nonzero().flatten().tolist()
-
-
-_BORDER = (
-    "they emit a constant that zero padding cuts at the border; whole_filters makes it 0 where the "
-    "layer, or the BatchNorm that takes its output, adds it"
-)
-_MIXED = (
-    "what their readers are given depends on the input or on the place all the same: another "
-    "activation is added or mixed in, or a constant is padded on the way (which is 0 with the "
-    "masks of whole_filters)"
-)
-_TIED = "weights are shared with another layer"
-
-
-def _note(kept, reason, name, channels):
-    if channels.any():
-        kept.setdefault(reason, {})[name] = int(channels.sum())
-
-
-def _input_of(layer, values, inputs, names):
-    """Of some inputs of a layer: their constants, and whether a weight that is not zero reads
-    them."""
-    read = connections(layer).any(0)
-    if max(inputs) >= len(read):
-        raise lost(f"{names[layer]} has {len(read)} inputs, but not number {max(inputs)}")
-    value = values.get(layer, layer.weight.new_full(read.shape, torch.nan))  # not called: unknown
-    return value[inputs].cpu(), read[inputs].cpu()
 
 
 @torch.no_grad()
-def _fold(layer, inputs, values):
+def _fold_constants(layer, inputs, constants):
     """Add what constant inputs contribute to the bias of their reader."""
-    if layer not in values:  # never called
+    if layer not in constants:  # never called
         return
-    value = values[layer][inputs].nan_to_num(0).double()  # NaN: read by zero weights only
+    value = constants[layer][inputs].nan_to_num(0).double()  # NaN: read by zero weights only
     W = layer.weight.detach().double()
     W = W[:, inputs] if not isinstance(layer, TRANSPOSED) else W[inputs].transpose(0, 1)
     added = W.flatten(2).sum(2) @ value if W.ndim > 2 else W @ value
@@ -282,9 +197,14 @@ def _fold(layer, inputs, values):
     layer.bias = nn.Parameter((old + added).to(layer.weight.dtype))
 
 
-def _tell(kept):
-    """Say which dead channels stay, and why."""
-    for reason, layers in kept.items():
+def _warn_of_what_stays(verdicts):
+    """Warn of the dead channels that stay, once for each reason."""
+    stay = {}
+    for verdict in verdicts:
+        for reason, count in verdict.stays.items():
+            if count:
+                stay.setdefault(reason, {})[verdict.stays_in] = count
+    for reason, layers in stay.items():
         where = ", ".join(f"{n} of {name}" for name, n in list(layers.items())[:4])
         more = ", ..." if len(layers) > 4 else ""
         warnings.warn(

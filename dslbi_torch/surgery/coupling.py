@@ -1,4 +1,4 @@
-"""What of a net must be cut, or grown, together: the dependency graph of Torch-Pruning."""
+"""Which layers must be cut, or grown, together: the dependency graph of Torch-Pruning."""
 
 import warnings
 from collections import Counter
@@ -27,16 +27,33 @@ def check_layers(model: nn.Module) -> None:
 
 
 def shared_modules(model: nn.Module) -> set[nn.Module]:
-    """The modules that hold a parameter which another one holds too."""
+    """Return the modules that hold a parameter which another one holds too."""
     own = [(m, p) for m in model.modules() for p in m.parameters(recurse=False)]
     count = Counter(id(p) for _, p in own)
     return {m for m, p in own if count[id(p)] > 1}
 
 
-def dependency_graph(model, x):
-    """Torch-Pruning's graph of the model, as it runs in the dtype of x."""
-    import torch_pruning
+def _torch_pruning():
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise ImportError(
+            "cutting and widening need the package torch-pruning: pip install torch-pruning"
+        ) from error
+    return torch_pruning
 
+
+def dependency_graph(model, x):
+    """Return Torch-Pruning's graph of the model, as it runs in the dtype of x.
+
+    Raises
+    ------
+    ImportError
+        Where Torch-Pruning is not installed.
+    ValueError
+        For a model that it cannot follow.
+    """
+    torch_pruning = _torch_pruning()
     try:
         with _in_dtype(model, x.dtype), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it cannot follow is refused below
@@ -44,7 +61,7 @@ def dependency_graph(model, x):
                 model, x, forward_fn=lambda model, x: model(x), verbose=False
             )
     except Exception as error:
-        raise lost(error) from None
+        raise cannot_follow(error) from error
     for node in graph.module2node.values():
         if node.type == torch_pruning.ops.OPTYPE.CONCAT and node.module.offsets is None:
             _number_channels(graph, node)
@@ -53,8 +70,10 @@ def dependency_graph(model, x):
 
 @contextmanager
 def _in_dtype(model, dtype):
-    """A block in which what is float64 has another dtype: an LSTM is one operation in float32, and
-    many in float64, which the graph cannot follow."""
+    """Let what is float64 have another dtype within the block.
+
+    An LSTM is one operation in float32; in float64 it is many, which the graph cannot follow.
+    """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float64]
     kept = [t.data for t in tensors]
     try:
@@ -66,17 +85,19 @@ def _in_dtype(model, dtype):
             t.data = data
 
 
-def all_groups(graph):
-    """The groups of coupled channels, one by one, of each of the layers."""
+def coupled_groups(graph) -> list:
+    """Return the groups of coupled channels, one for each of the widths of the net."""
     try:
         return list(graph.get_all_groups(root_module_types=LAYERS))
     except Exception as error:
-        raise lost(error) from None
+        raise cannot_follow(error) from error
 
 
 def _number_channels(graph, node):
-    """Tell the graph where channels come to lie in a concatenation that is flattened later, which
-    it leaves out."""
+    """Tell the graph where channels lie in a concatenation that is flattened later.
+
+    It does so itself for other concatenations only.
+    """
     if getattr(node.grad_fn, "_saved_dim", None) != 1:
         return
     first = 0
@@ -94,7 +115,7 @@ def _number_channels(graph, node):
 
 
 def _count_channels(graph, node):
-    """Channels of what a node of the graph gives on."""
+    """The number of channels in the output of a node of the graph."""
     count = graph.get_out_channels(node)
     if count is None:
         counts = [_count_channels(graph, source) for source in node.inputs]
@@ -102,17 +123,17 @@ def _count_channels(graph, node):
     return count
 
 
-def lost(error):
-    """What is raised where the graph or the comparison of outputs fails."""
+def cannot_follow(error: Exception | str) -> ValueError:
+    """Return what is to be raised where the graph, or the comparison of outputs, fails."""
     return ValueError(f"the dependency graph cannot follow this model: {one_line(error)}")
 
 
 def is_operation(module):
-    """Whether a node of the graph stands for an operation without a module."""
+    """Return whether a node of the graph stands for an operation without a module."""
     return type(module).__module__.startswith("torch_pruning")
 
 
 def is_grouped(module):
-    """Whether a convolution has groups of more than one channel."""
+    """Return whether a convolution has groups of more than one channel."""
     groups = getattr(module, "groups", 1)
     return groups > 1 and not groups == module.in_channels == module.out_channels

@@ -9,16 +9,18 @@ from torch.utils import _pytree as pytree
 
 from ..forward import evaluating, run_example
 from ..text import one_line
-from .coupling import lost
+from .coupling import cannot_follow
 
 OUTPUTS = "its outputs"
 
 
 @torch.no_grad()
 def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """A copy of a model, without gradients, and its example, in float64: there a difference is one
-    of structure, and not of rounding. In their own dtypes, with a warning, where the model does not
-    run so."""
+    """Return a copy of a model, without gradients, and its example, both in float64.
+
+    There a difference between two models is one of structure, and not of rounding. Where the model
+    does not run so, the copies keep their own dtypes, and a warning says it.
+    """
     exact, y = copy.deepcopy(model), x
     try:
         if x.device.type == "mps":  # which has no float64
@@ -41,8 +43,8 @@ def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     return exact, x
 
 
-def as_before(changed: nn.Module, model: nn.Module) -> nn.Module:
-    """The changed copy with the dtypes and devices of the model."""
+def moved_like(changed: nn.Module, model: nn.Module) -> nn.Module:
+    """Return the changed copy with the dtypes and devices of the model."""
     before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     first = next(model.parameters())
     like = {}
@@ -54,22 +56,23 @@ def as_before(changed: nn.Module, model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def compare_outputs(
-    model: nn.Module, changed: nn.Module, x: Tensor, units: dict, refused=lost
+    model: nn.Module, changed: nn.Module, x: Tensor, units: dict, refused=cannot_follow
 ) -> None:
-    """Refuse a changed model whose outputs, or those of its layers, are not those of the model, by
-    what ``refused`` makes of the reason.
+    """Refuse a changed model whose outputs, or those of its layers, are not those of the model.
 
     Parameters
     ----------
     model, changed : Module
         As :func:`in_float64` gives them.
     x : Tensor
-        The example; beside it, noise is compared. Of whole numbers the example only: they may be
-        choices, of which noise knows nothing.
+        The example. Noise is compared beside it, except where the example is of whole numbers:
+        those may be choices (tokens, labels), and noise is none.
     units : dict
-        By the name of a module whose outputs are compared: which units of the model they are, and
-        which of the changed one; None is all. Without them, a head that is small or zero would hide
-        what is wrong before it.
+        By the name of a module whose outputs are compared: which units of the model, and which of
+        the changed one; None is all. Without them, a head that is small or zero would hide what is
+        wrong before it.
+    refused : callable
+        Makes the exception to be raised, of a reason.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
@@ -78,11 +81,11 @@ def compare_outputs(
         for example in (x, noise) if x.is_floating_point() else (x,):
             try:
                 before, after = (
-                    _said(net, example, {n: (axes[n], u[side]) for n, u in units.items()})
+                    _outputs_of(net, example, {n: (axes[n], u[side]) for n, u in units.items()})
                     for side, net in enumerate((model, changed))
                 )
             except Exception as error:
-                raise refused(error) from None
+                raise refused(error) from error
             if example is x:
                 _check_outputs([a for what, a in before if what == OUTPUTS])
             _check_equal(before, after, refused)
@@ -94,8 +97,9 @@ def _unit_axis(module):
     return 1 if weight is None else 1 - weight.ndim
 
 
-def _said(model, x, units):
-    """What a model gives, and what its modules give, with words for it; two examples of those."""
+def _outputs_of(model, x, units):
+    """The outputs of a model and, for two examples, those of its modules: pairs of words for what
+    it is, and the tensor."""
     found, handles = [], []
 
     def keep(name, axis, chosen):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..forward import layers_and_norms
 from ..layers import LAYERS, TRANSPOSED
-from .equality import as_before, compare_outputs, in_float64
+from .equality import compare_outputs, in_float64, moved_like
 
 
 def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
@@ -39,16 +39,16 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
     if not pairs:
         raise ValueError("model must have a BatchNorm that takes the output of a layer, has none")
     for layer, norm in pairs:
-        _fold(layer, norm)
+        _fold_norm_(layer, norm)
         folded.set_submodule(names[norm], nn.Identity())
     layers = {m for m in names if isinstance(m, LAYERS)} - {layer for layer, _ in pairs}
     compared = {names[module]: (None, None) for module in layers | {norm for _, norm in pairs}}
-    compare_outputs(exact, folded, x, compared, _shared)
-    return as_before(folded, model)
+    compare_outputs(exact, folded, x, compared, _read_elsewhere)
+    return moved_like(folded, model)
 
 
 @torch.no_grad()
-def _fold(layer, norm):
+def _fold_norm_(layer, norm):
     """Let a layer give what the BatchNorm makes of its output in evaluation mode."""
     mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
@@ -64,7 +64,7 @@ def _fold(layer, norm):
     layer.weight, layer.bias = nn.Parameter(W, trained), nn.Parameter(bias, trained)
 
 
-def _shared(reason):
+def _read_elsewhere(reason):
     return ValueError(
         f"model must use the output of a layer before a BatchNorm there only, and once: {reason}"
     )

@@ -122,7 +122,7 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     except RuntimeError as error:
         raise ValueError(
             f"{file} is not of the architecture that was built: {one_line(error)}"
-        ) from None
+        ) from error
     for first, *others in ties:
         for owner, _, key in (name.rpartition(".") for name in others):
             setattr(model.get_submodule(owner), key, model.get_parameter(first))
@@ -143,10 +143,10 @@ def _replaced(model, name, layer, options, file):
     """The model with a layer in the place, or the places, of the one of that name."""
     try:
         old = model.get_submodule(name)
-    except AttributeError:
+    except AttributeError as error:
         raise ValueError(
             f"{file} is not of the architecture that was built, which has no layer {name}"
-        ) from None
+        ) from error
     if isinstance(old, type(layer)) and type(old) is not type(layer):  # what it adds, it keeps
         for key in {*options} - {"bias"}:
             setattr(old, key, getattr(layer, key))
@@ -205,8 +205,8 @@ def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None
     "output". Needs the packages onnx and onnxscript."""
     try:
         import onnxscript  # noqa: F401
-    except ImportError:
-        raise ValueError("ONNX needs the package onnxscript: pip install onnxscript") from None
+    except ImportError as error:
+        raise ImportError("ONNX needs the package onnxscript: pip install onnxscript") from error
     with atomic(file) as temporary:
         torch.onnx.export(
             _program(model, example_input),

@@ -5,6 +5,7 @@ weights were written to a copy, a bias was never reset, and orthogonal filters s
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_frozen_entries_stay_bit_equal_and_the_others_train(name, before):
     masks = half(net)
     weights = {n: p.detach().clone() for n, p in net.named_parameters()}
     duals = {n: states(optimizer, p) for n, p in net.named_parameters()}
-    frozen = FrozenTraining(net, optimizer, masks)
+    frozen = FrozenTraining(net, optimizer, masks, freeze="kept")
     train(net, optimizer)
     for n, mask in masks.items():
         W = net.get_parameter(n)
@@ -128,7 +129,7 @@ def test_the_stored_mask_decides_and_not_what_is_zero_now():
         net[0].weight[0, 0, 0, 0] = 0  # frozen, and zero
         net[0].weight[1, 0, 0, 0] = 0  # trained, and zero
     optimizer = dessilbi(net)
-    FrozenTraining(net, optimizer, half(net))
+    FrozenTraining(net, optimizer, half(net), freeze="kept")
     train(net, optimizer)
     assert net[0].weight[0, 0, 0, 0] == 0 != net[0].weight[1, 0, 0, 0]
 
@@ -139,7 +140,7 @@ def test_frozen_selected_filters_stay_selected_while_others_enter():
     train(net, optimizer, 4)
     first = support_masks(optimizer)
     assert 0 < first["0.weight"].float().mean() < 1
-    FrozenTraining(net, optimizer, whole_filters(net, first, X))
+    FrozenTraining(net, optimizer, whole_filters(net, first, X), freeze="kept")
     train(net, optimizer, 60)
     after = support_masks(optimizer)
     assert all(after[n][mask].all() for n, mask in first.items())
@@ -151,11 +152,11 @@ def test_frozen_training_goes_on_from_a_checkpoint():
     optimizers = [dessilbi(net) for net in nets]
     train(nets[0], optimizers[0])
     masks = half(nets[0])
-    FrozenTraining(nets[0], optimizers[0], masks)
+    FrozenTraining(nets[0], optimizers[0], masks, freeze="kept")
     train(nets[0], optimizers[0])
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
-    FrozenTraining(nets[1], optimizers[1], masks)
+    FrozenTraining(nets[1], optimizers[1], masks, freeze="kept")
     for net, optimizer in zip(nets, optimizers, strict=True):
         train(net, optimizer)
     for a, b in zip(*(net.parameters() for net in nets), strict=True):
@@ -166,15 +167,30 @@ def test_what_cannot_be_frozen_is_refused():
     net = make_net()
     masks, optimizer = half(net), dessilbi(net)
     with pytest.raises(ValueError, match="the optimizer must have the masked parameter 0.weight"):
-        FrozenTraining(net, torch.optim.SGD(net[5].parameters(), lr=0.1), masks)
+        FrozenTraining(net, torch.optim.SGD(net[5].parameters(), lr=0.1), masks, freeze="kept")
     with pytest.raises(ValueError, match="must have its shape"):
-        FrozenTraining(net, optimizer, {"0.weight": torch.ones(1, dtype=bool)})
+        FrozenTraining(net, optimizer, {"0.weight": torch.ones(1, dtype=bool)}, freeze="kept")
     held = MaskedTraining(net, optimizer, {n: torch.ones_like(m) for n, m in masks.items()})
-    for refused in (FrozenTraining, reinitialise_):
+    for refused in (partial(FrozenTraining, freeze="kept"), reinitialise_):
         with pytest.raises(ValueError, match="0.weight is under masks already"):
             refused(net, optimizer, masks)
     held.detach()
-    FrozenTraining(net, optimizer, masks).detach()
+    with pytest.raises(ValueError, match='freeze must be "kept" or "removed", got True'):
+        FrozenTraining(net, optimizer, masks, freeze=True)
+    FrozenTraining(net, optimizer, masks, freeze="kept").detach()
+
+
+def test_the_rest_can_be_frozen_by_the_same_masks():
+    net = make_net()
+    optimizer, masks = dessilbi(net), half(net)
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    FrozenTraining(net, optimizer, masks, freeze="removed")
+    train(net, optimizer)
+    for n, mask in masks.items():
+        W = net.get_parameter(n)
+        exactly(W[~mask], before[n][~mask])
+        assert (W != before[n])[mask].all()
+    assert (net[5].weight != before["5.weight"]).any()  # a parameter without a mask trains on
 
 
 # Drawing anew
@@ -284,7 +300,7 @@ def test_drawing_is_refused_before_anything_changes():
 def test_split_tensors_still_name_what_was_frozen():
     net = make_net()
     optimizer = dessilbi(net)
-    FrozenTraining(net, optimizer, half(net))
+    FrozenTraining(net, optimizer, half(net), freeze="kept")
     assert [n for n, *_ in split_tensors(optimizer)] == ["0.weight", "3.weight", "5.weight"]
 
 
@@ -293,7 +309,7 @@ def test_the_callers_masks_may_change_afterwards():
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     frozen = {"weight": torch.arange(12).view(3, 4) < 6}
     kept = net.weight.detach()[frozen["weight"]].clone()
-    FrozenTraining(net, optimizer, frozen)
+    FrozenTraining(net, optimizer, frozen, freeze="kept")
     chosen = frozen["weight"].clone()
     frozen["weight"].logical_not_()
     net(x).square().sum().backward()

@@ -376,7 +376,9 @@ def test_a_recorder_from_before_says_what_to_do():
 def test_held_weights_are_refused():
     net = tangle()
     optimizer = dessilbi(net)
-    held = FrozenTraining(net, optimizer, {"fc1.weight": torch.ones(8, 75, dtype=bool)})
+    held = FrozenTraining(
+        net, optimizer, {"fc1.weight": torch.ones(8, 75, dtype=bool)}, freeze="kept"
+    )
     with pytest.raises(ValueError, match="fc1.weight is under masks already"):
         widen_(net, optimizer, {"down": 1}, X)
     assert net.down.weight.shape[0] == 3
