@@ -10,7 +10,9 @@ accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters fi
 
 from typing import NamedTuple
 
-from .penalties import prox
+from .penalties import named_penalty
+from .problem import check_positive
+from .units import Units
 
 
 class DessiLBIState(NamedTuple):
@@ -27,14 +29,8 @@ class DessiLBIState(NamedTuple):
     m: dict
 
 
-def _positive(**values):
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-
-
-def _check(alpha, kappa, nu, lam, momentum, dampening, weight_decay, nesterov, coupling):
-    _positive(alpha=alpha, kappa=kappa, nu=nu, lam=lam)
+def _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling):
+    check_positive(alpha=alpha, kappa=kappa, nu=nu)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if not 0 <= dampening < 1:
@@ -50,25 +46,38 @@ def _check(alpha, kappa, nu, lam, momentum, dampening, weight_decay, nesterov, c
         raise ValueError(f'coupling must be "outside" or "inside", got {coupling!r}')
 
 
-def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
-    """The sparse iterate ``Gamma = kappa * prox_lam(V)``."""
-    shrunk = prox(V, lam, penalty=penalty, group_dim=group_dim, weight=weight)
-    return kappa * shrunk  # (dslbi-gamma)
+def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1, weight=None):
+    """The sparse iterates ``Gamma = kappa * prox_lam(V)`` of a family, one array for each V.
+
+    Parameters
+    ----------
+    Vs : list of ndarray
+        The dual variables of the tensors that share units: of one tensor, or of joint ones, whose
+        k-th slices enter together.
+    kappa, lam : float > 0
+        Speed of Gamma, penalty level.
+    penalty : "l1" or "group"
+        Elementwise, or one group per unit.
+    group_dim, block, parts, weight
+        What a unit is: see :class:`dslbi_ref.units.Units`. With ``weight="sqrt"`` the threshold of
+        a group is ``lam * sqrt(size)``, the size of a joint one counted over all its tensors.
+    """
+    check_positive(kappa=kappa, lam=lam)
+    prox = named_penalty(penalty).prox
+    units = Units(group_dim, block, parts, weight=weight)
+    return [kappa * shrunk for shrunk in prox(Vs, lam, units)]  # (dslbi-gamma)
 
 
 def step(
     W,
     V,
+    Gamma,
     m,
     grad,
     *,
     alpha,
     kappa=1.0,
     nu=100.0,
-    lam=1.0,
-    penalty="l1",
-    group_dim=0,
-    weight=None,
     momentum=0.9,
     dampening=0.0,
     weight_decay=0.0,
@@ -78,27 +87,24 @@ def step(
 ):
     """One DessiLBI iteration of one tensor.
 
-    Every right-hand side holds old values (Jacobi order), as in the authors' code.
+    Every right-hand side holds old values (Jacobi order), as in the authors' code. The penalty has
+    done its work before: ``Gamma`` is that of V, by :func:`gamma`.
 
     Parameters
     ----------
     W, grad : ndarray, same shape
         Weights, and the gradient of the loss at W.
-    V : ndarray of the shape of W, or None
-        Dual variable. None: the tensor is not split and follows plain (momentum) descent.
+    V, Gamma : ndarray of the shape of W, or None
+        Dual variable and sparse iterate. Both None: the tensor is not split and follows plain
+        (momentum) descent.
     m : ndarray of the shape of W, or None
         Momentum buffer. None: this is the first step, and m becomes the gradient. Without momentum
         it is passed through.
     alpha : float > 0
         Step. W moves by ``kappa * alpha``, V by ``alpha / nu``. Safe without momentum for
         ``alpha < 2 / (kappa * (L + 2 / nu))``, L the Lipschitz constant of the gradient.
-    kappa, nu, lam : float > 0
-        Damping, coupling, penalty level.
-    penalty : "l1" or "group"
-        Elementwise, or one group per slice along ``group_dim``.
-    group_dim : int or tuple of int
-    weight : None or "sqrt"
-        "sqrt": the threshold of a group is ``lam * sqrt(size)``.
+    kappa, nu : float > 0
+        Speed of Gamma, coupling.
     momentum, dampening : float in [0, 1)
     weight_decay : float >= 0
         Added to the gradient, or with ``decoupled`` taken from W directly.
@@ -118,14 +124,13 @@ def step(
     dampening that is the L2 form used here. The step bound recalled from the paper, with 1/nu in
     place of 2/nu, is too large: see :func:`dslbi_ref.theory.step_bound`.
     """
-    _check(alpha, kappa, nu, lam, momentum, dampening, weight_decay, nesterov, coupling)
+    _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling)
     if grad.shape != W.shape:
         raise ValueError(f"grad must have the shape of W, {W.shape}, got {grad.shape}")
     g = grad
     if weight_decay and not decoupled:
         g = g + weight_decay * W
     if V is not None:
-        Gamma = gamma(V, kappa=kappa, lam=lam, penalty=penalty, group_dim=group_dim, weight=weight)
         r = (W - Gamma) / nu  # (dslbi-r)
         if coupling == "inside":
             g = g + r
@@ -143,8 +148,37 @@ def step(
     return W_new, V, m
 
 
+def _families(W, penalties, joint):
+    """The families of split tensors as lists of names: the joint ones, then every other alone."""
+    joint = [list(names) for names in joint]
+    together = [name for names in joint for name in names]
+    strange = sorted(set([*penalties, *together]) - set(W))
+    if strange:
+        raise ValueError(f"penalties and joint must name tensors of W, got {strange}")
+    twice = sorted({name for name in together if together.count(name) > 1})
+    if twice:
+        raise ValueError(f"joint must name every tensor once, got {twice} again")
+    for names in joint:
+        words = [penalties.get(name) for name in names]
+        if len(set(words)) != 1 or words[0] is None:
+            raise ValueError(f"joint tensors {names} must have one penalty, got {words}")
+    return joint + [[name] for name in penalties if name not in together]
+
+
 def dessilbi_states(
-    W, grad, *, penalties, alpha, kappa=1.0, lam=1.0, group_dim=0, weight=None, **options
+    W,
+    grad,
+    *,
+    penalties,
+    alpha,
+    kappa=1.0,
+    lam=1.0,
+    group_dim=0,
+    block=1,
+    parts=1,
+    joint=(),
+    weight=None,
+    **options,
 ):
     """The DessiLBI path as an endless generator of :class:`DessiLBIState`, starting at W.
 
@@ -159,37 +193,41 @@ def dessilbi_states(
         The tensors to split; tensors without an entry follow plain descent.
     alpha : float, or callable ``k -> float``
         Step of iteration k.
-    kappa, lam, group_dim, weight, **options
+    kappa, lam, group_dim, block, parts, weight
+        See :func:`gamma`.
+    joint : list of lists of str
+        Families: the k-th units of all tensors of one list enter together, by their joint norm.
+    **options
         See :func:`step`.
+
+    Raises
+    ------
+    ValueError
+        A name that W lacks, a tensor in two families, joint tensors of different penalties or of
+        different numbers of units, a gradient that is missing, an option out of its range.
     """
-    unknown = set(penalties) - set(W)
-    if unknown:
-        raise ValueError(f"penalties must name tensors of W, got {sorted(unknown)}")
-    shape = dict(kappa=kappa, lam=lam, group_dim=group_dim, weight=weight)
+    families = _families(W, penalties, joint)
+    shape = dict(lam=lam, group_dim=group_dim, block=block, parts=parts, weight=weight)
     V = {name: 0.0 * W[name] for name in penalties}
     m = {}
     t, k = 0.0, 0
     while True:
-        Gamma = {name: gamma(V[name], penalty=penalties[name], **shape) for name in V}
+        Gamma = {}
+        for names in families:
+            word = penalties[names[0]]
+            found = gamma([V[name] for name in names], kappa=kappa, penalty=word, **shape)
+            Gamma.update(zip(names, found, strict=True))
+        Gamma = {name: Gamma[name] for name in V}
         yield DessiLBIState(t, W, V, Gamma, m)
         g = grad(W)
         missing = sorted(set(W) - set(g))
         if missing:
             raise ValueError(f"grad must return a gradient of every tensor, missing {missing}")
         alpha_k = alpha(k) if callable(alpha) else alpha
-        moved = {
-            name: step(
-                W[name],
-                V.get(name),
-                m.get(name),
-                g[name],
-                alpha=alpha_k,
-                penalty=penalties.get(name, "l1"),
-                **shape,
-                **options,
-            )
-            for name in W
-        }
+        moved = {}
+        for name in W:
+            old = W[name], V.get(name), Gamma.get(name), m.get(name), g[name]
+            moved[name] = step(*old, alpha=alpha_k, kappa=kappa, **options)
         W = {name: moved[name][0] for name in moved}
         V = {name: moved[name][1] for name in V}
         m = {name: moved[name][2] for name in moved if moved[name][2] is not None}

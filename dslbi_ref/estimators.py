@@ -26,8 +26,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .iss import iss_path, split_iss_path
-from .lbi import dual_norm, lbi_path, lbi_states
+from .lbi import lbi_path, lbi_states
 from .losses import value
+from .penalties import dual_norm, penalty_of_labels
 from .solvers.projections import kernel_projector
 from .split_lbi import split_lbi_path, split_lbi_states
 
@@ -69,6 +70,7 @@ class _Problem:
     def times(self, targets):
         """Log-spaced, from the first entry for any target to t, or to 20 times the last one's."""
         options = dict(loss=self.loss, groups=self.est.groups, intercept=self.est.fit_intercept)
+        penalty, units = penalty_of_labels(self.est.groups)
         entries = []
         for y in targets:
             if self.D is None:  # the first entry does not depend on kappa
@@ -77,7 +79,7 @@ class _Problem:
                 states = split_lbi_states(self.X, y, self.D, nu=self.est.nu, kappa=1.0, **options)
             next(states)
             first = next(states)
-            if dual_norm(first.z, self.est.groups) > 1 - 1e-9:  # else the gradient is zero
+            if dual_norm(penalty, [first.z], units) > 1 - 1e-9:  # else the gradient is zero
                 entries.append(first.t)
         t = self.est.t
         if not entries or (t is not None and t <= min(entries)):

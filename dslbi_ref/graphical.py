@@ -17,9 +17,10 @@ from itertools import chain, count
 import numpy as np
 from scipy.special import expit
 
-from .lbi import LBIState, check_positive, checked_step, default_times, first_jump
+from .lbi import LBIState, checked_step, default_times, first_jump
 from .losses import check_design, spectral_norm_squared
 from .path import Path, check_times, evaluate, shrink
+from .problem import check_positive
 from .theory import step_bound
 
 

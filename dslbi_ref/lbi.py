@@ -17,8 +17,8 @@ import scipy.sparse as sp
 
 from .losses import check_design, check_target, null_intercept, residual
 from .path import Path, check_times, evaluate, shrink
-from .penalties import group_dual_norm, l1_dual_norm
-from .problem import centred, column_scale
+from .penalties import dual_norm, penalty_of_labels
+from .problem import centred, check_positive, column_scale
 from .theory import step_bound
 
 
@@ -97,28 +97,18 @@ def checked_step(alpha, bound, default):
     return alpha
 
 
-def check_positive(**values):
-    for name, number in values.items():
-        if not 0 < number < np.inf:
-            raise ValueError(f"{name} must be positive and finite, got {number}")
-
-
-def dual_norm(z, groups):
-    """Largest entry, or largest norm of a group."""
-    return l1_dual_norm(z) if groups is None else group_dual_norm(z, group_dim=0, groups=groups)
-
-
 def first_jump(gradient, lam, groups, noise):
     """``t0 = lam / dual_norm(gradient)``, and ``z = -t0 gradient``, which touches the threshold.
 
     A gradient within ``noise`` is rounding error: nothing ever moves, t0 is infinite, z is zero.
     """
-    norm = dual_norm(gradient, groups)
+    penalty, units = penalty_of_labels(groups)
+    norm = dual_norm(penalty, [gradient], units)
     if not norm > noise:
         return np.inf, 0.0 * gradient
     t0 = lam / norm
     z = -t0 * gradient
-    while dual_norm(z, groups) > lam:  # rounding must not let anything in before its time
+    while dual_norm(penalty, [z], units) > lam:  # rounding must not let anything in before its time
         z = z * (1 - 2.0**-52)
     return t0, z
 

@@ -19,7 +19,8 @@ from scipy.integrate import solve_ivp
 from scipy.special import logsumexp, rel_entr, xlogy
 
 from .path import check_times
-from .penalties import group_norm, group_norms, group_soft_threshold, l1_norm, soft_threshold
+from .penalties import penalty_of_labels
+from .problem import check_positive
 
 
 class MirrorMap(NamedTuple):
@@ -51,12 +52,6 @@ class MirrorState(NamedTuple):
     t: float
     z: np.ndarray
     x: np.ndarray
-
-
-def _positive(**values):
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def _above_zero(name, x, or_equal=False):
@@ -190,7 +185,7 @@ def hypentropy(scale):
 
     References: Ghai, Hazan, Singer, "Exponentiated gradient meets gradient descent", 2020.
     """
-    _positive(scale=scale)
+    check_positive(scale=scale)
 
     def value(x):
         return (x * np.arcsinh(x / scale) - np.hypot(x, scale)).sum()
@@ -227,23 +222,18 @@ def elastic_net(kappa, lam=1.0, groups=None):
     groups : int array of shape (p,), optional
         Entries (rows, if x has two axes) of one label form one group.
     """
-    _positive(kappa=kappa, lam=lam)
+    check_positive(kappa=kappa, lam=lam)
+
+    penalty, units = penalty_of_labels(groups)
 
     def omega(x):
-        return l1_norm(x, lam) if groups is None else group_norm(x, lam, groups=groups)
+        return penalty.value([x], lam, units)
 
     def shrink(z):
-        if groups is None:
-            return soft_threshold(z, lam)
-        return group_soft_threshold(z, lam, groups=groups)
+        return penalty.prox([z], lam, units)[0]
 
     def grad(x):
-        if groups is None:
-            return x / kappa + lam * np.sign(x)
-        size = group_norms(x, groups=groups)
-        inward = np.divide(lam, size, out=np.zeros_like(size), where=size > 0)
-        label = np.unique(groups, return_inverse=True)[1]
-        return x / kappa + inward[label].reshape(-1, *[1] * (x.ndim - 1)) * x
+        return x / kappa + penalty.subgradient([x], lam, units)[0]
 
     def divergence(x, y, z=None):
         rho = (grad(y) if z is None else z) - y / kappa
@@ -289,7 +279,7 @@ def _gradient(grad, x, t):
 
 def _step_size(alpha, k):
     alpha_k = alpha(k) if callable(alpha) else alpha
-    _positive(alpha=alpha_k)
+    check_positive(alpha=alpha_k)
     return alpha_k
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .penalties import group_soft_threshold, soft_threshold
+from .penalties import penalty_of_labels
+from .units import labels
 
 # Two times closer than this, relative to the larger one, are the same time.
 TIME_TOLERANCE = 1e-12
@@ -98,10 +99,8 @@ def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
 
     ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
     """
-    if groups is None:
-        gamma = kappa * soft_threshold(z, lam)
-    else:
-        gamma = kappa * group_soft_threshold(z, lam, group_dim=0, groups=groups)
+    penalty, units = penalty_of_labels(groups)
+    gamma = kappa * penalty.prox([z], lam, units)[0]
     return gamma if scale is None else (gamma.T * scale).T
 
 
@@ -263,15 +262,11 @@ class Path:
         return entry
 
     def _crossing(self, a, b):
-        """Fraction of the way from a to b at which the norm of each entry's group grows to lam."""
+        """Fraction of the way from a to b at which the norm of each entry's unit grows to lam."""
+        (unit,), count = labels([a], penalty_of_labels(self.groups)[1])
 
         def inner(x, y):
-            if self.groups is None:
-                return x * y
-            labels = np.unique(self.groups, return_inverse=True)[1]
-            per_feature = (x * y).reshape(len(labels), -1).sum(axis=1)
-            sums = np.bincount(labels, weights=per_feature)[labels]
-            return np.broadcast_to(sums.reshape((-1,) + (1,) * (x.ndim - 1)), x.shape)
+            return np.bincount(unit.ravel(), (x * y).ravel(), minlength=count)[unit]
 
         # The larger root of |a + s (b - a)|^2 = lam^2, which lies in [0, 1] where it is asked for.
         d = b - a

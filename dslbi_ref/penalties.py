@@ -1,26 +1,55 @@
-"""Penalties: value, proximal operator and dual norm, side by side.
+"""Penalties: value, proximal operator and score, side by side.
 
-Two penalties carry the whole book. With weights ``w_g`` (1, or the square root of the group's
-size),
+With weights ``w_g`` (1, or the square root of the unit's size),
 
     l1      Omega(x) = lam * sum_i |x_i|
     group   Omega(x) = lam * sum_g w_g ||x_g||_2
 
-and ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. The dual norm is the smallest ``s`` with
-``|<x, v>| <= s * Omega(x)`` at ``lam = 1``: a path leaves zero where the dual norm of the
-accumulated gradient reaches ``lam``.
+and ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Every penalty has a *score*: **a unit is
+selected exactly when its score exceeds lam**, that is, when the prox leaves a part of it. The
+largest score is the dual norm, the smallest ``s`` with ``|<x, v>| <= s * Omega(x)`` at
+``lam = 1``: a path leaves zero where the dual norm of the accumulated gradient reaches ``lam``.
 
-Groups of an array are its slices along ``group_dim`` (an axis, or a tuple of axes: ``0`` a filter
-or neuron, ``(0, 1)`` a kernel, ``()`` the whole array). With ``groups``, an integer label for each
-slice along the single axis ``group_dim``, slices of one label form one group.
+``PENALTIES`` is the table. A further penalty is a further row: nothing else compares its word. What
+a unit is, and what a family of arrays, stands in :mod:`dslbi_ref.units`. The functions with names
+of their own are the same for a single array.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
+
+from .units import Units, labels, norms, slice_axes, unit_weights
+
+TINY = np.finfo(float).tiny
+
+
+class Penalty(NamedTuple):
+    """A penalty by its parts; ``xs`` and ``vs`` are families, lists of arrays.
+
+    Attributes
+    ----------
+    value : ``(xs, lam, units) -> float``, Omega
+    prox : ``(vs, lam, units) -> list of ndarray``, the proximal operator, one array for each
+    score : ``(vs, units) -> list of ndarray``
+        What must exceed lam, each unit once: one array of all slices, or an array per array where
+        units are single entries.
+    subgradient : ``(xs, lam, units) -> list of ndarray``, that of Omega of least norm
+    """
+
+    value: Callable
+    prox: Callable
+    score: Callable
+    subgradient: Callable
 
 
 def _check_level(lam):
     if not 0 <= lam < float("inf"):
         raise ValueError(f"lam must be at least 0 and finite, got {lam}")
+
+
+# ---- l1: every entry by itself ---------------------------------------------------------------
 
 
 def l1_norm(x, lam=1.0):
@@ -39,54 +68,54 @@ def l1_dual_norm(x):
     return np.abs(x).max(initial=0.0)
 
 
-def _axes(ndim, group_dim):
-    dims = (group_dim,) if np.isscalar(group_dim) else tuple(group_dim)
-    for d in dims:
-        if not -ndim <= d < ndim:
-            raise ValueError(f"group_dim must name axes of a {ndim}-d array, got {group_dim}")
-    kept = {d % ndim for d in dims}
-    return tuple(d for d in range(ndim) if d not in kept)
+# ---- group: every unit as a whole ------------------------------------------------------------
 
 
-def _labels(x, group_dim, groups):
-    """Labels checked and renumbered 0, 1, ..., one for each slice along ``group_dim``."""
-    groups = np.asarray(groups)
-    if not np.isscalar(group_dim):
-        raise ValueError(f"groups label the slices along one axis group_dim, got {group_dim}")
-    n_slices = x.shape[group_dim]
-    if groups.shape != (n_slices,) or not np.issubdtype(groups.dtype, np.integer):
-        raise ValueError(
-            f"groups must be {n_slices} integer labels, got {groups.dtype} of shape {groups.shape}"
-        )
-    return np.unique(groups, return_inverse=True)[1]
+def _group_value(xs, lam, units):
+    k, count = labels(xs, units)
+    return lam * (unit_weights(k, count, units.weight) * norms(xs, k, count)).sum()
+
+
+def _group_score(vs, units):
+    k, count = labels(vs, units)
+    w = unit_weights(k, count, units.weight)
+    return [norms(vs, k, count) / np.where(w > 0, w, 1.0)]  # w is 0 where a unit has no entry
+
+
+def _group_prox(vs, lam, units):
+    """Shorten every unit by ``lam * w_g``, to zero at most."""
+    _check_level(lam)
+    (score,) = _group_score(vs, units)
+    scale = 1 - lam / np.maximum(score, max(lam, TINY))
+    return [scale[k] * v for k, v in zip(labels(vs, units)[0], vs, strict=True)]  # (prox-group)
+
+
+def _group_subgradient(xs, lam, units):
+    k, count = labels(xs, units)
+    size = norms(xs, k, count)
+    inward = lam * unit_weights(k, count, units.weight) / np.where(size > 0, size, 1.0)
+    return [inward[label] * x for label, x in zip(k, xs, strict=True)]
 
 
 def group_norms(x, *, group_dim=0, groups=None):
     """Euclidean norm of every group, shape of the kept axes (or one entry per label, sorted)."""
-    axes = _axes(x.ndim, group_dim)
-    squares = (x * x).sum(axis=axes)
-    if groups is not None:
-        squares = np.bincount(_labels(x, group_dim, groups), weights=squares)
-    return np.sqrt(squares)
+    size = norms([x], *labels([x], Units(group_dim, groups=groups)))
+    return size if groups is not None else size.reshape(_kept(x, group_dim))
+
+
+def _kept(x, group_dim):
+    return [x.shape[d] for d in slice_axes(x.ndim, group_dim)]
 
 
 def group_weights(x, *, group_dim=0, groups=None, weight=None):
     """Factor of ``lam`` for every group: 1, or the square root of the size (``weight="sqrt"``)."""
-    axes = _axes(x.ndim, group_dim)
-    if weight not in (None, "sqrt"):
-        raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
-    size = np.prod([x.shape[d] for d in axes], dtype=float)
-    if groups is not None:
-        size = size * np.bincount(_labels(x, group_dim, groups))
-    else:
-        size = np.full([x.shape[d] for d in range(x.ndim) if d not in axes], size)
-    return np.sqrt(size) if weight == "sqrt" else np.ones_like(size)
+    w = unit_weights(*labels([x], Units(group_dim, groups=groups)), weight)
+    return w if groups is not None else w.reshape(_kept(x, group_dim))
 
 
 def group_norm(x, lam=1.0, *, group_dim=0, groups=None, weight=None):
     """Value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
-    w = group_weights(x, group_dim=group_dim, groups=groups, weight=weight)
-    return lam * (w * group_norms(x, group_dim=group_dim, groups=groups)).sum()
+    return _group_value([x], lam, Units(group_dim, groups=groups, weight=weight))
 
 
 def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
@@ -104,30 +133,45 @@ def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
     weight : None or "sqrt"
         ``w_g = 1``, or the square root of the number of entries of the group.
     """
-    _check_level(lam)
-    w = group_weights(v, group_dim=group_dim, groups=groups, weight=weight)
-    norms = group_norms(v, group_dim=group_dim, groups=groups)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a group of norm 0 stays 0
-        scale = np.where(norms > 0, np.maximum(1.0 - lam * w / norms, 0.0), 0.0)
-    if groups is not None:
-        scale = scale[_labels(v, group_dim, groups)]
-        shape = [1] * v.ndim
-        shape[group_dim] = -1
-        return scale.reshape(shape) * v  # (prox-group)
-    return np.expand_dims(scale, _axes(v.ndim, group_dim)) * v  # (prox-group)
+    return _group_prox([v], lam, Units(group_dim, groups=groups, weight=weight))[0]
 
 
 def group_dual_norm(x, *, group_dim=0, groups=None, weight=None):
     """Largest ``||x_g|| / w_g`` (0 without groups)."""
-    w = group_weights(x, group_dim=group_dim, groups=groups, weight=weight)
-    norms = group_norms(x, group_dim=group_dim, groups=groups)
-    return (norms / np.where(w > 0, w, 1.0)).max(initial=0.0)
+    return dual_norm(PENALTIES["group"], [x], Units(group_dim, groups=groups, weight=weight))
 
 
-def prox(v, lam=1.0, *, penalty="l1", group_dim=0, weight=None):
-    """The proximal operator named by ``penalty`` ("l1" or "group")."""
-    if penalty == "l1":
-        return soft_threshold(v, lam)
-    if penalty == "group":
-        return group_soft_threshold(v, lam, group_dim=group_dim, weight=weight)
-    raise ValueError(f'penalty must be "l1" or "group", got {penalty!r}')
+# ---- The table -------------------------------------------------------------------------------
+
+PENALTIES = {
+    "l1": Penalty(
+        value=lambda xs, lam, units: sum(l1_norm(x, lam) for x in xs),
+        prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
+        score=lambda vs, units: [np.abs(v) for v in vs],
+        subgradient=lambda xs, lam, units: [lam * np.sign(x) for x in xs],
+    ),
+    "group": Penalty(_group_value, _group_prox, _group_score, _group_subgradient),
+}
+
+
+def named_penalty(word):
+    """The row of the table, or an error that lists the words."""
+    if word not in PENALTIES:
+        choices = " or ".join(f'"{known}"' for known in PENALTIES)
+        raise ValueError(f"penalty must be {choices}, got {word!r}")
+    return PENALTIES[word]
+
+
+def penalty_of_labels(groups=None):
+    """Penalty and units of a linear model: entries (rows) of one label enter together.
+
+    ``groups`` is one integer for each entry along axis 0; None: every entry by itself.
+    """
+    if groups is None:
+        return PENALTIES["l1"], Units(group_dim=None)
+    return PENALTIES["group"], Units(groups=groups)
+
+
+def dual_norm(penalty, vs, units):
+    """The largest score of a family, for any row of the table (0 of an empty one)."""
+    return max(score.max(initial=0.0) for score in penalty.score(vs, units))

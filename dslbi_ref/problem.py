@@ -8,6 +8,13 @@ import scipy.sparse as sp
 from .losses import CURVATURE, spectral_norm_squared
 
 
+def check_positive(**values):
+    """Refuse what is not positive and finite."""
+    for name, number in values.items():
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} must be positive and finite, got {number}")
+
+
 class Design(NamedTuple):
     """The matrix ``X - 1 mean'``, centred in place if dense, and by ``mean`` if sparse.
 

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .lbi import check_positive, checked_step, default_times, first_jump, loss_gradient
+from .lbi import checked_step, default_times, first_jump, loss_gradient
 from .losses import check_design, check_target, null_intercept, spectral_norm_squared
 from .path import Path, check_times, evaluate, shrink
-from .problem import centred
+from .problem import centred, check_positive
 from .solvers.projections import kernel_projector
 from .solvers.start import minimiser
 from .theory import step_bound

@@ -109,8 +109,10 @@ def _compare(device, route, dtype, options):
     group, state = optimizer.param_groups[0], optimizer.state[p]
     split = group["penalty"] is not None
     V, m = (np.zeros(shape) if split else None), None
-    shape_keys = ("kappa", "lam", "penalty", "group_dim", "weight")
-    reference = {**settings, "alpha": group["lr"], "penalty": settings["penalty"] or "l1"}
+    Gamma = None if V is None else 0.0 * V
+    reference = {**settings, "alpha": group["lr"]}
+    unit_keys = ("lam", "penalty", "group_dim", "weight")
+    units = {k: reference.pop(k) for k in unit_keys if k in reference}
     worst, share = 0.0, 0.0
 
     def differ(ours, theirs):
@@ -120,10 +122,10 @@ def _compare(device, route, dtype, options):
     for g in _gradients(shape, N_STEPS):
         p.grad = torch.tensor(g, dtype=dtype, device=device)
         take_step()
-        W, V, m = step(W, V, m, p.grad.double().cpu().numpy(), **reference)
+        W, V, m = step(W, V, Gamma, m, p.grad.double().cpu().numpy(), **reference)
         worst = max(worst, differ(W, p))
         if split:
-            Gamma = gamma(V, **{k: v for k, v in reference.items() if k in shape_keys})
+            (Gamma,) = gamma([V], kappa=reference["kappa"], **units)
             worst = max(worst, differ(V, state["V"]), differ(Gamma, group_gamma(state["V"], group)))
             share = np.count_nonzero(Gamma) / Gamma.size
     return worst, share

@@ -17,10 +17,10 @@ from itertools import chain, count
 import numpy as np
 import scipy.sparse as sp
 
-from ..lbi import check_positive, checked_step, default_times
+from ..lbi import checked_step, default_times
 from ..losses import null_intercept
 from ..path import check_times, evaluate, shrink
-from ..problem import centred
+from ..problem import centred, check_positive
 from ..split_lbi import SplitLBIState, check_problem, first_split_jump, split_path
 from .linear_system import solver
 

@@ -5,10 +5,11 @@ from itertools import islice
 import numpy as np
 import pytest
 import vectors
+from one_tensor import gamma, step
 
-from dslbi_ref import nets, record, theory
+from dslbi_ref import dessilbi, nets, record, theory
 from dslbi_ref import penalties as prox
-from dslbi_ref.dessilbi import dessilbi_states, gamma, step
+from dslbi_ref.dessilbi import dessilbi_states
 
 
 def path(W, grad, n_steps, **options):
@@ -458,6 +459,119 @@ def test_step_bounds_of_the_linear_models():
     assert theory.step_bound(1.0, kappa=1.0, nu=1.0, D_norm=2.0) == 2 / 6
 
 
+# ---- Joint families --------------------------------------------------------------------------
+
+# Two tensors whose k-th rows, and k-th heads of two rows, enter together.
+PAIR = {"a": vectors.array((6, 3), seed=1), "b": vectors.array((6, 2, 2), seed=2)}
+JOINT = dict(penalties={"a": "group", "b": "group"}, joint=[["a", "b"]])
+JOINT_UNITS = [{}, dict(weight="sqrt"), dict(block=2), dict(block=2, weight="sqrt"), dict(parts=2)]
+
+
+def unit_of_row(options):
+    """The unit of each of six rows."""
+    block, parts = options.get("block", 1), options.get("parts", 1)
+    return np.arange(6) % (6 // parts) // block
+
+
+def joint_norm(x, unit):
+    squares = sum((x[name].reshape(6, -1) ** 2).sum(axis=1) for name in x)
+    return np.sqrt(np.bincount(unit, squares))
+
+
+@pytest.mark.parametrize("options", JOINT_UNITS, ids=str)
+def test_a_joint_gamma_scales_all_its_slices_alike(options, close):
+    V = [vectors.array((6, 3), seed=3), vectors.array((6, 2, 2), seed=4)]
+    unit = unit_of_row(options)
+    a, b = dessilbi.gamma(V, kappa=2.0, lam=0.3, penalty="group", **options)
+    size = np.bincount(unit) * 7 if options.get("weight") else 1.0
+    norm = joint_norm(dict(a=V[0], b=V[1]), unit)
+    scale = 2 * np.maximum(1 - 0.3 * np.sqrt(size) / norm, 0)[unit]
+    close(a, scale[:, None] * V[0])
+    close(b, scale[:, None, None] * V[1])
+
+
+@pytest.mark.parametrize("kappa, nu, alpha", [(1.0, 10.0, 1.0), (2.0, 1.0, 0.5), (0.5, 3.0, 1.0)])
+@pytest.mark.parametrize("options", JOINT_UNITS, ids=str)
+def test_joint_entry_by_initialisation(kappa, nu, alpha, options):
+    """Without a gradient a unit enters exactly if its *joint* norm is larger than kappa * lam.
+
+    With weights the threshold is times the square root of its joint size; either tensor alone
+    would decide otherwise for the ratios close to 1.
+    """
+    lam, unit = 0.7, unit_of_row(options)
+    size = 7 * np.bincount(unit)
+    ratio = np.array([1 - 1e-6, 1 + 1e-6, 0.3, 1.5, 0.99, 1.01])[: len(size)]
+    threshold = kappa * lam * (np.sqrt(size) if options.get("weight") else 1.0)
+    scale = (ratio * threshold / joint_norm(PAIR, unit))[unit]
+    W = {n: x * scale.reshape(-1, *[1] * (x.ndim - 1)) for n, x in PAIR.items()}
+    both = dict(kappa=kappa, nu=nu, alpha=alpha, lam=lam, **JOINT, **options)
+    states = list(islice(dessilbi_states(W, no_gradient, **both), 401))
+    k = np.arange(401)
+    reach = ratio[:, None] * (1 - (1 - kappa * alpha / nu) ** k)
+    first = np.where((reach > 1).any(axis=1), (reach > 1).argmax(axis=1), -1)
+    assert (first > 0).tolist() == (ratio > 1).tolist()
+    for name, axes in (("a", (1,)), ("b", (1, 2))):
+        on = np.array([(s.Gamma[name] != 0).all(axis=axes) for s in states])
+        any_on = np.array([(s.Gamma[name] != 0).any(axis=axes) for s in states])
+        np.testing.assert_array_equal(on, any_on)
+        entered = np.where(on.any(axis=0), on.argmax(axis=0), -1)
+        np.testing.assert_array_equal(entered, first[unit])
+
+
+@pytest.mark.parametrize("options", JOINT_UNITS, ids=str)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_joint_telescoping_identity(options, momentum):
+    """W/kappa + V + sum alpha*u is constant for each tensor of a family."""
+    n_steps, kappa, alpha = 800, 1.5, 0.02
+    streams = {n: list(vectors.gradients(x.shape, n_steps, seed=7)) for n, x in PAIR.items()}
+    step_number = iter(range(n_steps))
+
+    def grad(W):
+        k = next(step_number)
+        return {name: listed[k] for name, listed in streams.items()}
+
+    both = dict(kappa=kappa, nu=2.0, alpha=alpha, lam=0.3, momentum=momentum, **JOINT, **options)
+    states = list(islice(dessilbi_states(PAIR, grad, **both), n_steps + 1))
+    for name, listed in streams.items():
+        u = [s.m[name] for s in states[1:]] if momentum else listed
+        first, last = states[0], states[-1]
+        residual = theory.telescoping_residual(
+            first.W[name], first.V[name], last.W[name], last.V[name], alpha * sum(u), kappa=kappa
+        )
+        assert residual < 1e-12
+        assert last.Gamma[name].any()
+
+
+def test_a_family_of_one_is_a_tensor_alone():
+    grads = dict(alpha=0.5, nu=1.0, lam=0.5, penalties={"a": "group", "b": "l1"})
+    alone, single = (
+        list(islice(dessilbi_states(PAIR, no_gradient, joint=joint, **grads), 30))[-1]
+        for joint in ((), [["b"], ["a"]])
+    )
+    assert list(alone.Gamma) == list(single.Gamma) == ["a", "b"]
+    for name in PAIR:
+        assert alone.Gamma[name].any()
+        np.testing.assert_array_equal(alone.Gamma[name], single.Gamma[name])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(joint=[["a", "c"]]), r"penalties and joint must name tensors of W, got \['c'\]"),
+        (dict(joint=[["a", "b"], ["a"]]), r"joint must name every tensor once, got \['a'\] again"),
+        (dict(penalties={"a": "group", "b": "l1"}), r"one penalty, got \['group', 'l1'\]"),
+        (dict(penalties={"a": "group"}), r"one penalty, got \['group', None\]"),
+        (dict(group_dim=1), r"joint arrays must have equally many units, got \[3, 2\]"),
+        (dict(block=4), r"block \* parts must divide the 6 slices of an axis, got 4 \* 1"),
+        (dict(parts=4), r"block \* parts must divide the 6 slices of an axis, got 1 \* 4"),
+    ],
+)
+def test_bad_families_are_one_clear_line(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        next(dessilbi_states(PAIR, no_gradient, alpha=0.1, **{**JOINT, **changes}))
+    assert "\n" not in str(error.value)
+
+
 # ---- Bad input -------------------------------------------------------------------------------
 
 W = np.ones((3, 2))
@@ -493,7 +607,7 @@ def test_bad_options_are_one_clear_line(options, message):
 @pytest.mark.parametrize(
     "grad, penalties, message",
     [
-        (no_gradient, {"v": "l1"}, r"penalties must name tensors of W, got \['v'\]"),
+        (no_gradient, {"v": "l1"}, r"penalties and joint must name tensors of W, got \['v'\]"),
         (lambda W: {"w": np.ones(3)}, {}, r"grad must have the shape of W, \(3, 2\), got \(3,\)"),
         (lambda W: {}, {}, r"grad must return a gradient of every tensor, missing \['w'\]"),
     ],

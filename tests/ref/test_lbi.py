@@ -10,10 +10,10 @@ from scipy.optimize import linprog
 
 from dslbi_ref import losses
 from dslbi_ref.iss import iss_path
-from dslbi_ref.lbi import dual_norm, first_jump, lbi_path, lbi_states
+from dslbi_ref.lbi import first_jump, lbi_path, lbi_states
 from dslbi_ref.mirror_descent import elastic_net, mirror_descent_states
 from dslbi_ref.path import Path, record, shrink
-from dslbi_ref.penalties import group_norm, l1_norm
+from dslbi_ref.penalties import dual_norm, group_norm, l1_norm, penalty_of_labels
 
 
 def plain(X, y, times, *, kappa, alpha, lam=1.0, loss="squared", groups=None, intercept=False):
@@ -322,9 +322,10 @@ def test_default_times_run_from_the_first_entry_to_twenty_times_it(close):
 @pytest.mark.parametrize("groups", [None, np.arange(12) // 3])
 def test_z_touches_the_threshold_at_t0_and_does_not_pass_it(groups, close):
     """Rounding alone lifts z = t0 c over it for one gradient in thirty, of groups one in six."""
+    penalty, units = penalty_of_labels(groups)
     for seed in range(100):
         t0, z = first_jump(vectors.array(12, seed=seed), 0.7, groups, 0.0)
-        assert 0.7 * (1 - 1e-15) <= dual_norm(z, groups) <= 0.7
+        assert 0.7 * (1 - 1e-15) <= dual_norm(penalty, [z], units) <= 0.7
         assert not shrink(z, kappa=1e3, lam=0.7, groups=groups).any()
         close(z, -t0 * vectors.array(12, seed=seed))
 

@@ -5,10 +5,11 @@ import pytest
 import vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_tensor import gamma
 from scipy.optimize import minimize
 
 from dslbi_ref import penalties as px
-from dslbi_ref.dessilbi import gamma
+from dslbi_ref.units import Units
 
 # Level and step both away from 1: a level used twice, or a step ignored, shows.
 LAM, STEP = 0.3, 0.7
@@ -297,7 +298,7 @@ BAD_INPUT = [
     (lambda: px.group_soft_threshold(V, groups=[0, 1]), r"3 integer labels, got int64 of shape"),
     (lambda: px.group_norm(V, groups=[0.0, 1.0, 1.0]), "3 integer labels, got float64"),
     (lambda: px.group_norm(V, groups=[0, 1, 1], group_dim=(0,)), r"one axis group_dim, got \(0,\)"),
-    (lambda: px.prox(V, penalty="l2"), 'penalty must be "l1" or "group", got \'l2\''),
+    (lambda: px.named_penalty("l2"), 'penalty must be "l1" or "group", got \'l2\''),
 ]
 
 
@@ -310,6 +311,7 @@ def test_bad_input_is_one_clear_line(call, message):
 
 def test_prox_by_name(close):
     v = vectors.array((4, 3, 2, 2))
-    close(px.prox(v, LAM), px.soft_threshold(v, LAM))
-    options = dict(group_dim=(0, 1), weight="sqrt")
-    close(px.prox(v, LAM, penalty="group", **options), px.group_soft_threshold(v, LAM, **options))
+    units = Units(group_dim=(0, 1), weight="sqrt")
+    close(px.PENALTIES["l1"].prox([v], LAM, units)[0], px.soft_threshold(v, LAM))
+    expected = px.group_soft_threshold(v, LAM, group_dim=(0, 1), weight="sqrt")
+    close(px.PENALTIES["group"].prox([v], LAM, units)[0], expected)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from one_tensor import step
 from torch import nn
 
-from dslbi_ref.dessilbi import step
 from dslbi_torch import DessiLBI, GammaMomentum, PathRecorder, Split
 from dslbi_torch.penalties import group_norms
 

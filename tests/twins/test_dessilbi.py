@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from one_tensor import gamma, step
 
 import dslbi_torch.dessilbi as twin
-from dslbi_ref.dessilbi import gamma, step
 from dslbi_torch import DessiLBI
 from dslbi_torch import units as structure
 from dslbi_torch.routes import pieces as cpu
