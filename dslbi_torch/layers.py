@@ -27,6 +27,11 @@ def count_units(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
+def unit_axis(module: nn.Module, key: str) -> int:
+    """Return the axis of a parameter or buffer of a module along which its units lie."""
+    return 1 if key == "weight" and isinstance(module, TRANSPOSED) and module.groups == 1 else 0
+
+
 def unit_rows(layer: nn.Module, x: Tensor) -> Tensor:
     """Return a tensor of the shape of a layer's weight as a matrix, one row for each unit."""
     if isinstance(layer, TRANSPOSED):

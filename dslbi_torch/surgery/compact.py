@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..forward import evaluating
-from ..layers import LAYERS, TRANSPOSED, connections, count_units
+from ..layers import LAYERS, NORM, TRANSPOSED, connections
 from ..masks.apply import apply_masks_
+from ..masks.checks import check_masks
 from .constant_inputs import constant_inputs
 from .coupling import (
     cannot_follow,
@@ -25,6 +26,7 @@ from .coupling import (
     shared_modules,
 )
 from .equality import compare_outputs, in_float64, moved_like
+from .places import Places
 from .removable import Net, removable
 
 
@@ -68,6 +70,60 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
         filters are dead, and a model that the dependency graph cannot follow, which is found out by
         comparing the outputs of the net and of all its layers, in float64.
     """
+    return _compacted(model, masks, example_input)[0]
+
+
+def compact_with_masks(
+    model: nn.Module, masks: dict[str, Tensor], example_input: Tensor
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return what :func:`compact` does, and the masks of what is left of the masked tensors.
+
+    The small net is then trained under its masks as the whole net would be under the given ones,
+    up to rounding, if those are of :func:`dslbi_torch.whole_filters`: what went was zero, and would
+    have stayed so.
+
+    Raises
+    ------
+    ValueError
+        As :func:`compact`, and for a net with filters, inputs or scales that are zero without a
+        mask: cut out, they could not be trained.
+    """
+    check_masks(model, masks)
+    small, places = _compacted(model, masks, example_input)
+    _check_masked(model, masks, places)
+    parameters, left = dict(small.named_parameters()), {}
+    for name, mask in masks.items():
+        # A masked bias that is not zero has taken up the constants that were cut.
+        folded = parameters[name].detach() != 0
+        left[name] = places.left_of(model, name, mask.to(folded.device)) | folded
+    return small, left
+
+
+def _check_masked(model, masks, places):
+    """Refuse what went though its mask keeps it: it was zero itself."""
+    for name, p in model.named_parameters():
+        owner, _, key = name.rpartition(".")
+        if key != "weight" or not isinstance(model.get_submodule(owner), (*LAYERS, NORM)):
+            continue
+        mask = masks.get(name, torch.ones_like(p, dtype=torch.bool)).to(p.device)
+        alive = mask & (p != 0)
+        axes = list(places.axes(model, name))
+        left = places.left_of(model, name, p).shape
+        for axis, kept in axes:
+            gone = torch.ones(p.shape[axis], dtype=torch.bool, device=p.device)
+            gone[kept] = False
+            rest = [d for d in range(p.ndim) if d != axis]
+            by_mask, now = ((x.any(rest) if rest else x) for x in (mask, alive))
+            if count := int((gone & by_mask & ~now).sum()):
+                due = [n + count * (d == axis) for d, n in enumerate(left)]
+                raise ValueError(
+                    "the net must have no dead filters but those that the masks remove, but of "
+                    f"{name} {tuple(left)} would be left, not {tuple(due)}"
+                )
+
+
+def _compacted(model, masks, example_input):
+    """The small net, and the places of what is left of the whole one."""
     _check_example(example_input)
     check_layers(model)
     masked = copy.deepcopy(model)
@@ -78,14 +134,16 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Te
     with evaluating(small):
         replace_padding(small, x)
         frozen = {name for name, p in small.named_parameters() if not p.requires_grad}
-        layers = {n: m for n, m in small.named_modules() if isinstance(m, LAYERS)}
-        units = {n: torch.arange(count_units(m)) for n, m in layers.items()}  # those still there
-        while _cut(small.requires_grad_(True), x, example_input.to(x.device), units):
+        places = Places(small)
+        while _cut(small.requires_grad_(True), x, example_input.to(x.device), places):
             pass
     for name, p in small.named_parameters():
         p.requires_grad_(name not in frozen)
-    compare_outputs(masked, small, x, {name: (left, None) for name, left in units.items()})
-    return moved_like(small, model)
+    units = {
+        n: (places.outputs[n], None) for n, m in small.named_modules() if isinstance(m, LAYERS)
+    }
+    compare_outputs(masked, small, x, units)
+    return moved_like(small, model), places
 
 
 def _check_example(x):
@@ -122,8 +180,8 @@ def replace_padding(model, x):
 # The cutting
 
 
-def _cut(model, x, example, units):
-    """Cut all that can go as the model is now, and out of ``units`` too; return whether anything
+def _cut(model, x, example, places):
+    """Cut all that can go as the model is now, and note it in ``places``; return whether anything
     went."""
     graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
@@ -148,9 +206,8 @@ def _cut(model, x, example, units):
         if isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler):
             _fold_constants(module, indices, constants)
     for (module, handler), indices in gone.items():
-        if isinstance(module, LAYERS) and graph.is_out_channel_pruning_fn(handler):
-            left = sorted(set(range(count_units(module))) - set(indices))
-            units[names[module]] = units[names[module]][left]
+        inputs = isinstance(module, LAYERS) and not graph.is_out_channel_pruning_fn(handler)
+        places.remove(names[module], indices, inputs=inputs)
         handler(module, indices)
     return bool(cuts)
 

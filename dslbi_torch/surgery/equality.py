@@ -76,7 +76,7 @@ def compare_outputs(
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-    axes = {name: _unit_axis(changed.get_submodule(name)) for name in units}
+    axes = {name: _channel_axis(changed.get_submodule(name)) for name in units}
     with evaluating(model), evaluating(changed):
         for example in (x, noise) if x.is_floating_point() else (x,):
             try:
@@ -91,7 +91,7 @@ def compare_outputs(
             _check_equal(before, after, refused)
 
 
-def _unit_axis(module):
+def _channel_axis(module):
     """The axis of a layer's output along which its units lie, counted from the end."""
     weight = getattr(module, "weight", None)
     return 1 if weight is None else 1 - weight.ndim

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers import CONV, LAYERS, NORM, TRANSPOSED, count_units
+from ..layers import CONV, LAYERS, NORM, TRANSPOSED, count_units, unit_axis
 from ..tensors import states_alike
 from .coupling import cannot_follow, is_grouped, is_operation, shared_modules
 
@@ -82,7 +82,7 @@ def _new_units(module, name, at, count, draw):
     """New units of a layer or a BatchNorm."""
     fresh = copy.deepcopy(module)
     own = dict(fresh.named_parameters()) | dict(fresh.named_buffers())
-    dims = {key: _unit_axis(module, key) for key, x in own.items() if x.ndim}
+    dims = {key: unit_axis(module, key) for key, x in own.items() if x.ndim}
     for key, dim in dims.items():
         shape = list(own[key].shape)
         shape[dim] = count
@@ -106,11 +106,6 @@ def _new_inputs(layer, name, at, count):
     return Insertion(name, "weight", dim, at, layer.weight.detach().new_zeros(shape))
 
 
-def _unit_axis(module, key):
-    """The axis of a tensor along which the units of its module lie."""
-    return 1 if key == "weight" and isinstance(module, TRANSPOSED) and module.groups == 1 else 0
-
-
 def is_parameter(model, insertion):
     """Return whether values are inserted into a parameter, and not into a buffer."""
     own = getattr(model.get_submodule(insertion.module), insertion.tensor)
@@ -120,7 +115,7 @@ def is_parameter(model, insertion):
 def is_written(model, insertion):
     """Return whether an insertion gives new units to the weight of a layer."""
     module = model.get_submodule(insertion.module)
-    written = insertion.dim == _unit_axis(module, insertion.tensor)
+    written = insertion.dim == unit_axis(module, insertion.tensor)
     return isinstance(module, LAYERS) and insertion.tensor == "weight" and written
 
 

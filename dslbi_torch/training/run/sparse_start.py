@@ -2,22 +2,19 @@
 do.
 """
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...layers import NORM
 from ...masks.algebra import intersection
 from ...masks.apply import apply_masks_
-from ...masks.checks import check_masks
 from ...masks.files import load_masks
 from ...masks.hold import MaskedTraining
 from ...masks.ranking import magnitude_ranking, ranked_masks
 from ...masks.whole_filters import whole_filters
-from ...surgery.compact import compact
+from ...surgery.compact import compact_with_masks
 from ..config import Config
 from ..data.sets import Data
 from ..nets import table as models
@@ -39,42 +36,11 @@ def begun(config: Config, model: nn.Module, data: Data) -> tuple[nn.Module, dict
     masks = _masks(config, model, data)
     if not config.cut:
         return model, masks
-    small, masks = cut(model, masks, example(data))
+    small, masks = compact_with_masks(model, masks, example(data))
     if config.cut == "keep":
         return small, masks
     models.initialise_(small, init=config.init)
     return small, None
-
-
-def cut(
-    model: nn.Module, masks: dict[str, Tensor], example_input: Tensor
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The net without what the masks remove as a whole, and the masks of what is left.
-
-    Trained under these masks it goes the same way as the whole net under its own, up to rounding,
-    if the masks are those of :func:`dslbi_torch.whole_filters`.
-
-    Returns
-    -------
-    Module, dict
-    """
-    check_masks(model, masks)
-    small = compact(model, masks, example_input)
-    # What is left of each tensor is seen on a net of means, without a zero, which is cut alike.
-    means = copy.deepcopy(model)
-    for p in means.parameters():
-        nn.init.constant_(p, 1 / p[0].numel())
-    for module in means.modules():
-        if isinstance(module, NORM):
-            module.reset_running_stats()
-    left = dict(compact(means, masks, example_input).named_parameters())
-    for name, p in small.named_parameters():
-        if name in masks and p.shape != left[name].shape:
-            raise ValueError(
-                "the net must have no dead filters but those that the masks remove, but of "
-                f"{name} {tuple(p.shape)} would be left, not {tuple(left[name].shape)}"
-            )
-    return small, {name: left[name].detach() != 0 for name in masks}
 
 
 def attach(

@@ -19,6 +19,7 @@ from dslbi_torch import (
     whole_filters,
 )
 from dslbi_torch import __main__ as cli
+from dslbi_torch.surgery.compact import compact_with_masks
 from dslbi_torch.training.config import Config
 from dslbi_torch.training.experiments import methods, tickets
 from dslbi_torch.training.nets import table as models
@@ -164,7 +165,7 @@ def test_a_cut_net_is_trained_as_the_masked_one(tmp_path, net):
     with torch.no_grad():
         logits = [run.model.eval()(x) for run in (masked, small)]
     torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
-    left = sparse.cut(masked.model, load_masks(tmp_path / "masks.pt"), x)[1]
+    left = compact_with_masks(masked.model, load_masks(tmp_path / "masks.pt"), x)[1]
     for name, p in small.model.named_parameters():
         assert name not in left or not p[~left[name]].any()
 
@@ -186,7 +187,7 @@ def test_what_is_no_weight_of_the_net_is_not_drawn_anew():
     """A shortcut that pads becomes a fixed convolution where the net is cut."""
     model = models.build("resnet20", in_channels=1)
     masks = drawn(replace(SGD, model="resnet20"), share=0.5)
-    small = sparse.cut(model, masks, torch.randn(2, 1, 8, 8))[0]
+    small = compact_with_masks(model, masks, torch.randn(2, 1, 8, 8))[0]
     fixed = {n: p.clone() for n, p in small.named_parameters() if not p.requires_grad}
     assert fixed
     models.initialise_(small)
@@ -678,4 +679,4 @@ def test_a_cut_refuses_what_is_dead_without_a_mask():
     mask = torch.ones(8, 4, dtype=torch.bool)
     mask[3] = False
     with pytest.raises(ValueError, match=r"of 0.weight \(6, 4\) would be left, not \(7, 4\)"):
-        sparse.cut(net, {"0.weight": mask, "0.bias": mask[:, 0]}, torch.randn(2, 4))
+        compact_with_masks(net, {"0.weight": mask, "0.bias": mask[:, 0]}, torch.randn(2, 4))
