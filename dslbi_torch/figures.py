@@ -14,19 +14,19 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 GREY = "0.72"
-MODELS = (
+_ACCURACIES = (
     ("acc_dense", "dense $W$", "-"),
     ("acc_sparse", r"sparse $W \odot 1\{\Gamma \neq 0\}$", "--"),
     ("acc_gamma", r"$\Gamma$ itself", ":"),
 )
-SHARES = (
+_DENSITIES = (
     ("nonzero_split", "of the split tensors", "-"),
     ("nonzero_all", "of all parameters", "--"),
 )
 
 
 def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = None):
-    """Accuracy of the dense and the sparse models, and below it the non-zeros, against epochs.
+    """Draw accuracies of the dense and the sparse models, and the densities below, over epochs.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = No
     The accuracies are cut off ten points below the least accurate model of the last epoch, since
     the sparse ones start at chance.
     """
-    wanted = {"epoch", *(key for key, _, _ in MODELS + SHARES)}
+    wanted = {"epoch", *(key for key, _, _ in _ACCURACIES + _DENSITIES)}
     if not log:
         raise ValueError("log must hold at least one epoch, got none")
     for row in log:
@@ -54,12 +54,12 @@ def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = No
     if axes is None:
         axes = plt.subplots(2, sharex=True, figsize=(6.4, 5.0))[1]
     epochs = [row["epoch"] for row in log]
-    for ax, curves in zip(axes, (MODELS, SHARES), strict=True):
+    for ax, curves in zip(axes, (_ACCURACIES, _DENSITIES), strict=True):
         for i, (key, label, line) in enumerate(curves):
             values = [100 * row[key] for row in log]
             ax.plot(epochs, values, line, color=f"C{i}", label=label)
         ax.legend()
-    last = [100 * log[-1][key] for key, _, _ in MODELS]
+    last = [100 * log[-1][key] for key, _, _ in _ACCURACIES]
     axes[0].set_ylim(max(0.0, min(last) - 10), max(last) + 2)
     axes[0].set_ylabel("accuracy %")
     axes[1].set(ylabel="non-zero %", xlabel="epoch", ylim=(0, None))
@@ -68,7 +68,7 @@ def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = No
 
 
 def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = None):
-    """Accuracy of the nets that each method reads off its run against their density.
+    """Draw the accuracy of the nets that each method reads off its run over their density.
 
     Parameters
     ----------
@@ -121,13 +121,16 @@ def _is_of(row, method, density):
 
 
 def entry_order(norms: np.ndarray) -> np.ndarray:
-    """First row in which each column of ``norms`` (snapshots, filters) is positive; -1: never."""
+    """Return the first row in which each column of ``norms`` is positive; -1: never.
+
+    ``norms`` has shape (snapshots, filters).
+    """
     positive = np.asarray(norms) > 0
     return np.where(positive.any(axis=0), positive.argmax(axis=0), -1)
 
 
 def filter_norms(steps, norms, *, entry=None, ax: Axes | None = None, ylabel=None) -> Axes:
-    """Norm of every filter against training time; those that were selected in colour.
+    """Draw the norm of every filter over training time; those that were selected in colour.
 
     The darker the colour, the earlier the filter entered.
 
@@ -182,7 +185,7 @@ def _tiles(weight):
 
 
 def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None = None) -> Axes:
-    """A bank of filters as pictures, each in its own tile, in reading order.
+    """Draw a bank of filters as pictures, each in its own tile, in reading order.
 
     Three channels are drawn as a colour picture around grey; otherwise orange is positive, purple
     negative and white zero, and more than one channel lie side by side in the tile.

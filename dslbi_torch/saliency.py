@@ -26,7 +26,7 @@ def activation_maximisation(
     lr: float = 0.5,
     seed: int = 0,
 ) -> Tensor:
-    """For each filter a picture of given norm that excites it most.
+    """Return, for each filter, a picture of given norm that excites it most.
 
     Maximises the mean over places of ``layer``'s output in a channel, subject to ``|x| = norm``, by
     gradient ascent on the sphere from a picture of faint noise.
@@ -83,7 +83,8 @@ def activation_maximisation(
 def guided_backprop(
     model: nn.Module, layer: str, channels: Sequence[int], pictures: Tensor
 ) -> Tensor:
-    """What in each picture excites a filter: a gradient that passes each ReLU only where positive.
+    """Return what in each picture excites a filter: a gradient that each ReLU lets pass only where
+    it is positive.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ def reinitialise_(
 
 
 def _drawn(module, name):
-    """A copy of a module with parameters as they are when it is made."""
+    """A copy of a module with freshly drawn parameters."""
     if not hasattr(module, "reset_parameters"):
         raise ValueError(
             f"{name or 'the model'} must be able to draw its parameters anew, but a "
@@ -150,8 +150,8 @@ def _drawn(module, name):
 
 
 def _orthogonal(module, drawn, W, mask, name):
-    """Rows that no entry is kept of, orthogonal to the other rows of W, as they will be, and to
-    each other."""
+    """The drawn tensor, with the rows of which no entry is kept made orthogonal to the other rows
+    of W, as these will be, and to each other."""
 
     def rows(x):
         return unit_rows(module, x) if isinstance(module, LAYERS) else x.flatten(1)

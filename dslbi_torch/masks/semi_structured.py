@@ -1,4 +1,4 @@
-"""Single weights that are removed, as 2:4 sparsity: two of every four, where a GPU has kernels."""
+"""2:4 sparsity: of every four weights at most two, for which some GPUs have kernels."""
 
 import copy
 
@@ -11,8 +11,10 @@ from .checks import check_masks
 
 
 def has_kernels(device: torch.device | str) -> bool:
-    """Whether a device multiplies 2:4 sparse matrices: an NVIDIA GPU of the Ampere generation or
-    later."""
+    """Return whether a device multiplies 2:4 sparse matrices.
+
+    NVIDIA GPUs do since the Ampere generation.
+    """
     device = torch.device(device)
     if device.type != "cuda" or torch.version.hip:
         return False
@@ -20,10 +22,10 @@ def has_kernels(device: torch.device | str) -> bool:
 
 
 def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Masks whose linear layers keep at most two of every four consecutive inputs.
+    """Return masks whose linear layers keep at most two of every four consecutive inputs.
 
-    Of the weights that the masks keep, the two of the largest size stay in each four: this is the
-    projection of ``W * mask`` onto such matrices, and changes what the model says. Linear weights
+    Of the weights that the masks keep, the two of the largest size stay in each four. This is the
+    projection of ``W * mask`` onto such matrices, and changes the model's outputs. Linear weights
     without a mask are projected too. Those with a number of inputs that four does not divide, and
     all other weights, keep the masks that they have.
     """
@@ -41,10 +43,11 @@ def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tens
 
 
 def semi_structured(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
-    """A copy whose linear layers, projected by :func:`two_four_masks`, run on 2:4 sparse kernels.
+    """Return a copy whose linear layers run on 2:4 sparse kernels.
 
-    For inference in float16 or bfloat16, with layers whose sizes are multiples of 64; others stay
-    dense. Train on under the projected masks first.
+    Their weights are projected by :func:`two_four_masks`; train on under the projected masks first.
+    The copy is for inference in float16 or bfloat16. Layers whose sizes are no multiples of 64 stay
+    dense.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """A physically smaller model, equal to the masked one.
 
-Which channels can go is decided here, exactly: one forward pass shows which inputs of every layer
-no longer depend on the input of the net, and what they are instead. What else must be cut with a
-channel (its BatchNorm, the columns of its readers, other writers of a residual stream) is found by
-the dependency graph of Torch-Pruning.
+Which channels can go is decided exactly (:mod:`dslbi_torch.surgery.removable`): one forward pass
+shows which inputs of every layer no longer depend on the input of the net, and what they are
+instead. What else must be cut with a channel (its BatchNorm, the columns of its readers, other
+writers of a residual stream) is found by the dependency graph of Torch-Pruning.
 """
 
 import copy
@@ -31,21 +31,23 @@ from .removable import Net, removable
 
 
 def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input: Tensor) -> nn.Module:
-    """A copy of the model from which dead filters and neurons are cut out.
+    """Return a copy of the model from which dead filters and neurons are cut out.
 
-    Its outputs in evaluation mode are those of the masked model: ``W * mask`` in place of W. A
-    channel goes where none of its readers needs it: it no longer depends on the input (its filter
-    is masked, and so is every other writer of a residual stream), or the weights that read it are
-    all zero. What such a channel still emits (its bias, the shift of its BatchNorm) is a constant,
-    and is folded into the biases of its readers. A convolution with zero padding sees the constant
-    end at the border; there the channel stays, and a warning says so, as of every dead channel that
-    stays. With the masks of :func:`dslbi_torch.whole_filters` a removed filter emits 0, which no
-    border cuts and which a gate (a product with another activation) leaves 0. Layers that share
-    weights with others keep their sizes.
+    Its outputs in evaluation mode are those of the masked model: ``W * mask`` in place of W.
 
-    What is a constant is seen at the size of the example. A constant that is padded and then
-    averaged (ZeroPad2d before a global mean) is another one at another size: there the outputs are
-    equal for pictures of the example's size, and with masks of ``whole_filters`` for all.
+    A channel goes where none of its readers needs it. Either it no longer depends on the input: its
+    filter is masked, and so is every other writer of a residual stream. Or the weights that read it
+    are all zero. What such a channel still emits (its bias, the shift of its BatchNorm) is a
+    constant, and is folded into the biases of its readers.
+
+    A dead channel stays, and a warning says so, where a convolution with zero padding reads it,
+    which sees the constant end at the border. With the masks of :func:`dslbi_torch.whole_filters` a
+    removed filter emits 0, which no border cuts and which a gate (a product with another
+    activation) leaves 0. Layers that share weights with others keep their sizes.
+
+    Constants are those at the size of the example. One that is padded and then averaged (ZeroPad2d
+    before a global mean) is another at another size: there the outputs are equal for pictures of
+    the example's size, and with masks of ``whole_filters`` for all.
 
     Parameters
     ----------

@@ -8,13 +8,18 @@ from ..layers import LAYERS, NORM, connections
 
 
 def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
-    """Of every layer that is called, the value of each input channel: NaN where it depends on the
-    input of the net or on the place.
+    """Return the value of each input channel of every layer that is called; NaN where it has none.
 
-    The net is fed NaN. A layer passes it on only along weights that are not zero, a BatchNorm only
-    with a scale that is not zero, a product not where a factor is zero (activations are finite),
-    everything else as arithmetic does; so a number that arrives is the same for every input. An
-    operation that swallows NaN is found out on a real input.
+    A channel has a value where it depends neither on the input of the net nor on the place. To find
+    out, the net is fed NaN. A layer passes NaN on along weights that are not zero only, a BatchNorm
+    with a scale that is not zero only, and a product not where a factor is zero (activations are
+    finite); everything else does as arithmetic does. So a number that arrives is the same for every
+    input.
+
+    Raises
+    ------
+    ValueError
+        Where an operation swallows NaN, which is found out on the real input ``x``.
     """
     names = {module: name for name, module in model.named_modules()}
     with _ZeroTimesAnything():
@@ -28,7 +33,7 @@ def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
 
 
 class _ZeroTimesAnything(TorchDispatchMode):
-    """A block in which 0 times NaN is 0: a gate leaves a channel zero, whatever it says."""
+    """Within the block 0 times NaN is 0: a channel that is zero stays so, whatever its gate is."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         products = (torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor)
@@ -39,8 +44,8 @@ class _ZeroTimesAnything(TorchDispatchMode):
 
 @torch.no_grad()
 def _inputs(model, x, slack=0.0):
-    """Of every layer that is called, the value of each input channel, NaN where it is not one (up
-    to a slack)."""
+    """The value of each input channel of every layer that is called; NaN where it varies over the
+    places by more than a slack, relative to its size."""
     values, handles = {}, []
 
     def of_layer(layer, inputs, _):

@@ -131,7 +131,7 @@ def _check_outputs(leaves):
 
 
 def _check_equal(before, after, refused):
-    """Each tensor against its counterpart, relative to its own largest entry."""
+    """Refuse tensors that differ from their counterparts, relative to their own largest entries."""
     if [what for what, _ in before] != [what for what, _ in after]:
         raise refused("it would not call its layers as before")
     pairs = []
@@ -140,18 +140,18 @@ def _check_equal(before, after, refused):
             raise refused(f"{what} would have the shape {tuple(b.shape)}, not {tuple(a.shape)}")
         real = a.is_floating_point() or a.is_complex()
         pairs.append((what, a, b) if real else (what, a.double(), b.double()))
-    largest = max(_size(a) for _, a, _ in pairs)
+    of_all = max(_largest(a) for _, a, _ in pairs)
     for what, a, b in pairs:
         eps = torch.finfo(a.dtype).eps
         same = (a == b) | (a.isnan() & b.isnan())
-        gap = _size((a - b).abs().masked_fill(same, 0), nan=torch.inf)
+        gap = _largest((a - b).abs().masked_fill(same, 0), nan=torch.inf)
         # Half of the digits, in float64 six. What is small beside the rest of the net may be the
         # rounding of a sum that cancels.
-        if gap > max(1e-6, eps**0.5) * _size(a) + eps**0.75 * largest:
-            raise refused(f"{what} would differ by {gap / max(_size(a), 1e-300):.1e}")
+        if gap > max(1e-6, eps**0.5) * _largest(a) + eps**0.75 * of_all:
+            raise refused(f"{what} would differ by {gap / max(_largest(a), 1e-300):.1e}")
 
 
-def _size(x, nan=0.0):
+def _largest(x, nan=0.0):
     """The largest absolute value of the entries that are finite; 0 where there are none."""
     x = x.abs().flatten()
     return x.nan_to_num(nan, nan, nan).max().item() if x.numel() else 0.0

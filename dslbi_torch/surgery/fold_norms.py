@@ -11,11 +11,11 @@ from .equality import compare_outputs, in_float64, moved_like
 
 
 def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
-    """A copy for inference, in evaluation mode, with each BatchNorm folded into the layer before.
+    """Return a copy in evaluation mode with each BatchNorm folded into the layer before it.
 
-    A BatchNorm with running statistics is, in evaluation mode, a scale and a shift of every
-    channel; both can be had by the weights and the bias of the convolution or linear layer whose
-    output it takes. What takes its place is :class:`torch.nn.Identity`. The copy cannot be trained
+    In evaluation mode a BatchNorm with running statistics is a scale and a shift of every channel.
+    The weights and the bias of the convolution or linear layer whose output it takes can do both,
+    and :class:`torch.nn.Identity` takes its place. The copy is for inference, and cannot be trained
     on as the model could: export it (:func:`dslbi_torch.surgery.saving.save_program`,
     :func:`dslbi_torch.surgery.saving.save_onnx`).
 
@@ -49,7 +49,7 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
 
 @torch.no_grad()
 def _fold_norm_(layer, norm):
-    """Let a layer give what the BatchNorm makes of its output in evaluation mode."""
+    """Change a layer so that it gives what the BatchNorm makes of its output."""
     mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -mean * scale if norm.bias is None else norm.bias - mean * scale

@@ -81,7 +81,8 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
 
 
 def _kind(module):
-    """Which of the layers a module is, or is a subclass of; None where its weight is computed."""
+    """The name of torch's layer that a module is, or is derived from; None for other modules, and
+    where its weight is computed."""
     if parametrize.is_parametrized(module):
         return None
     kinds = (k.__name__ for k in type(module).__mro__ if getattr(nn, k.__name__, None) is k)
@@ -89,15 +90,15 @@ def _kind(module):
 
 
 def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module:
-    """The model that :func:`save_compact` wrote, on the CPU and in evaluation mode.
+    """Read the model that :func:`save_compact` wrote, on the CPU and in evaluation mode.
 
     Parameters
     ----------
     file : path
     build : callable
-        ``build(**architecture)`` gives a net of the architecture, of any size and weights; its
-        layers are replaced by those of the file (those of a class of its own, derived from one of
-        torch, get its sizes). The dense model's weights are not needed.
+        ``build(**architecture)`` gives a net of the architecture, of any size and weights. Its
+        layers are replaced by those of the file; a layer of a class derived from torch's stays, and
+        gets the sizes and tensors. The dense model's weights are not needed.
 
     Raises
     ------
@@ -140,14 +141,14 @@ def _ties(model):
 
 
 def _replaced(model, name, layer, options, file):
-    """The model with a layer in the place, or the places, of the one of that name."""
+    """The model with a layer in all places of the one of that name."""
     try:
         old = model.get_submodule(name)
     except AttributeError as error:
         raise ValueError(
             f"{file} is not of the architecture that was built, which has no layer {name}"
         ) from error
-    if isinstance(old, type(layer)) and type(old) is not type(layer):  # what it adds, it keeps
+    if isinstance(old, type(layer)) and type(old) is not type(layer):  # it keeps what it adds
         for key in {*options} - {"bias"}:
             setattr(old, key, getattr(layer, key))
         for key, value in {**layer._parameters, **layer._buffers}.items():
@@ -181,8 +182,9 @@ def _unpacked(x):
 def _program(model, example_input):
     """The exported computation in evaluation mode, for batches of any size.
 
-    Of the example only the shape: torch writes the input into the file, and of a slice all of which
-    it is one."""
+    The example serves by its shape only: torch writes the input into the file, and where that is a
+    slice, all of the tensor behind it.
+    """
     if not isinstance(example_input, Tensor) or not example_input.ndim:
         raise ValueError(f"example_input must be a batch, got a {type(example_input).__name__}")
     x = example_input.new_zeros((2, *example_input.shape[1:]))
@@ -201,8 +203,15 @@ def save_program(model: nn.Module, example_input: Tensor, file: str | Path) -> N
 
 
 def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None:
-    """Write the computation of a model as ONNX, for batches of any size; input "input", output
-    "output". Needs the packages onnx and onnxscript."""
+    """Write the computation of a model as ONNX, for batches of any size.
+
+    Its input is called "input", its output "output".
+
+    Raises
+    ------
+    ImportError
+        Without the packages onnx and onnxscript.
+    """
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
