@@ -18,7 +18,7 @@ from .masks.ranking import (
 from .masks.support import recorded_masks, support_masks
 from .masks.swap import gamma_weights, sparse_weights
 from .masks.whole_filters import whole_filters
-from .path import PathRecorder
+from .path import PathRecorder, RecordedPath
 from .path_momentum import GammaMomentum
 from .split import Split
 from .surgery.compact import compact
@@ -33,6 +33,7 @@ __all__ = [
     "GammaMomentum",
     "MaskedTraining",
     "PathRecorder",
+    "RecordedPath",
     "Split",
     "TargetDensity",
     "apply_masks_",

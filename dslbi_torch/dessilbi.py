@@ -8,43 +8,42 @@ W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * pr
 accumulates ``(W - Gamma) / nu``. Gamma is a function of V and is never stored.
 """
 
-from itertools import compress
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import _default_to_fused_or_foreach, _use_grad_for_differentiable
 
 from .options import check_group, check_tensors
-from .penalties import prox
-from .routes import lists
-from .routes import pieces as cpu
-from .routes.fused import Fused, unscaled
-from .routes.gap import gap_of
-from .tensors import add_scaled_, aligned, dual_dtype, duals_kept, is_sharded, plain
+from .penalties import penalty_named
+from .routes.choose import Kept, step_by_route
+from .routes.views import Tensors, collect
+from .slices import Units
+from .state import dual_dtype, duals_kept
+from .torch_private import use_grad_for_differentiable
 
-GAMMA_OPTIONS = ("kappa", "lam", "penalty", "group_dim", "weight")  # what Gamma depends on, but V
+GAMMA_OPTIONS = ("kappa", "lam", "penalty", *Units._fields)  # what Gamma depends on, but V
+STEP_OPTIONS = ("momentum", "dampening", "weight_decay", "decoupled", "nesterov", "coupling")
 
 
-def gamma(V, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None):
-    """The sparse iterate ``Gamma = kappa * prox_lam(V)``."""
-    shrunk = prox(V, lam, penalty=penalty, group_dim=group_dim, weight=weight)
-    return kappa * shrunk  # (dslbi-gamma)
+def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
+    """The sparse iterates ``Gamma = kappa * prox_lam(V)`` of a family, one tensor for each V.
+
+    Units are said by ``group_dim, block, parts, weight``, the fields of
+    :class:`dslbi_torch.slices.Units`; they extend over all tensors of the family.
+    """
+    shrunk = penalty_named(penalty).prox(Vs, lam, Units(**units))
+    return [kappa * x for x in shrunk]  # (dslbi-gamma)
 
 
 def step_(
     W,
     V,
+    Gamma,
     m,
     grad,
     *,
     alpha,
     kappa=1.0,
     nu=100.0,
-    lam=1.0,
-    penalty="l1",
-    group_dim=0,
-    weight=None,
     momentum=0.9,
     dampening=0.0,
     weight_decay=0.0,
@@ -54,35 +53,56 @@ def step_(
 ):
     """One DessiLBI iteration of one tensor, in place: see :func:`dslbi_ref.dessilbi.step`.
 
-    W, V and m are overwritten; grad is not. V is None for a tensor that is not split, m is None
-    without momentum. The first step of a tensor is the one with ``m = 0`` and ``dampening = 0``.
-    The division by nu rides on the step, which saves one pass over memory; so does never forming
-    Gamma.
+    W, V and m are overwritten; grad and Gamma, which is :func:`gamma` of the old V, are not. V and
+    Gamma are None for a tensor that is not split, m is None without momentum. The first step of a
+    tensor is the one with ``m = 0`` and ``dampening = 0``.
     """
     g = grad
     if weight_decay and not decoupled:
         g = g.add(W, alpha=weight_decay)
     if V is not None:
-        gap = gap_of(
-            W, V, kappa=kappa, lam=lam, penalty=penalty, group_dim=group_dim, weight=weight
-        )
+        r = (W - Gamma) / nu  # (dslbi-r)
         if coupling == "inside":
-            g = g.add(gap, alpha=1 / nu)
+            g = g + r
+    u = g
     if m is not None:
-        if dampening or torch.is_grad_enabled():
-            m.mul_(momentum).add_(g, alpha=1 - dampening)
-        else:
-            torch.add(g, m, alpha=momentum, out=m)  # (dslbi-m)
-        g = g.add(m, alpha=momentum) if nesterov else m
-    if V is not None:
-        add_scaled_(V, gap, alpha / nu)  # (dslbi-v)
+        m.mul_(momentum).add_(g, alpha=1 - dampening)  # (dslbi-m)
+        u = g.add(m, alpha=momentum) if nesterov else m
     if decoupled and weight_decay:
-        if V is not None and gap is W:
-            gap = W.clone()
-        add_scaled_(W, W, -kappa * alpha * weight_decay)  # W.mul_(1 - c) would round 1 - c
-    if V is not None and coupling == "outside":
-        add_scaled_(W, gap, -kappa * alpha / nu)  # the last use of gap: it may be W
-    add_scaled_(W, g, -kappa * alpha)  # (dslbi-w)
+        add_scaled_(W, W, -kappa * alpha * weight_decay)
+    add_scaled_(W, u, -kappa * alpha)  # (dslbi-w)
+    if V is not None:
+        if coupling == "outside":
+            add_scaled_(W, r, -kappa * alpha)
+        add_scaled_(V, r, alpha)  # (dslbi-v)
+
+
+def add_scaled_(x, y, c):
+    """``x += c * y`` in place; c is a number, or a tensor of one element."""
+    if isinstance(c, Tensor):
+        # Under autograd the product keeps y for the derivative in c, and y is written to later.
+        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
+    else:
+        x.add_(y, alpha=c)
+
+
+def one_by_one_(tensors: Tensors, options: dict) -> None:
+    """Take :func:`step_` for every tensor of a list: what the fast routes agree with."""
+    shrink = {key: options[key] for key in GAMMA_OPTIONS}
+    rest = {key: options[key] for key in ("alpha", "kappa", "nu", *STEP_OPTIONS)}
+    for k, (W, grad) in enumerate(zip(tensors.Ws, tensors.grads, strict=True)):
+        V = Gamma = None
+        if tensors.Vs is not None:
+            V = tensors.Vs[k]
+            # The graph of a differentiable step keeps what Gamma was made of.
+            old = V.clone() if torch.is_grad_enabled() else V
+            if tensors.Gammas is not None:
+                Gamma = tensors.Gammas[k]
+            elif tensors.scales is not None:
+                Gamma = options["kappa"] * (tensors.scales[k] * old)
+            else:
+                (Gamma,) = gamma([old], **shrink)
+        step_(W, V, Gamma, None if tensors.ms is None else tensors.ms[k], grad, **rest)
 
 
 def _alpha(group):
@@ -93,37 +113,6 @@ def _alpha(group):
     if group["capturable"] or group["differentiable"] or torch.compiler.is_compiling():
         return lr.reshape(())
     return lr.item()
-
-
-def _in_lists(group, Ws):
-    """Whether a group takes the foreach route: as asked, else as torch.optim decides."""
-    if group["foreach"] is not None or group["differentiable"] or Ws[0].is_cpu:
-        return bool(group["foreach"])
-    return _default_to_fused_or_foreach(Ws, False)[1]
-
-
-def _same_device_and_dtype(*columns):
-    """The lists of a group, cut into lists of one device and dtype; an empty column is None."""
-    cut = Optimizer._group_tensors_by_device_and_dtype(list(columns))
-    for place, (lists_, _) in cut.items():
-        yield place, [None if column[0] is None else column for column in lists_]
-
-
-def _step_each(Ws, Vs, ms, grads, firsts, options):
-    """Tensor by tensor, the large ones on a CPU piece by piece; momentum on a CPU by torch's fused
-    SGD."""
-    rows = list(zip(Ws, Vs, ms, grads, strict=True))
-    if cpu.takes(options) and not (options["dampening"] and any(firsts)):
-        fit = list(map(cpu.fits, Ws, ms, grads))
-        cpu.step_(list(compress(rows, fit)), **options)
-        if all(fit):
-            return
-        left = [not ok for ok in fit]
-        rows, firsts = compress(rows, left), compress(firsts, left)
-    first = {**options, "dampening": 0.0}
-    for row, is_first in zip(rows, firsts, strict=True):
-        for piece in cpu.pieces(row, options["penalty"], options["group_dim"]):
-            step_(*piece, **(first if is_first else options))
 
 
 class DessiLBI(Optimizer):
@@ -138,14 +127,23 @@ class DessiLBI(Optimizer):
         The step alpha: W moves by ``kappa * lr``, V by ``lr / nu``. A schedule that lowers lr
         slows the clock of the path with it.
     kappa, nu, lam : float > 0
-        Damping, coupling, penalty level.
-    penalty : None, "l1" or "group"
-        What is split: nothing (plain SGD with step ``kappa * lr``), every weight, or the slices
-        along ``group_dim``.
+        Speed of Gamma, coupling, penalty level.
+    penalty : None, or a word of :data:`dslbi_torch.penalties.PENALTIES`
+        What is split: nothing (plain SGD with step ``kappa * lr``), every weight ("l1"), or slices
+        of the tensors ("group").
     group_dim : int or tuple of int
-        0 a filter or neuron, 1 an input channel, (0, 1) a kernel, () the whole tensor.
+        The axes along which slices are taken: 0 a filter or neuron, 1 an input channel, (0, 1) a
+        kernel, () the whole tensor.
+    block : int >= 1
+        So many consecutive slices are one unit: a head of an attention layer.
+    parts : int >= 1
+        The axis is cut into so many equal parts first, and the k-th block of every part belongs to
+        unit k: queries, keys and values in one matrix.
+    joint : bool
+        The k-th units of all tensors of the parameter group are one unit: a channel with all that
+        writes it. They enter together, by their joint norm.
     weight : None or "sqrt"
-        "sqrt": the threshold of a group is ``lam * sqrt(size)``.
+        "sqrt": the threshold of a unit is ``lam * sqrt(size)``, size its number of entries.
     momentum, dampening : float in [0, 1)
     weight_decay : float >= 0
         L2 in the gradient, or taken from W directly with ``decoupled=True``.
@@ -196,6 +194,9 @@ class DessiLBI(Optimizer):
         lam: float = 1,
         penalty: str | None = None,
         group_dim: int | tuple[int, ...] = 0,
+        block: int = 1,
+        parts: int = 1,
+        joint: bool = False,
         weight: str | None = None,
         momentum: float = 0.9,
         dampening: float = 0,
@@ -216,6 +217,9 @@ class DessiLBI(Optimizer):
             lam=lam,
             penalty=penalty,
             group_dim=group_dim,
+            block=block,
+            parts=parts,
+            joint=joint,
             weight=weight,
             momentum=momentum,
             dampening=dampening,
@@ -230,17 +234,12 @@ class DessiLBI(Optimizer):
             differentiable=differentiable,
         )
         check_group(defaults)
-        self._fused = Fused()
+        self._kept = Kept()
         super().__init__(params, defaults)
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._fused = Fused()
-        for group in self.param_groups:  # saved before these existed
-            for key in ("foreach", "fused"):
-                group.setdefault(key, None)
-            for key in ("capturable", "differentiable"):
-                group.setdefault(key, False)
+        self._kept = Kept()
 
     def add_param_group(self, param_group: dict) -> None:
         """Add a group; its options are checked before anything changes."""
@@ -268,7 +267,7 @@ class DessiLBI(Optimizer):
         """The step of V: the group's lr."""
         return float(group["lr"])
 
-    @_use_grad_for_differentiable
+    @use_grad_for_differentiable
     def step(self, closure=None):
         """One iteration; returns the loss of the closure, if one is given."""
         loss = None
@@ -283,80 +282,52 @@ class DessiLBI(Optimizer):
             self._step_group(index, group)
         return loss
 
+    def _dual(self, p):
+        """V of a parameter, which starts at zero with its first gradient."""
+        state = self.state[p]
+        if "V" not in state:
+            state["V"] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
+        return state["V"]
+
+    def _momentum_buffer(self, p):
+        """m of a parameter, and whether this is its first step."""
+        state = self.state[p]
+        first = "momentum_buffer" not in state
+        if first:
+            state["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+        return state["momentum_buffer"], first
+
     def _step_group(self, index, group):
         """One iteration of a parameter group, by the route that its flags ask for."""
-        rows, spread = self._collect(group)
-        if not (rows or spread):
+        near, far = collect(
+            group,
+            self._dual,
+            self._momentum_buffer if group["momentum"] else None,
+            others=lambda p: self.state.get(p, {}).get("V"),
+        )
+        if near is None and far is None:
             return
-        options = {key: group[key] for key in _STEP_OPTIONS}
+        options = {key: group[key] for key in (*GAMMA_OPTIONS, "nu", *STEP_OPTIONS)}
         options["alpha"] = _alpha(group)
-        outer = dict(
-            maximize=group["maximize"],
+        scaler = dict(
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
         )
-        for part in filter(None, (spread, rows)):
-            Ws, Vs, ms, grads, firsts = map(list, zip(*part, strict=True))
-            # The first step, m = g, happens once, so it needs no lists.
-            each = part is spread or (options["dampening"] and any(firsts))
-            if group["fused"] and not each:
-                for place, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-                    self._fused.step((index, *place), *columns, options=options, **outer)
-                continue
-            grads = unscaled(grads, **outer)
-            if grads is None:
-                continue
-            if each or not _in_lists(group, Ws):
-                _step_each(Ws, Vs, ms, grads, firsts, options)
-                continue
-            for _, columns in _same_device_and_dtype(Ws, Vs, ms, grads):
-                lists.step_(*columns, **options)
-
-    def _collect(self, group):
-        """``(W, V, m, grad, first)`` of all that has a gradient; V and m start with the first one.
-
-        Returned apart are the DTensors that have groups in several shards: no list may mix them
-        with tensors.
-        """
-        rows, spread = [], []
-        split, momentum = group["penalty"] is not None, group["momentum"] != 0
-        for p in group["params"]:
-            grad = p.grad
-            if grad is None:
-                continue
-            if grad.is_sparse:
-                raise RuntimeError("DessiLBI does not support sparse gradients")
-            state = self.state[p]
-            if split and "V" not in state:
-                state["V"] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
-            first = momentum and "momentum_buffer" not in state
-            if first:
-                state["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
-            V = state["V"] if split else None
-            m = state["momentum_buffer"] if momentum else None
-            W = p
-            if p.is_complex() or is_sharded(p):
-                W, V, m, grad = (plain(aligned(x, p), group) for x in (p, V, m, grad))
-                if is_sharded(W):
-                    spread.append((W, V, m, grad, first))
-                    continue
-            rows.append((W, V, m, grad, first))
-        return rows, spread
+        for tensors in (far, near):
+            if tensors is not None:
+                step_by_route(
+                    tensors,
+                    group,
+                    options,
+                    one_by_one=one_by_one_,
+                    far=tensors is far,
+                    scaler=scaler,
+                    kept=self._kept,
+                    key=index,
+                )
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16
         parameter."""
         with duals_kept(self):
             super().load_state_dict(state_dict)
-
-
-_STEP_OPTIONS = (
-    *GAMMA_OPTIONS,
-    "nu",
-    "momentum",
-    "dampening",
-    "weight_decay",
-    "decoupled",
-    "nesterov",
-    "coupling",
-)

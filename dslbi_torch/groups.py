@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.optim import Optimizer
 
-from .penalties import group_size
+from .slices import Units, unit_size
 from .units import named
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -180,7 +180,7 @@ def split_table(groups: list[dict] | Optimizer) -> str:
             size, penalty = 1, group["penalty"]
             if penalty == "group":
                 dim = group.get("group_dim", 0)
-                size = group_size(p.shape, dim)
+                size = unit_size([p], Units(dim))
                 kept = (dim,) if isinstance(dim, int) else dim
                 penalty = f"group[{','.join(map(str, kept))}]"
             shape = "x".join(map(str, p.shape))

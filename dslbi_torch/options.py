@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from .penalties import axes, group_weight
+from .penalties import PENALTIES, one_of
+from .slices import check_units, units_of
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
@@ -51,13 +52,21 @@ def check_splitting(group):
     """Refuse options that say how W is coupled to Gamma and cannot be."""
     for name in ("kappa", "nu", "lam"):
         _check_number(name, group[name], 0, strict=True)
-    if group["penalty"] not in (None, "l1", "group"):
-        raise ValueError(f'penalty must be None, "l1" or "group", got {group["penalty"]!r}')
+    if group["penalty"] is not None and group["penalty"] not in PENALTIES:
+        raise ValueError(f"penalty must be None, {one_of()}, got {group['penalty']!r}")
+    row = PENALTIES.get(group["penalty"])
+    for name in ("block", "parts"):
+        if not (isinstance(group[name], int) and group[name] >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {group[name]!r}")
+    for name, alone in (("block", 1), ("parts", 1), ("joint", False)):
+        if group[name] != alone and not (row and row.sliced):
+            raise ValueError(f"{name} needs a penalty of slices, got penalty {group['penalty']!r}")
 
 
 def check_tensors(group):
     """Refuse tensors that cannot be stepped, or cannot carry the penalty of their group."""
-    names = group.get("param_names") or range(len(group["params"]))
+    names = list(group.get("param_names") or range(len(group["params"])))
+    sliced = group["penalty"] is not None and PENALTIES[group["penalty"]].sliced
     for name, p in zip(names, group["params"], strict=True):
         if not (p.is_floating_point() or p.is_complex()):
             raise ValueError(f"parameter {name} must have a floating dtype, got {p.dtype}")
@@ -69,7 +78,7 @@ def check_tensors(group):
         if group["penalty"] is None:
             continue
         if getattr(p, "_fsdp_flattened", False):  # of the older FSDP: a cut of a flat vector
-            if group["penalty"] == "group":
+            if sliced:
                 raise ValueError(
                     f"parameter {name} must keep its shape to carry groups, got a flattened one: "
                     "shard with torch.distributed.fsdp.fully_shard, or use l1"
@@ -80,19 +89,29 @@ def check_tensors(group):
                 f"parameter {name} of shape {tuple(p.shape)} cannot carry the penalty "
                 f'"{group["penalty"]}": it needs at least one axis and one entry'
             )
-        if group["penalty"] == "group":
-            axes(p.ndim, group["group_dim"])
-            group_weight(p.shape, group_dim=group["group_dim"], weight=group["weight"])
-            dims = group["group_dim"]
-            if p.is_complex() and min((dims,) if isinstance(dims, int) else dims, default=0) < 0:
-                raise ValueError(
-                    f"group_dim of the complex parameter {name} must not be negative, got {dims}"
-                )
+        dims = group["group_dim"]
+        if (
+            sliced
+            and p.is_complex()
+            and min((dims,) if isinstance(dims, int) else dims, default=0) < 0
+        ):
+            raise ValueError(
+                f"group_dim of the complex parameter {name} must not be negative, got {dims}"
+            )
+    if sliced and group["params"]:
+        units, params = units_of(group), group["params"]
+        joint = (
+            [(params, names)]
+            if group["joint"]
+            else [([p], [n]) for p, n in zip(params, names, strict=True)]
+        )
+        for family in joint:
+            check_units(*family, units)
 
 
 def _has_kernel(device_type):
     if device_type == "cuda":
         return True
-    from .routes import kernel as kernels  # it loads triton
+    from .routes import kernel  # it loads triton
 
-    return device_type == "cpu" and kernels.INTERPRETED
+    return device_type == "cpu" and kernel.INTERPRETED

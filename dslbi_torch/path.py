@@ -1,5 +1,9 @@
 """The path of a training run: when each group entered, and how norms and supports grew."""
 
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,11 +11,63 @@ from torch.optim import Optimizer
 
 from .bits import pack_bits, unpack_bits
 from .files import atomic
-from .penalties import axes, group_norms
-from .tensors import is_sharded, shard, whole
-from .units import group_gamma, selected, split_tensors
+from .sharding import is_sharded, shard, whole
+from .slices import axes, units_of
+from .text import one_line
+from .units import by_entries, families, gammas, norms, scores, unit_sizes
 
 NEVER = -1
+
+
+class RecordedPath(NamedTuple):
+    """The record of a run as arrays, by the names of the split tensors.
+
+    The units of a joint family are recorded once, under the name of its first tensor.
+
+    Attributes
+    ----------
+    steps, times : ndarray (snapshots,)
+        Steps at which snapshots were taken, and the path time, the sum of alpha, at each.
+    nonzero : dict of ndarray (snapshots,)
+        Selected entries; of a joint family, those of all its tensors.
+    gamma_norm, weight_norm : dict of ndarray (snapshots, units)
+        Norm of each unit of Gamma and of W, where units are slices.
+    entry : dict of ndarray (units,)
+        Step after which each unit was first selected; -1: never.
+    """
+
+    steps: np.ndarray
+    times: np.ndarray
+    nonzero: dict[str, np.ndarray]
+    gamma_norm: dict[str, np.ndarray]
+    weight_norm: dict[str, np.ndarray]
+    entry: dict[str, np.ndarray]
+
+    def save(self, file: str | Path) -> None:
+        """Write the record as a compressed npz, whole or not at all."""
+        arrays = {"steps": self.steps, "times": self.times}
+        for field in self._fields[2:]:
+            arrays |= {f"{field}/{name}": x for name, x in getattr(self, field).items()}
+        with atomic(file) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "RecordedPath":
+        """Read a record back; ValueError for a file of something else, or a damaged one."""
+        try:
+            with np.load(file) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            parts = {field: {} for field in cls._fields[2:]}
+            for key, x in arrays.items():
+                field, slash, name = key.partition("/")
+                if slash:
+                    parts[field][name] = x
+            return cls(arrays["steps"], arrays["times"], **parts)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{file} must be a recorded path, but does not exist") from None
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            reason = one_line(error, 120)
+            raise ValueError(f"{file} must be a recorded path, but: {reason}") from error
 
 
 class PathRecorder:
@@ -42,7 +98,7 @@ class PathRecorder:
     Notes
     -----
     The record of sharded parameters is that of whole ones. It is kept as the parameters are, and
-    gathered when it is read: there ``entry_steps``, ``arrays``, ``save`` and ``state_dict`` must be
+    gathered when it is read: there ``entry_steps``, ``recorded``, ``save``, ``state_dict`` must be
     called by every process. Attach a recorder after loading the optimizer's state:
     ``torch.distributed.checkpoint.state_dict`` gives an optimizer without state a step of lr 0.
     """
@@ -59,18 +115,23 @@ class PathRecorder:
         self._weights: dict[str, list[Tensor]] = {}
         self._nonzero: dict[str, list[Tensor]] = {}
         self._supports: dict[str, list[Tensor]] = {}
-        self._summed: dict[str, tuple[int, ...]] = {}
         self._shapes: dict[str, torch.Size] = {}
-        for name, W, V, group in split_tensors(optimizer):
-            self._shapes[name] = V.shape
-            if elements or group["penalty"] == "group":
-                chosen = selected(V, group)
-                self.entry[name] = torch.full_like(chosen, NEVER, dtype=torch.int64)
-            grouped = group["penalty"] == "group"
-            self._summed[name] = axes(W.ndim, group["group_dim"]) if grouped else ()
-            self._norms[name], self._weights[name], self._nonzero[name] = [], [], []
-            if elements and not grouped:
-                self._supports[name] = []
+        self._extended: dict[str, tuple[int, ...]] = {}
+        self._members: dict[str, str] = {}  # of every split tensor, the name that its units have
+        for family in families(optimizer):
+            lists, W = scores(family), family.Ws[0]
+            grouped = not by_entries(family.group)
+            extended = axes(W.ndim, units_of(family.group).group_dim) if grouped else ()
+            for k, (name, V) in enumerate(zip(family.names, family.Vs, strict=True)):
+                self._shapes[name] = V.shape
+                self._members[name] = family.names[min(k, len(lists) - 1)]
+            for name, score in zip(family.names, lists, strict=False):  # slices: the first name
+                if elements or grouped:
+                    self.entry[name] = torch.full_like(score, NEVER, dtype=torch.int64)
+                self._norms[name], self._weights[name], self._nonzero[name] = [], [], []
+                self._extended[name] = extended
+                if elements and not grouped:
+                    self._supports[name] = []
         self.record()
         self._hook = optimizer.register_step_post_hook(self._after_step)
 
@@ -78,27 +139,29 @@ class PathRecorder:
         """Stop recording; what was recorded stays."""
         self._hook.remove()
 
-    def tensors(self):
-        """The split tensors, as long as they are those of the beginning; ValueError otherwise."""
-        tensors = split_tensors(self.optimizer)
-        for name, _, V, _ in tensors:
-            was = self._shapes.get(name, ())
-            if V.shape != was:
-                raise ValueError(
-                    f"{name} must have the shape {tuple(was)} of when the recorder was attached, "
-                    f"got {tuple(V.shape)}: detach the recorder, and attach a new one"
-                )
-        return tensors
+    def families(self):
+        """The families, as long as they are those of the beginning; ValueError otherwise."""
+        found = families(self.optimizer)
+        for family in found:
+            for name, V in zip(family.names, family.Vs, strict=True):
+                was = self._shapes.get(name, ())
+                if V.shape != was:
+                    raise ValueError(
+                        f"{name} must have the shape {tuple(was)} of when the recorder was "
+                        f"attached, got {tuple(V.shape)}: detach the recorder, and attach a new one"
+                    )
+        return found
 
     @torch.no_grad()
     def _after_step(self, *_):
         self.step += 1
-        tensors = self.tensors()
-        self.time += self.optimizer.alpha(tensors[0][3])
-        for name, _, V, group in tensors:
-            entry = self.entry.get(name)
-            if entry is not None:
-                entry, chosen = shard(entry), shard(selected(V, group))
+        found = self.families()
+        self.time += self.optimizer.alpha(found[0].group)
+        for family in found:
+            if family.names[0] not in self.entry:
+                continue
+            for name, score in zip(family.names, scores(family), strict=False):
+                entry, chosen = shard(self.entry[name]), shard(score > family.group["lam"])
                 entry.masked_fill_((entry == NEVER) & chosen, self.step)
         if self.step % self.every == 0:
             self.record()
@@ -110,27 +173,29 @@ class PathRecorder:
             return
         self.steps.append(self.step)
         self.times.append(self.time)
-        for name, W, V, group in self.tensors():
-            chosen = selected(V, group)
-            self._nonzero[name].append(chosen.count_nonzero() * (V.numel() // chosen.numel()))
-            if name in self._supports:
-                self._supports[name].append(chosen if is_sharded(chosen) else pack_bits(chosen))
-            if group["penalty"] == "group":
-                dim = group["group_dim"]
-                Gamma = group_gamma(V, group)
-                self._norms[name].append(group_norms(Gamma, group_dim=dim).float())
-                self._weights[name].append(group_norms(W, group_dim=dim).float())
+        for family in self.families():
+            lists = zip(family.names, scores(family), unit_sizes(family), strict=False)
+            for name, score, size in lists:
+                chosen = score > family.group["lam"]
+                self._nonzero[name].append(chosen.count_nonzero() * size)
+                if name in self._supports:
+                    self._supports[name].append(chosen if is_sharded(chosen) else pack_bits(chosen))
+            if not by_entries(family.group):
+                name = family.names[0]
+                for series, xs in ((self._norms, gammas(family)), (self._weights, family.Ws)):
+                    (size,) = norms(xs, family.group)
+                    series[name].append(size.squeeze(self._extended[name]).float())
 
     def entry_steps(self, name: str) -> np.ndarray:
         """Step after which each group (each weight of an l1 tensor) was first selected; -1:
         never."""
-        if name not in self.entry:
+        own = self._members.get(name, name)
+        if own not in self.entry:
             raise ValueError(
                 f"no entry steps of {name!r}: recorded are {sorted(self.entry)} "
                 "(single weights need elements=True)"
             )
-        entry = whole(self.entry[name]).cpu().numpy()
-        return entry.squeeze(self._summed[name])
+        return whole(self.entry[own]).squeeze(self._extended[own]).cpu().numpy()
 
     def support(self, name: str, step: int) -> Tensor:
         """What of a split tensor was selected at a snapshot: a bool of each group, or of each
@@ -140,6 +205,7 @@ class PathRecorder:
                 f"step must be one of the recorded ones, got {step}: every {self.every} steps, "
                 f"{self.steps[0]} to {self.steps[-1]}"
             )
+        name = self._members.get(name, name)
         k = self.steps.index(step) - len(self.steps)
         if self._norms.get(name):
             return _gathered(self._norms[name])[k] > 0
@@ -152,27 +218,24 @@ class PathRecorder:
         """Whether something was selected when the recorder was attached: its entry was missed."""
         return any(int(whole(counts[0])) > 0 for counts in self._nonzero.values())
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The whole record as arrays.
+    def recorded(self) -> RecordedPath:
+        """Return the whole record as arrays."""
 
-        ``steps``, ``times`` (snapshots); for each split tensor ``nonzero/NAME`` (snapshots,), and
-        for groups ``gamma_norm/NAME``, ``weight_norm/NAME`` (snapshots, groups); ``entry/NAME``.
-        """
-        out = {"steps": np.array(self.steps), "times": np.array(self.times)}
-        for name, counts in self._nonzero.items():
-            out[f"nonzero/{name}"] = _gathered(counts).cpu().numpy()
-        for key, series in (("gamma_norm", self._norms), ("weight_norm", self._weights)):
-            for name, values in series.items():
-                if values:
-                    out[f"{key}/{name}"] = _gathered(values).cpu().numpy()
-        for name in self.entry:
-            out[f"entry/{name}"] = self.entry_steps(name)
-        return out
+        def gathered(series):
+            return {k: _gathered(v).cpu().numpy() for k, v in series.items() if v}
 
-    def save(self, file) -> None:
-        """Write :meth:`arrays` as a compressed npz, whole or not at all."""
-        with atomic(file) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(stream, **self.arrays())
+        return RecordedPath(
+            np.array(self.steps),
+            np.array(self.times),
+            gathered(self._nonzero),
+            gathered(self._norms),
+            gathered(self._weights),
+            {name: self.entry_steps(name) for name in self.entry},
+        )
+
+    def save(self, file: str | Path) -> None:
+        """Write the record as a compressed npz, whole or not at all."""
+        self.recorded().save(file)
 
     def state_dict(self) -> dict:
         """The record as tensors and plain numbers, for a checkpoint."""

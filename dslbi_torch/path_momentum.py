@@ -1,12 +1,10 @@
 """Momentum for the path: V moves by a running sum of its pulls, as W does with its gradients."""
 
-from weakref import WeakSet
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .units import split_tensors
+from .units import families
 
 
 class GammaMomentum:
@@ -51,10 +49,10 @@ class GammaMomentum:
     def __init__(self, optimizer: Optimizer, momentum: float = 0.9):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-        split_tensors(optimizer)  # refuses one that splits nothing
-        if optimizer in _MOVED:
+        families(optimizer)  # refuses one that splits nothing
+        if getattr(optimizer, "path_momentum", None) is not None:
             raise ValueError("the optimizer has a GammaMomentum already: detach that first")
-        _MOVED.add(optimizer)
+        optimizer.path_momentum = self
         self.optimizer, self.momentum = optimizer, momentum
         self._before: list[tuple[Tensor, Tensor | None]] = []
         self._handles = [
@@ -69,14 +67,17 @@ class GammaMomentum:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        _MOVED.discard(self.optimizer)
-        for _, W, _, _ in split_tensors(self.optimizer):
+        self.optimizer.path_momentum = None
+        for W in self._weights():
             self.optimizer.state.get(W, {}).pop("V_buffer", None)
+
+    def _weights(self):
+        return [W for family in families(self.optimizer) for W in family.Ws]
 
     @torch.no_grad()
     def _remember(self):
         self._before = []
-        for _, W, _, _ in split_tensors(self.optimizer):
+        for W in self._weights():
             V = self.optimizer.state.get(W, {}).get("V")
             self._before.append((W, None if V is None else V.clone()))
 
@@ -98,6 +99,3 @@ class GammaMomentum:
                 step.add_(b, alpha=self.momentum)
             state["V_buffer"] = step
         self._before = []
-
-
-_MOVED = WeakSet()  # the optimizers that have one

@@ -1,110 +1,162 @@
-"""Penalties: value, proximal operator and dual norm. Twin of ``dslbi_ref/penalties.py``.
+"""Penalties: what each is, side by side. Twin of ``dslbi_ref/penalties.py``.
 
     l1      Omega(x) = lam * sum_i |x_i|
     group   Omega(x) = lam * sum_g w_g ||x_g||_2
 
-with ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Groups of a tensor are its slices along
-``group_dim`` (an axis, or a tuple of axes: ``0`` a filter or neuron, ``1`` an input channel, ``(0,
-1)`` a kernel, ``()`` the whole tensor); ``w_g`` is 1, or the square root of the size of the group.
+with ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Groups are the units of a family of tensors
+(:mod:`dslbi_torch.slices`); ``w_g`` is 1, or the square root of the size of the group.
+
+A unit is selected exactly when its *score* exceeds lam, and the dual norm of Omega is the largest
+score. So supports, densities, rankings and targets are written once, for every row of the table.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
-_ONE = torch.ones((), device="cpu")  # making a tensor of the number takes longer than the rest
+from .slices import Units, norms, slice_norms, spread, unit_weight
+from .torch_private import foreach_clamp_max_, foreach_clamp_min, foreach_div_, foreach_sub
+
+
+class Penalty(NamedTuple):
+    """One penalty, as functions of a family of tensors and its units.
+
+    Attributes
+    ----------
+    value : callable (xs, lam, units) -> Tensor
+        Omega at xs.
+    prox : callable (vs, lam, units) -> list of Tensor
+        The proximal operator at vs, one tensor for each.
+    score : callable (vs, units) -> list of Tensor
+        What must exceed lam, each unit once: one tensor for the family where units are slices, one
+        for each of its tensors where they are single entries.
+    entries : bool
+        Whether units are single entries.
+    sliced : bool
+        Whether it looks at slices, so that ``group_dim, block, parts, joint`` mean something.
+    scaled : bool
+        Whether prox multiplies each slice by :func:`factors` of its score.
+    routes : tuple of str
+        The fast routes of :mod:`dslbi_torch.routes` that can take it; the plain step always can.
+    """
+
+    value: Callable
+    prox: Callable
+    score: Callable
+    entries: bool
+    sliced: bool
+    scaled: bool
+    routes: tuple[str, ...]
+
+    def dual_norm(self, xs: list[Tensor], units: Units) -> Tensor:
+        """Return the largest score (0 of a family without entries)."""
+        found = [score.max() for score in self.score(xs, units) if score.numel()]
+        return torch.stack(found).max() if found else xs[0].new_zeros(())
+
+
+def factors(scores: list[Tensor], lam: float) -> list[Tensor]:
+    """Return ``1 - lam / max(score, lam)``: positive exactly where the score exceeds lam.
+
+    It is computed as ``(s - lam) / s``, of which no rounding changes the sign; an infinite score
+    counts as the largest number.
+    """
+    bounds = torch.finfo(scores[0].dtype)
+    levels = foreach_clamp_min(scores, lam or bounds.tiny)
+    foreach_clamp_max_(levels, bounds.max)
+    found = foreach_sub(levels, lam)
+    foreach_div_(found, levels)
+    return found
+
+
+def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:
+    """Shrink every entry towards zero by ``lam >= 0``: the proximal operator of l1."""
+    return softshrink(v, lam)  # (prox-l1)
+
+
+def _group_score(vs, units):
+    weight = unit_weight(vs, units)
+    size = norms(vs, units)
+    return [size if weight == 1 else size / weight]
+
+
+def _group_prox(vs, lam, units):
+    (scale,) = factors(_group_score(vs, units), lam)
+    return [spread(scale, v, units) * v for v in vs]  # (prox-group)
+
+
+L1 = Penalty(
+    value=lambda xs, lam, units: lam * sum(x.abs().sum() for x in xs),
+    prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
+    score=lambda vs, units: [v.abs() for v in vs],
+    entries=True,
+    sliced=False,
+    scaled=False,
+    routes=("pieces", "lists", "kernel"),
+)
+GROUP = Penalty(
+    value=lambda xs, lam, units: lam * unit_weight(xs, units) * norms(xs, units).sum(),
+    prox=_group_prox,
+    score=_group_score,
+    entries=False,
+    sliced=True,
+    scaled=True,
+    routes=("pieces", "lists", "kernel"),
+)
+PENALTIES = {"l1": L1, "group": GROUP}
+
+
+def one_of() -> str:
+    """Return the words of the table, for an error."""
+    words = [f'"{word}"' for word in PENALTIES]
+    return ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def penalty_named(word: str) -> Penalty:
+    """Return the row of the table; ValueError for an unknown word."""
+    if word not in PENALTIES:
+        raise ValueError(f"penalty must be {one_of()}, got {word!r}")
+    return PENALTIES[word]
+
+
+def prox(v: Tensor, lam: float = 1.0, *, penalty: str = "l1", **units) -> Tensor:
+    """The proximal operator of one tensor; ``units`` are fields of :class:`Units`."""
+    return penalty_named(penalty).prox([v], lam, Units(**units))[0]
 
 
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
     """Value of the l1 penalty, ``lam * sum |x_i|``."""
-    return lam * x.abs().sum()
-
-
-def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:
-    """Proximal operator of the l1 penalty: shrink every entry towards zero by ``lam >= 0``."""
-    return v - v.clamp(-lam, lam)  # (prox-l1)
+    return L1.value([x], lam, Units())
 
 
 def l1_dual_norm(x: Tensor) -> Tensor:
     """Largest absolute entry (0 of an empty tensor)."""
-    return x.abs().max() if x.numel() else x.new_zeros(())
-
-
-def axes(ndim: int, group_dim) -> tuple[int, ...]:
-    """The axes that a group norm sums over: all but those of ``group_dim``."""
-    if group_dim == 0 and ndim:  # the usual case, fast: it is asked once a tensor and step
-        return tuple(range(1, ndim))
-    dims = (group_dim,) if isinstance(group_dim, int) else tuple(group_dim)
-    for d in dims:
-        if not -ndim <= d < ndim:
-            raise ValueError(f"group_dim must name axes of a {ndim}-d tensor, got {group_dim}")
-    kept = {d % ndim for d in dims}
-    return tuple(d for d in range(ndim) if d not in kept)
+    return L1.dual_norm([x], Units())
 
 
 def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
-    """Euclidean norm of every group, of the shape of the kept axes."""
-    summed = axes(x.ndim, group_dim)
-    if not summed:  # every entry is a group; an empty list of axes would mean all of them to torch
-        return x.abs()
-    return torch.linalg.vector_norm(x, dim=summed, keepdim=keepdim)
-
-
-def group_size(shape: torch.Size, group_dim=0) -> int:
-    """Number of entries of a group."""
-    size = 1
-    for d in axes(len(shape), group_dim):
-        size *= shape[d]
-    return size
-
-
-def group_weight(shape: torch.Size, *, group_dim=0, weight: str | None = None) -> float:
-    """Factor of ``lam`` for the groups of a tensor: 1, or the square root of their size."""
-    if weight is None:
-        return 1.0
-    if weight != "sqrt":
-        raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
-    return group_size(shape, group_dim) ** 0.5
+    """Euclidean norm of every slice along ``group_dim``, of the shape of the kept axes."""
+    found = slice_norms(x, group_dim)
+    if keepdim:
+        return found
+    dims = (group_dim,) if isinstance(group_dim, int) else group_dim
+    return found.reshape([x.shape[d] for d in sorted(d % x.ndim for d in dims)])
 
 
 def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
     """Value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
-    w = group_weight(x.shape, group_dim=group_dim, weight=weight)
-    return lam * w * group_norms(x, group_dim=group_dim).sum()
-
-
-def group_scale(v: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
-    """The factor ``max(0, 1 - lam * w_g / ||v_g||)`` of every group, broadcastable to ``v``."""
-    w = group_weight(v.shape, group_dim=group_dim, weight=weight)
-    return scale_of(group_norms(v, group_dim=group_dim, keepdim=True), lam * w)
-
-
-def scale_of(norms: Tensor, level: float) -> Tensor:
-    """The factor of groups of these norms whose threshold is ``level``."""
-    # a group of norm 0 gives 1 - level/0 = -inf, clamped to 0
-    return torch.sub(_ONE, norms.reciprocal(), alpha=level).relu_()
+    return GROUP.value([x], lam, Units(group_dim, weight=weight))
 
 
 def group_soft_threshold(
     v: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None
 ) -> Tensor:
-    """Proximal operator of the group penalty: shorten every group by ``lam * w_g``, to zero at
-    most."""
-    return group_scale(v, lam, group_dim=group_dim, weight=weight) * v  # (prox-group)
+    """Shorten every group by ``lam * w_g``, to zero at most: the proximal operator of group."""
+    return GROUP.prox([v], lam, Units(group_dim, weight=weight))[0]
 
 
 def group_dual_norm(x: Tensor, *, group_dim=0, weight: str | None = None) -> Tensor:
     """Largest ``||x_g|| / w_g`` (0 without groups)."""
-    w = group_weight(x.shape, group_dim=group_dim, weight=weight)
-    norms = group_norms(x, group_dim=group_dim)
-    return norms.max() / w if norms.numel() else x.new_zeros(())
-
-
-def prox(
-    v: Tensor, lam: float = 1.0, *, penalty: str = "l1", group_dim=0, weight: str | None = None
-) -> Tensor:
-    """The proximal operator named by ``penalty`` ("l1" or "group")."""
-    if penalty == "l1":
-        return soft_threshold(v, lam)
-    if penalty == "group":
-        return group_soft_threshold(v, lam, group_dim=group_dim, weight=weight)
-    raise ValueError(f'penalty must be "l1" or "group", got {penalty!r}')
+    return GROUP.dual_norm([x], Units(group_dim, weight=weight))

@@ -2,11 +2,15 @@
 
 import torch
 from torch.optim import LBFGS, Optimizer
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from .dessilbi import GAMMA_OPTIONS, DessiLBI
+from .dessilbi import GAMMA_OPTIONS, DessiLBI, add_scaled_
 from .options import check_splitting, check_tensors
-from .routes.gap import gap_of
-from .tensors import add_scaled_, dual_dtype, duals_kept, plain
+from .penalties import one_of
+from .routes.gaps import pull_duals_
+from .routes.views import collect
+from .slices import Units
+from .state import dual_dtype, duals_kept
 
 
 class Split(Optimizer):
@@ -38,9 +42,9 @@ class Split(Optimizer):
     -----
     Groups and state are those of base: schedulers, checkpoints and recorders take either. V joins
     the state after the base's first step. A parameter without a gradient is left alone, and so is
-    everything in a step that a GradScaler skips. During a step, W - Gamma of all split tensors is
-    held at once. What :class:`dslbi_torch.DessiLBI` says of several machines holds here, as far as
-    base can be sharded.
+    everything in a step that a GradScaler skips. W - Gamma of all split tensors is held at once, in
+    arrays that are kept from step to step, beside the states. What :class:`dslbi_torch.DessiLBI`
+    says of several machines holds here, as far as base can be sharded.
     """
 
     def __init__(self, base: Optimizer, *, kappa: float = 1, nu: float = 100, lam: float = 1):
@@ -50,7 +54,7 @@ class Split(Optimizer):
             raise TypeError("base must take one gradient a step, got LBFGS")
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be a torch optimizer, got {type(base).__name__}")
-        own = dict(kappa=kappa, nu=nu, lam=lam, penalty=None, group_dim=0, weight=None)
+        own = dict(kappa=kappa, nu=nu, lam=lam, penalty=None, joint=False, **Units()._asdict())
         taken = sorted(set(own) & set(base.defaults))
         if taken:
             raise ValueError(f"{type(base).__name__} has options {taken} of its own")
@@ -58,6 +62,16 @@ class Split(Optimizer):
         for group in base.param_groups:
             _complete(group, own)
         self.__setstate__({"base": base, "own": own})
+        if all(group["penalty"] is None for group in base.param_groups):
+            raise ValueError(
+                f"a group of base must have a penalty, {one_of()}, "
+                f"got none in {len(base.param_groups)} groups"
+            )
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._begun = {}  # V of parameters that the base has not stepped yet
+        self._rooms = WeakTensorKeyDictionary()
 
     # The base's groups and state are the only ones.
     param_groups = property(lambda self: self.base.param_groups)
@@ -97,33 +111,55 @@ class Split(Optimizer):
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and found_inf.item():
             return loss
-        pulls = [pull for group in self.param_groups for pull in self._pulls(group)]
+        pulled = [pull for group in self.param_groups for pull in self._pull(group)]
         if hasattr(self, "grad_scale"):  # a GradScaler's, for a fused base
             self.base.grad_scale, self.base.found_inf = self.grad_scale, self.found_inf
         self.base.step()
         if hasattr(self, "grad_scale"):
             del self.base.grad_scale, self.base.found_inf
-        for p, V, gap, group in pulls:
-            # W by kappa * alpha = lr, V by alpha
-            add_scaled_(plain(p, group), gap, group["lr"] * (-1 / group["nu"]))
-            add_scaled_(plain(V, group), gap, group["lr"] * (1 / (group["kappa"] * group["nu"])))
+        for tensors, gaps, c in pulled:
+            for W, gap in zip(tensors.Ws, gaps, strict=True):
+                add_scaled_(W, gap, c)
+        for p, V in self._begun.items():
             self.state[p]["V"] = V
+        self._begun = {}
         return loss
 
-    def _pulls(self, group):
-        """Parameter, V and ``W - Gamma`` of a group's tensors that have a gradient."""
+    def _pull(self, group):
+        """Move V of a group's tensors; the tensors, their ``W - Gamma``, and the factor of its
+        pull on W."""
         if group["penalty"] is None:
             return
-        options = {key: group[key] for key in GAMMA_OPTIONS}
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            V = self.state[p].get("V") if p in self.state else None
-            if V is None:
-                V = torch.zeros_like(p, dtype=dual_dtype(p))
-            W = plain(p, group)
-            gap = gap_of(W, plain(V, group), **options)
-            yield p, V, gap.clone() if gap is W else gap, group
+        lr = group["lr"]
+        options = {key: group[key] for key in (*GAMMA_OPTIONS, "nu")}
+        for tensors in collect(group, self._dual, others=self._known_dual):
+            if tensors is not None:
+                gaps = [self._room(p, V) for p, V in zip(tensors.params, tensors.Vs, strict=True)]
+                pull_duals_(tensors, gaps, alpha=lr * (1 / group["kappa"]), **options)
+                yield tensors, gaps, lr * (-1 / group["nu"])
+
+    def _known_dual(self, p):
+        return self.state[p].get("V") if p in self.state else None
+
+    def _dual(self, p):
+        """V of a parameter; a new one joins the state after the base's step, which may look
+        whether its state is empty."""
+        V = self._known_dual(p)
+        if V is None:
+            V = self._begun[p] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
+        return V
+
+    def _room(self, p, V):
+        """A tensor like V for ``W - Gamma``, kept from step to step."""
+        room = self._rooms.get(p)
+        if (
+            room is None
+            or room.shape != V.shape
+            or room.dtype != V.dtype
+            or room.device != V.device
+        ):
+            room = self._rooms[p] = torch.empty_like(V)
+        return room
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As the base loads it, except that V keeps its float32 beside a bf16 or fp16 parameter."""

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .penalties import group_norms, group_weight
-from .tensors import whole
-from .units import split_tensors
+from .sharding import whole
+from .units import Family, families, scores, unit_sizes
 
 
 class TargetDensity:
@@ -79,18 +78,19 @@ class TargetDensity:
         """Set the levels now, for the density that is due."""
         ramp = self.ramp * self.steps
         due = 1.0 if self.step >= ramp else self.step / ramp
-        groups, tensors = self.optimizer.param_groups, split_tensors(self.optimizer)
+        groups, found = self.optimizer.param_groups, families(self.optimizer)
         for target, indices in self.parts:
             levels = {id(groups[i]): self.levels[i] for i in indices}
             rows = [
-                _scores(V, group, levels[id(group)])
-                for _, _, V, group in tensors
-                if id(group) in levels
+                row
+                for family in found
+                if id(family.group) in levels
+                for row in _scores(family, levels[id(family.group)])
             ]
             device = rows[0][0].device
-            scores = torch.cat([score.to(device, torch.float64) for score, _ in rows])
+            reached = torch.cat([score.to(device, torch.float64) for score, _ in rows])
             sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
-            factor = _quantile(scores, sizes, target * due)
+            factor = _quantile(reached, sizes, target * due)
             if factor is not None:
                 for i in indices:
                     groups[i]["lam"] = self.levels[i] * factor
@@ -111,8 +111,9 @@ class TargetDensity:
 def _parts(optimizer, target):
     """Shares, and for each the indices of the parameter groups that it is a share of."""
     where = {}
-    for name, _, _, group in split_tensors(optimizer):
-        where[name] = next(i for i, own in enumerate(optimizer.param_groups) if own is group)
+    for family in families(optimizer):
+        index = next(i for i, own in enumerate(optimizer.param_groups) if own is family.group)
+        where |= dict.fromkeys(family.names, index)
     if isinstance(target, dict):
         for name in target:
             if name not in where:
@@ -131,16 +132,13 @@ def _parts(optimizer, target):
     return parts
 
 
-def _scores(V: Tensor, group: dict, level: float) -> tuple[Tensor, Tensor]:
-    """The factors of the level below which each group of V is selected, and the groups' sizes."""
-    V = whole(V)  # every process of a sharded run chooses the same level
-    if group["penalty"] == "l1":
-        score = V.abs().flatten() / level
-        return score, torch.ones_like(score)
-    options = dict(group_dim=group["group_dim"])
-    weight = group_weight(V.shape, weight=group["weight"], **options)
-    score = group_norms(V, **options).flatten() / (level * weight)
-    return score, torch.full_like(score, V.numel() // score.numel())
+def _scores(family: Family, level: float):
+    """For each list of units, the factors of the level below which each is selected, and its
+    sizes."""
+    family = family._replace(Vs=[whole(V) for V in family.Vs])  # every process finds one level
+    for score, size in zip(scores(family), unit_sizes(family), strict=True):
+        factor = score.flatten() / level
+        yield factor, torch.full_like(factor, size)
 
 
 def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:

@@ -1,27 +1,48 @@
-"""What an optimizer splits: names, duals, Gamma and its support. For masks, paths and figures."""
+"""What enters as one in an optimizer: families of tensors, their duals, Gamma and its support.
+
+A *unit* is a single weight, a slice of a tensor, or the k-th slices of all tensors of a parameter
+group with ``joint=True`` together. A *family* is the list of tensors that share units. All that
+reads a path (recorder, target, masks, rankings, tables, figures) reads families.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from . import slices
 from .dessilbi import GAMMA_OPTIONS, gamma
-from .penalties import group_scale
-from .tensors import dual_dtype
+from .penalties import PENALTIES, one_of
+from .slices import units_of
+from .state import dual_dtype
+
+
+class Family(NamedTuple):
+    """Tensors that share units, with their names, their duals and the options of their group."""
+
+    names: list[str]
+    Ws: list[Tensor]
+    Vs: list[Tensor]
+    group: dict
 
 
 def named(i: int, group: dict) -> list[tuple[str, Tensor]]:
-    """Name and tensor of the parameters of an optimizer's group ``i``."""
+    """Return name and tensor of the parameters of an optimizer's group ``i``."""
     names = group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
     return list(zip(names, group["params"], strict=True))
 
 
-def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
-    """``(name, W, V, group)`` of every tensor that the optimizer splits, V zero before its first
-    step.
+def families(optimizer: Optimizer) -> list[Family]:
+    """Return the families of all that the optimizer splits, V zero before its first step.
 
-    Names come from ``named_parameters()``; tensors given without one are called
-    ``group<i>.<j>``. An optimizer that splits nothing is refused. Of a sharded parameter, W and V
-    are DTensors.
+    Names come from ``named_parameters()``; tensors given without one are called ``group<i>.<j>``.
+    Of a sharded parameter, W and V are DTensors.
+
+    Raises
+    ------
+    ValueError
+        For an optimizer that splits nothing, or that deals its states out to several processes.
     """
     if hasattr(optimizer, "consolidate_state_dict"):
         raise ValueError(
@@ -32,32 +53,102 @@ def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]
     for i, group in enumerate(optimizer.param_groups):
         if group.get("penalty") is None:
             continue
-        for name, p in named(i, group):
-            V = optimizer.state.get(p, {}).get("V")
-            if V is None:
-                V = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
-            found.append((name, p, V, group))
+        rows = [(name, p, _dual(optimizer, p)) for name, p in named(i, group)]
+        for part in [rows] if group.get("joint") else [[row] for row in rows]:
+            names, Ws, Vs = map(list, zip(*part, strict=True))
+            found.append(Family(names, Ws, Vs, group))
     if not found:
-        raise ValueError('the optimizer splits nothing: no group has penalty "l1" or "group"')
+        raise ValueError(f"the optimizer splits nothing: no group has penalty {one_of()}")
     return found
 
 
-def group_gamma(V: Tensor, group: dict) -> Tensor:
-    """Gamma of a tensor with the settings of its parameter group."""
-    options = {key: group[key] for key in GAMMA_OPTIONS}
-    if V.is_complex():
-        return torch.view_as_complex(gamma(torch.view_as_real(V), **options))
-    return gamma(V, **options)
+def _dual(optimizer, p):
+    V = optimizer.state.get(p, {}).get("V")
+    return torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False) if V is None else V
 
 
-def selected(V: Tensor, group: dict) -> Tensor:
-    """Whether Gamma is non-zero: per entry for l1, per group (with axes of length 1) for group.
+def _real(x):
+    return torch.view_as_real(x) if x.is_complex() else x
 
-    A group is selected as a whole, also where single entries of it happen to be zero.
+
+def by_entries(group: dict) -> bool:
+    """Return whether the units of a parameter group are single entries."""
+    return PENALTIES[group["penalty"]].entries
+
+
+def scores(family: Family) -> list[Tensor]:
+    """Return what must exceed lam for a unit to be selected, each unit once.
+
+    One tensor where units are slices, of the form of the family's first tensor (with axes of length
+    1 where a slice extends); one for each tensor where they are single entries. The two parts of a
+    complex entry are shrunk one by one, and the larger one counts.
     """
-    if group["penalty"] == "l1":
-        if V.is_complex():  # its two parts are shrunk one by one
-            return (torch.view_as_real(V).abs() > group["lam"]).any(-1)
-        return V.abs() > group["lam"]
-    keys = ("lam", "group_dim", "weight")
-    return group_scale(V, **{key: group[key] for key in keys}) > 0
+    row = PENALTIES[family.group["penalty"]]
+    found = row.score([_real(V) for V in family.Vs], units_of(family.group))
+    return [score.amax(-1) for score in found] if family.Vs[0].is_complex() else found
+
+
+def norms(xs: list[Tensor], group: dict) -> list[Tensor]:
+    """Return the Euclidean norm of every unit of a family, laid out as :func:`scores`."""
+    if by_entries(group):
+        return [x.abs() for x in xs]
+    return [slices.norms([x.abs() if x.is_complex() else x for x in xs], units_of(group))]
+
+
+def unit_sizes(family: Family) -> list[int]:
+    """Return the number of entries of a unit, for each tensor of :func:`scores`."""
+    if by_entries(family.group):
+        return [1] * len(family.Ws)
+    return [slices.unit_size(family.Ws, units_of(family.group))]
+
+
+def spread(values: list[Tensor], family: Family) -> list[Tensor]:
+    """Lay values of the units, as :func:`scores` has them, over the entries of every tensor.
+
+    Returns
+    -------
+    list of Tensor
+        One for each tensor of the family, broadcastable to it.
+    """
+    if by_entries(family.group):
+        return values
+    units = units_of(family.group)
+    return [slices.spread(values[0], W, units) for W in family.Ws]
+
+
+def selected(family: Family) -> list[Tensor]:
+    """Return whether each entry's unit is selected, for every tensor, broadcastable to it.
+
+    A slice is selected as a whole, also where single entries of Gamma in it happen to be zero.
+    """
+    lam = family.group["lam"]
+    return spread([score > lam for score in scores(family)], family)
+
+
+def gammas(family: Family) -> list[Tensor]:
+    """Return Gamma of every tensor of the family."""
+    options = {key: family.group[key] for key in GAMMA_OPTIONS if key in family.group}
+    found = gamma([_real(V) for V in family.Vs], **options)
+    return [
+        torch.view_as_complex(G) if V.is_complex() else G
+        for G, V in zip(found, family.Vs, strict=True)
+    ]
+
+
+def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
+    """Return ``(name, W, V, group)`` of every tensor that the optimizer splits."""
+    return [
+        (name, W, V, family.group)
+        for family in families(optimizer)
+        for name, W, V in zip(family.names, family.Ws, family.Vs, strict=True)
+    ]
+
+
+def group_gamma(V: Tensor, group: dict) -> Tensor:
+    """Return Gamma of a tensor that is a family of its own."""
+    return gammas(Family([""], [V], [V], group))[0]
+
+
+def is_selected(V: Tensor, group: dict) -> Tensor:
+    """Return whether each entry's unit is selected, of a tensor that is a family of its own."""
+    return selected(Family([""], [V], [V], group))[0]

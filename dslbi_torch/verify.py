@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .dessilbi import DessiLBI
+from .torch_private import undecorated_step
 from .units import group_gamma
 
 N_STEPS = 100
@@ -86,7 +87,7 @@ def _step(optimizer, route, device):
     """
     if route != "compiled":
         return optimizer.step
-    step = partial(optimizer.step.__wrapped__.__wrapped__, optimizer)
+    step = partial(undecorated_step(optimizer), optimizer)
     backend = "aot_eager" if device == "cpu" else "inductor"
     torch._dynamo.reset()  # the cases before count as recompilations otherwise
     return torch.no_grad()(torch.compile(step, backend=backend, fullgraph=True))

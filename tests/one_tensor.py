@@ -1,13 +1,32 @@
-"""The reference's update of a tensor that is a family by itself: Gamma from V, then the step."""
+"""The update of a tensor that is a family by itself, in each package: Gamma of V, and the step."""
 
-from dslbi_ref import dessilbi
+from dslbi_ref import dessilbi as reference
+from dslbi_torch import dessilbi as twin
+
+UNIT = ("lam", "penalty", "group_dim", "block", "parts", "weight")
 
 
 def gamma(V, **options):
-    return dessilbi.gamma([V], **options)[0]
+    """Gamma of the reference."""
+    return reference.gamma([V], **options)[0]
 
 
-def step(W, V, m, grad, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, weight=None, **options):
-    unit = dict(penalty=penalty, group_dim=group_dim, weight=weight)
-    Gamma = None if V is None else gamma(V, kappa=kappa, lam=lam, **unit)
-    return dessilbi.step(W, V, Gamma, m, grad, kappa=kappa, **options)
+def step(W, V, m, grad, **options):
+    """One iteration of the reference: new W, V and m."""
+    Gamma, rest = _shrunk(reference, V, options)
+    return reference.step(W, V, Gamma, m, grad, **rest)
+
+
+def step_(W, V, m, grad, **options):
+    """One iteration of the twin, in place."""
+    Gamma, rest = _shrunk(twin, V, options)
+    twin.step_(W, V, Gamma, m, grad, **rest)
+
+
+def _shrunk(package, V, options):
+    """Gamma of V, and what the step takes of the options."""
+    unit = {key: options[key] for key in UNIT if key in options}
+    rest = {key: value for key, value in options.items() if key not in unit}
+    if V is None:
+        return None, rest
+    return package.gamma([V], kappa=options.get("kappa", 1.0), **unit)[0], rest

@@ -7,7 +7,7 @@ by the parameter's name. A parameter without a mask is kept whole.
 import torch
 from torch import Tensor, nn
 
-from ..tensors import is_sharded
+from ..sharding import is_sharded
 
 
 def check_bool_tensors(masks: dict[str, Tensor]) -> None:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 from torch import nn
 from torch.optim import Optimizer
 
-from ..tensors import whole
+from ..sharding import whole
 from ..text import text_table
-from ..units import selected, split_tensors
+from ..units import is_selected, split_tensors
 from .swap import drop_gathered
 
 
@@ -49,7 +49,7 @@ def density(optimizer: Optimizer, model: nn.Module) -> Density:
     for name, W, V, group in tensors:
         if id(W) not in own:
             raise ValueError(f"split tensor {name} is not a parameter of this model")
-        kept = selected(V, group)
+        kept = is_selected(V, group)
         n_kept, units = int(whole(kept.sum())), kept.numel()
         nonzero = n_kept * (V.numel() // units)
         layers.append(TensorDensity(name, group["penalty"], V.numel(), nonzero, units, n_kept))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..layers import LAYERS, NORM, unit_rows
-from ..tensors import states_alike
+from ..state import states_alike
 from .checks import check_masks
 from .hold import HeldEntries, check_none_held
 

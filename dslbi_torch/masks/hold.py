@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..tensors import states_alike
+from ..state import states_alike
 from .checks import check_masks, check_same_tensors
 
 # The parameters of which entries are held now, by whichever optimizer. A parameter is held once,

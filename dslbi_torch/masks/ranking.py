@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from ..forward import layers_and_norms
 from ..layers import weight_names
 from ..path import NEVER, PathRecorder
-from ..penalties import group_norms, group_weight
-from ..tensors import whole
+from ..sharding import whole
+from ..slices import Units, slice_norms, unit_weight
 from ..units import group_gamma, split_tensors
 from .apply import masked
 from .checks import check_bool_tensors
@@ -86,7 +86,7 @@ def entry_ranking(recorder: PathRecorder) -> Ranking:
             "the recorder must be attached before anything is selected, but was attached late: "
             "the entry of what was selected then is unknown"
         )
-    recorder.tensors()  # refuses a net that was widened since
+    recorder.families()  # refuses a net that was widened since
     later = gamma_ranking(recorder.optimizer)
     entry = {}
     for name, place in later.place.items():
@@ -263,7 +263,7 @@ def _norms(x, group):
     """Norm of each group in float64, with axes of length 1; of an l1 tensor the absolute values."""
     if group["penalty"] == "l1":
         return x.abs().double()
-    return group_norms(x.abs().double(), group_dim=group.get("group_dim", 0), keepdim=True)
+    return slice_norms(x.abs().double(), group.get("group_dim", 0))
 
 
 def _typical(W, group):
@@ -276,8 +276,8 @@ def _threshold(V, group):
     """What the norm of a group of V must exceed for it to be selected."""
     if group["penalty"] == "l1":
         return float(group["lam"])
-    weight = group_weight(V.shape, group_dim=group["group_dim"], weight=group["weight"])
-    return float(group["lam"]) * weight
+    units = Units(group["group_dim"], weight=group["weight"])
+    return float(group["lam"]) * unit_weight([V], units)
 
 
 def _ranked(shapes, *keys):

@@ -4,8 +4,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..path import PathRecorder
-from ..tensors import whole
-from ..units import selected, split_tensors
+from ..sharding import whole
+from ..units import families, scores, selected, spread
 
 
 def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -14,8 +14,9 @@ def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:
     The mask of a sharded weight is whole on every process, and every process must ask for it.
     """
     return {
-        name: whole(selected(V, group)).expand(V.shape).clone()
-        for name, _, V, group in split_tensors(optimizer)
+        name: whole(chosen).expand(V.shape).clone()
+        for family in families(optimizer)
+        for name, V, chosen in zip(family.names, family.Vs, selected(family), strict=True)
     }
 
 
@@ -30,7 +31,9 @@ def recorded_masks(recorder: PathRecorder, step: int) -> dict[str, Tensor]:
         One of ``recorder.steps``.
     """
     masks = {}
-    for name, _, V, group in recorder.tensors():
-        chosen = recorder.support(name, step)
-        masks[name] = chosen.view(selected(V, group).shape).expand(V.shape).clone()
+    for family in recorder.families():
+        lists = zip(family.names, scores(family), strict=False)
+        chosen = [recorder.support(name, step).view(score.shape) for name, score in lists]
+        for name, V, mask in zip(family.names, family.Vs, spread(chosen, family), strict=True):
+            masks[name] = mask.expand(V.shape).clone()
     return masks

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..tensors import is_sharded
-from ..units import group_gamma, selected, split_tensors
+from ..sharding import is_sharded
+from ..units import group_gamma, is_selected, split_tensors
 from .apply import restored
 
 
@@ -20,7 +20,7 @@ def sparse_weights(optimizer: Optimizer, model: nn.Module | None = None):
     Of sharded weights (FSDP) the model must be given: its gathered copies are dropped on the way
     in and out. Every process must enter.
     """
-    return _swapped(optimizer, model, lambda W, V, group: W * selected(V, group))
+    return _swapped(optimizer, model, lambda W, V, group: W * is_selected(V, group))
 
 
 def gamma_weights(optimizer: Optimizer, model: nn.Module | None = None):

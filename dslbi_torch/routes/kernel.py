@@ -215,6 +215,12 @@ def _kernel(
 INTERPRETED = triton is not None and not isinstance(_kernel, triton.JITFunction)
 
 
+# What the step depends on, and the penalties whose squared norms are carried from step to step.
+OPTIONS = ("alpha", "kappa", "nu", "lam", "penalty", "group_dim", "weight", "momentum")
+OPTIONS += ("dampening", "weight_decay", "decoupled", "nesterov", "coupling")
+CARRIES_NORMS = ("group",)
+
+
 class Unsupported(ValueError):
     """Lists that the fused step cannot take."""
 

@@ -1,55 +1,30 @@
-"""The DessiLBI step on a CPU: piece by piece, around torch's own fused SGD. Twin of
-``dessilbi.step_``."""
+"""The step on a CPU: piece by piece in the processor's cache, around torch's own fused SGD."""
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..tensors import is_sharded
-from .gap import gap_of
-
-# Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
-# processor's cache between the passes of a step.
-_PIECE = 1 << 17
-
-
-def pieces(tensors, penalty, group_dim):
-    """Cut the tensors of one parameter along an axis that cuts no group."""
-    W = tensors[0]
-    if W.numel() <= _PIECE:
-        return [tensors]
-    indivisible = is_sharded(W) or (penalty == "group" and group_dim == ())
-    if indivisible or not W.is_cpu:
-        return [tensors]
-    dim = _cut(penalty, group_dim)
-    rows = max(1, _PIECE * W.shape[dim] // W.numel())
-    cut = [[None] * -(-W.shape[dim] // rows) if x is None else x.split(rows, dim) for x in tensors]
-    return zip(*cut, strict=True)
+from ..penalties import PENALTIES
+from ..slices import Units
+from ..torch_private import fused_sgd_
+from . import gaps
+from .gaps import axis, cut, gap_of
+from .views import Tensors
 
 
-def _cut(penalty, group_dim):
-    """The axis along which :func:`pieces` are cut."""
-    if penalty != "group" or group_dim == ():
-        return 0
-    return group_dim if isinstance(group_dim, int) else group_dim[0]
-
-
-def takes(options):
-    """Whether :func:`step_` can make a step with these options: with momentum, the pull outside of
-    it, and outside autograd and compilation."""
-    split = options["penalty"] is not None
-    if options["momentum"] == 0 or (split and options["coupling"] != "outside"):
-        return False
+def can_take(options: dict) -> bool:
+    """Return whether :func:`step_` can take these options: with momentum, the pull outside of it,
+    and outside autograd and compilation."""
     return not (
-        type(options["alpha"]) is Tensor
+        options["momentum"] == 0
+        or (options["penalty"] is not None and options["coupling"] != "outside")
+        or type(options["alpha"]) is Tensor
         or torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        # torch's kernel counts on tensors without holes, and so on pieces cut along dimension 0
-        or (split and options["weight_decay"] and _cut(options["penalty"], options["group_dim"]))
     )
 
 
-def fits(W, m, grad):
+def _fits(W, m, grad):
     """Whether W, m and grad are real tensors that lie on the CPU alike and without holes."""
     if not (
         W.is_cpu
@@ -65,51 +40,100 @@ def fits(W, m, grad):
 
 
 def step_(
-    rows,
+    tensors: Tensors,
     *,
     alpha,
     kappa,
     nu,
     lam,
     penalty,
-    group_dim,
-    weight,
     momentum,
     dampening,
     weight_decay,
     decoupled,
     nesterov,
     coupling,
-):
-    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` for rows
-    ``(W, V, m, grad)`` that :func:`fits`."""
+    **units,
+) -> Tensors | None:
+    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` piece by piece.
+
+    Returns the tensors that do not fit, which are left alone; None if all do.
+    """
+    fit = [_fits(*row) for row in zip(tensors.Ws, tensors.ms, tensors.grads, strict=True)]
+    left = None
+    if not all(fit):
+        left = tensors.rows([k for k, ok in enumerate(fit) if not ok])
+        tensors = tensors.rows([k for k, ok in enumerate(fit) if ok])
+    sgd = SGD(kappa * alpha, momentum, dampening, 0.0 if decoupled else weight_decay, nesterov)
     decay = kappa * alpha * weight_decay if decoupled else 0.0
-    sgd = dict(
-        lr=kappa * alpha,
-        momentum=momentum,
-        dampening=dampening,
-        weight_decay=0.0 if decoupled else weight_decay,
-        nesterov=nesterov,
-        maximize=False,
-        is_first_step=False,
-    )
-    at_once = penalty is None or not sgd["weight_decay"]
-    for row in rows if decay or penalty else ():
-        for W, V, m, g in pieces(row, penalty, group_dim):
-            if penalty is None:
-                W.add_(W, alpha=-decay)
-                continue
-            gap = gap_of(
-                W, V, kappa=kappa, lam=lam, penalty=penalty, group_dim=group_dim, weight=weight
-            )
-            V.add_(gap, alpha=alpha / nu)  # (dslbi-v)
-            if gap is W and (decay or not at_once):
-                gap = W.clone()
-            if not at_once:  # its decay is that of the old W
-                torch._fused_sgd_([W], [g], [m], **sgd)  # (dslbi-m)
+    if tensors.Vs is None:
+        for W, m, grad in zip(tensors.Ws, tensors.ms, tensors.grads, strict=True):
             if decay:
                 W.add_(W, alpha=-decay)
-            W.add_(gap, alpha=-kappa * alpha / nu)
-    if at_once and rows:
-        Ws, _, ms, grads = map(list, zip(*rows, strict=True))
-        torch._fused_sgd_(Ws, grads, ms, **sgd)  # (dslbi-w)
+            sgd.later(W, grad, m)
+        sgd.flush()
+        return left
+    row, units = PENALTIES[penalty], Units(**units)
+    up, down = alpha / nu, -kappa * alpha / nu
+    scales = tensors.scales or [None] * len(tensors.Ws)
+    columns = tensors.Ws, tensors.Vs, tensors.ms, tensors.grads, scales
+    for W, V, m, grad, scale in zip(*columns, strict=True):
+        dim = axis(W, row, units, scale)
+        # torch's SGD counts on tensors without holes, which only pieces along axis 0 are.
+        dense = not dim
+        if sgd.weight_decay and not dense:
+            dim, dense = None, True
+        own = (m, grad) if dense else (None, None)
+        for w, v, s, b, g in cut((W, V, scale, *own), dim):
+            gap = gap_of(w, v, s, kappa=kappa, lam=lam, row=row, units=units)
+            v.add_(w if gap is None else gap, alpha=up)  # (dslbi-v)
+            if sgd.weight_decay:  # its decay is that of the old W, so the pull comes after it
+                gap = w.clone() if gap is None else gap
+                sgd.now(w, g, b)  # (dslbi-m)
+                w.add_(gap, alpha=down)
+                continue
+            if gap is None:
+                w.add_(w, alpha=down - decay)
+            else:
+                if decay:
+                    w.add_(w, alpha=-decay)
+                w.add_(gap, alpha=down)
+            if dense:
+                sgd.later(w, g, b)
+        if not dense:
+            sgd.later(W, grad, m)
+    sgd.flush()
+    return left
+
+
+class SGD:
+    """torch's fused SGD over the pieces that have gathered, while the cache still holds them."""
+
+    def __init__(self, lr, momentum, dampening, weight_decay, nesterov):
+        self.weight_decay = weight_decay
+        self.options = dict(
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
+        self.Ws, self.grads, self.ms, self.numel = [], [], [], 0
+
+    def now(self, W, grad, m):
+        fused_sgd_([W], [grad], [m], **self.options)
+
+    def later(self, W, grad, m):
+        self.Ws.append(W)
+        self.grads.append(grad)
+        self.ms.append(m)
+        self.numel += W.numel()
+        if self.numel >= gaps.PIECE:
+            self.flush()
+
+    def flush(self):
+        if self.Ws:
+            fused_sgd_(self.Ws, self.grads, self.ms, **self.options)  # (dslbi-w)
+            self.Ws, self.grads, self.ms, self.numel = [], [], [], 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import CONV, LAYERS, NORM, TRANSPOSED, count_units, unit_axis
-from ..tensors import states_alike
+from ..state import states_alike
 from .coupling import cannot_follow, is_grouped, is_operation, shared_modules
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from recorded import flat
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
@@ -177,7 +178,7 @@ def replicas(rank):
         train(reference, expected, range(STEPS), sign=sign)
         train(model, optimizer, range(STEPS), half=rank, sign=sign)
         agree_all(model.module, optimizer, reference, expected, f"DDP {mode}")
-        same_record(path.arrays(), record.arrays())
+        same_record(flat(path.recorded()), flat(record.recorded()))
         mine = [p.detach() for p in model.parameters()]
         mine += [x for p in model.parameters() for x in optimizer.state[p].values()]
         for x in mine:
@@ -185,7 +186,7 @@ def replicas(rank):
             dist.broadcast(first, 0)
             assert torch.equal(first, x), "replicas part"
         records = [None, None]
-        dist.all_gather_object(records, path.arrays())
+        dist.all_gather_object(records, flat(path.recorded()))
         for key, value in records[0].items():
             np.testing.assert_array_equal(value, records[1][key], err_msg=key)
 
@@ -261,7 +262,7 @@ def cut(rank):
         train(reference, expected, range(STEPS), sign=sign)
         train(model, optimizer, range(STEPS), half=rank, sign=sign)
         agree_all(model, optimizer, reference, expected, f"FSDP2 {mode}")
-        same_record(path.arrays(), record.arrays())
+        same_record(flat(path.recorded()), flat(record.recorded()))
     for name, p in model.named_parameters():
         for key, x in optimizer.state[p].items():
             assert x.placements == p.placements, f"{key} of {name} must be cut as the weight is"
@@ -391,7 +392,7 @@ def checkpoints(rank):
         train(model, optimizer, range(10, STEPS), half=rank)
         train(again, resumed, range(10, STEPS), half=rank)
         agree_all(again, resumed, model, optimizer, f"resumed, full={full}", tol=0)
-        same_record(follower.arrays(), path.arrays())
+        same_record(flat(follower.recorded()), flat(path.recorded()))
     with pytest.raises(ValueError, match="V of parameter 0 must be a DTensor as the parameter is"):
         resumed.load_state_dict(built_and_trained().state_dict())
 
@@ -536,7 +537,7 @@ def grid(rank):
         expected, record = run(dims, lam, reference)
         optimizer, path = run(dims, lam, model, half=rank if size == (2, 1) else None)
         agree_all(model, optimizer, reference, expected, f"grid {dims} {size}")
-        same_record(path.arrays(), record.arrays())
+        same_record(flat(path.recorded()), flat(record.recorded()))
         report = density(expected, reference)
         assert 0 < report.nonzero_split < 1, report
         assert density(optimizer, model) == report

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from one_tensor import step_
 from torch import nn
 
 from dslbi_torch import DessiLBI, split_groups
@@ -66,11 +67,10 @@ def test_without_penalty_it_is_sgd():
 @torch.no_grad()
 def test_large_tensors_are_stepped_in_pieces_with_the_same_result():
     """A tensor over the piece size, against the update on the whole tensor."""
-    from dslbi_torch.dessilbi import step_
-    from dslbi_torch.routes.pieces import _PIECE
+    from dslbi_torch.routes.gaps import PIECE
 
     for penalty, group_dim, shape in (
-        ("l1", 0, (3, _PIECE // 2 + 7)),
+        ("l1", 0, (3, PIECE // 2 + 7)),
         ("group", 0, (700, 3, 140)),
         ("group", 1, (3, 700, 140)),
         ("group", (1, 0), (3, 700, 140)),
@@ -103,7 +103,6 @@ VARIANTS = (
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_tensors_with_holes_are_stepped_with_the_same_result(variant):
     """Every second column of a larger tensor, and the others stay as they are."""
-    from dslbi_torch.dessilbi import step_
 
     base = torch.tensor(vectors.array((6, 8)))
     before = base.clone()

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 import vectors
-from one_tensor import gamma, step
+from one_tensor import gamma, step, step_
 
-import dslbi_torch.dessilbi as twin
 from dslbi_torch import DessiLBI
 from dslbi_torch import units as structure
-from dslbi_torch.routes import pieces as cpu
+from dslbi_torch.routes import gaps
 
 # One tensor of every kind: shape, and how it is split.
 TENSORS = {
@@ -152,7 +151,7 @@ def test_lockstep_with_different_options_in_every_group(close):
 
 def test_lockstep_in_pieces(close, monkeypatch):
     """Tensors larger than the processor's cache are stepped piece by piece: here every one is."""
-    monkeypatch.setattr(cpu, "_PIECE", 7)
+    monkeypatch.setattr(gaps, "PIECE", 7)
     common = dict(alpha=lambda k: 0.02, nu=1.0, lam=0.5)
     options = {name: {**common, **kind} for name, (_, kind) in TENSORS.items()}
     assert run(Lockstep(SHAPES, options), close, 300, every=10)
@@ -181,7 +180,7 @@ def test_step_function(close, name, dtype):
         W, V, m = step(W, V, m, grad, **options)
         p_grad = torch.tensor(grad, dtype=dtype)
         before = p_grad.clone()
-        twin.step_(pW, pV, pm, p_grad, **options)
+        step_(pW, pV, pm, p_grad, **options)
         torch.testing.assert_close(p_grad, before, rtol=0, atol=0)
     dtype = str(dtype).removeprefix("torch.")
     close(pW, W, dtype)

@@ -53,7 +53,7 @@ def save(run) -> None:
     everything = state(run)
     sharded = run.config.shard and not run.processes.first
     if sharded and run.recorder is not None:
-        run.recorder.arrays()  # gathered by all for the one that writes
+        run.recorder.recorded()  # gathered by all for the one that writes
     run.processes.agreed(lambda: _write(run, everything))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from ...forward import evaluating
 from ...masks.density import density
 from ...masks.swap import gamma_weights, sparse_weights
-from ...tensors import whole
+from ...sharding import whole
 from ..config import Config
 from ..data.picture_files import Files
 from ..data.pictures import Tensors

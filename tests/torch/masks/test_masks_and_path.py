@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from recorded import flat
 from torch import nn
 
 from dslbi_torch import (
     DessiLBI,
     PathRecorder,
+    RecordedPath,
     density,
     density_table,
     gamma_weights,
@@ -103,15 +105,15 @@ def test_entry_steps_are_the_first_step_of_each_group_and_weight():
 
 def test_snapshots_hold_norms_counts_and_times():
     net, optimizer, path, history = trained(recorder=dict(every=10))
-    arrays = path.arrays()
-    np.testing.assert_array_equal(arrays["steps"], [0, 10, 20, 30, 40])
-    np.testing.assert_allclose(arrays["times"], [0, 1, 2, 3, 4], rtol=1e-12, atol=1e-12)
+    record = path.recorded()
+    np.testing.assert_array_equal(record.steps, [0, 10, 20, 30, 40])
+    np.testing.assert_allclose(record.times, [0, 1, 2, 3, 4], rtol=1e-12, atol=1e-12)
     for name in ("0.weight", "3.weight"):
         counts = [0] + [int(history[k][name].sum()) for k in (9, 19, 29, 39)]
-        np.testing.assert_array_equal(arrays[f"nonzero/{name}"], counts)
-    assert arrays["gamma_norm/0.weight"].shape == (5, 6)
+        np.testing.assert_array_equal(record.nonzero[name], counts)
+    assert record.gamma_norm["0.weight"].shape == (5, 6)
     np.testing.assert_allclose(
-        arrays["weight_norm/0.weight"][-1],
+        record.weight_norm["0.weight"][-1],
         net[0].weight.detach().flatten(1).norm(dim=1),
         rtol=1e-6,
     )
@@ -125,14 +127,14 @@ def test_snapshots_hold_norms_counts_and_times():
 def test_record_saves_loads_and_continues(tmp_path):
     _, _, path, _ = trained(recorder=dict(every=10, elements=True))
     path.save(tmp_path / "path.npz")
-    with np.load(tmp_path / "path.npz") as loaded:
-        for key, value in path.arrays().items():
-            np.testing.assert_array_equal(loaded[key], value)
+    loaded = flat(RecordedPath.load(tmp_path / "path.npz"))
+    for key, value in flat(path.recorded()).items():
+        np.testing.assert_array_equal(loaded[key], value)
     assert [f.name for f in tmp_path.iterdir()] == ["path.npz"]  # nothing temporary is left
     _, optimizer, other, _ = trained(n_steps=1, recorder=dict(every=10, elements=True))
     other.load_state_dict(path.state_dict())
-    for key, value in path.arrays().items():
-        np.testing.assert_array_equal(other.arrays()[key], value)
+    for key, value in flat(path.recorded()).items():
+        np.testing.assert_array_equal(flat(other.recorded())[key], value)
     assert other.step == 40
     with pytest.raises(ValueError, match="every must be 5 as here, got 10"):
         PathRecorder(optimizer, every=5, elements=True).load_state_dict(path.state_dict())

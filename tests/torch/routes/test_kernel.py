@@ -17,8 +17,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import vectors
+from one_tensor import step_
 
-from dslbi_torch import DessiLBI, dessilbi
+from dslbi_torch import DessiLBI
 from dslbi_torch.routes import kernel as kernels
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -88,7 +89,7 @@ def reference(state, grads, *, maximize=False, **options):
         for W, V, m, x in zip(*state, g, strict=True):
             V = V if options.get("penalty", "l1") else None
             m = m if options["momentum"] else None
-            dessilbi.step_(W, V, m, -x if maximize else x, **options)
+            step_(W, V, m, -x if maximize else x, **options)
 
 
 def agree(ours, theirs):
@@ -531,7 +532,7 @@ def test_more_elements_than_32_bits_count(penalty):
         kernels.norms_([W], [V], None, [grad], norms, **options)
     kernels.step_([W], [V], None, [grad], norms, **options)
     for e, (w, v, g) in zip(ends, plain, strict=True):
-        dessilbi.step_(w, v, None, g, **options)
+        step_(w, v, None, g, **options)
         torch.testing.assert_close(V[e], v, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(W[e], w.to(dtype), rtol=2**-7, atol=1e-5)
 

@@ -1,0 +1,86 @@
+"""``W - Gamma`` without an array for Gamma, and tensors in pieces that stay in a cache."""
+
+import torch
+from torch import Tensor
+
+from ..penalties import PENALTIES, Penalty, factors
+from ..slices import Units, spread
+from .views import Tensors
+
+# Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
+# processor's cache between the passes of a step.
+PIECE = 1 << 17
+
+
+def gap_of(W, V, scale, *, kappa, lam, row: Penalty, units: Units, out=None):
+    """Return ``W - Gamma``, in ``out`` if given; None where Gamma is zero, and it is W.
+
+    ``scale`` is the factor of prox where it is known already.
+    """
+    if scale is None:
+        if not row.scaled:
+            shrunk = row.prox([V], lam, units)[0]
+            return torch.sub(W, shrunk, alpha=kappa, out=shrunk if out is None else out)
+        (score,) = row.score([V], units)
+        if _may_look(score) and (not score.numel() or score.max().item() <= lam):  # not for a NaN
+            return None
+        scale = spread(factors([score], lam)[0], V, units)
+    return torch.addcmul(W, V, scale, value=-kappa, out=out)
+
+
+def _may_look(x):
+    """Whether reading a number costs no synchronisation and breaks no graph."""
+    return x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
+
+
+def axis(W, row: Penalty, units: Units, scale=None) -> int | None:
+    """Return the axis along which W can be cut so that no unit is: None if there is none."""
+    if W.numel() <= PIECE or not W.is_cpu or type(W.data) is not Tensor:
+        return None
+    if scale is not None or not row.sliced:
+        return 0
+    if units.group_dim == () or not units.single:
+        return None
+    dim = units.group_dim if isinstance(units.group_dim, int) else units.group_dim[0]
+    return dim % W.ndim
+
+
+def cut(tensors: tuple, dim: int | None):
+    """Yield pieces of the tensors along an axis; what is None or of length 1 there stays whole."""
+    if dim is None:
+        yield tensors
+        return
+    W = tensors[0]
+    size = max(1, PIECE * W.shape[dim] // W.numel())
+    count = -(-W.shape[dim] // size)
+    yield from zip(
+        *([x] * count if x is None or x.shape[dim] == 1 else x.split(size, dim) for x in tensors),
+        strict=True,
+    )
+
+
+def pull_duals_(tensors: Tensors, outs: list[Tensor], *, alpha, kappa, nu, lam, penalty, **units):
+    """Move every V by ``alpha * r``, and leave ``W - Gamma`` of the old W and V in ``outs``."""
+    row, units = PENALTIES[penalty], Units(**units)
+    scales = tensors.scales or [None] * len(tensors.Ws)
+    for k, (W, V, out, scale) in enumerate(zip(tensors.Ws, tensors.Vs, outs, scales, strict=True)):
+        if "pieces" not in row.routes:
+            shrunk = row.prox([V], lam, units)[0]
+            Gamma = kappa * shrunk if tensors.Gammas is None else tensors.Gammas[k]
+            torch.sub(W, Gamma, out=out)
+            _add_(V, out, alpha * (1 / nu))
+            continue
+        for w, v, o, s in cut((W, V, out, scale), axis(W, row, units, scale)):
+            w = w if w.dtype == v.dtype else w.to(v.dtype)
+            gap = gap_of(w, v, s, kappa=kappa, lam=lam, row=row, units=units, out=o)
+            if gap is None:
+                o.copy_(w)
+            _add_(v, o, alpha * (1 / nu))  # (dslbi-v)
+
+
+def _add_(x, y, c):
+    """``x += c * y``; c is a number, or a tensor of one element."""
+    if isinstance(c, Tensor):
+        x.add_(y * c.to(y.device))
+    else:
+        x.add_(y, alpha=c)

@@ -1,0 +1,160 @@
+"""Units that are slices of tensors: their norms, their sizes, and values laid over their entries.
+
+Twin of ``dslbi_ref/units.py``, which writes a unit as a label of every entry; here it is a slice,
+so that norms are reductions along axes. A *family* is the list of tensors that share units: one
+tensor alone, or several of which the k-th slices are one unit together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .sharding import beside, whole
+
+
+class Units(NamedTuple):
+    """How the entries of a family are gathered into units.
+
+    Attributes
+    ----------
+    group_dim : int or tuple of int
+        The axes along which slices are taken: 0 a filter or neuron, 1 an input channel, (0, 1) a
+        kernel, () the whole tensor.
+    block : int >= 1
+        So many consecutive slices are one unit: a head of an attention layer.
+    parts : int >= 1
+        The axis is cut into so many equal parts first, and the k-th block of every part belongs to
+        unit k: queries, keys and values in one matrix.
+    weight : None or "sqrt"
+        The threshold of a unit is lam, or lam times the square root of its number of entries.
+    """
+
+    group_dim: int | tuple[int, ...] = 0
+    block: int = 1
+    parts: int = 1
+    weight: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether every slice is a unit by itself."""
+        return self.block == 1 and self.parts == 1
+
+
+def units_of(group: dict) -> Units:
+    """Return the units that the options of a parameter group describe, or the defaults."""
+    return Units(**{key: group[key] for key in Units._fields if key in group})
+
+
+def axes(ndim: int, group_dim) -> tuple[int, ...]:
+    """Return the axes that a slice extends along: all but those of ``group_dim``."""
+    if group_dim == 0 and ndim:  # the usual case, fast: it is asked once a tensor and step
+        return tuple(range(1, ndim))
+    dims = (group_dim,) if isinstance(group_dim, int) else tuple(group_dim)
+    for d in dims:
+        if not -ndim <= d < ndim:
+            raise ValueError(f"group_dim must name axes of a {ndim}-d tensor, got {group_dim}")
+    kept = {d % ndim for d in dims}
+    return tuple(d for d in range(ndim) if d not in kept)
+
+
+def slice_norms(x: Tensor, group_dim=0) -> Tensor:
+    """Return the Euclidean norm of every slice, with axes of length 1 where it extends."""
+    summed = axes(x.ndim, group_dim)
+    if not summed:  # every entry is a slice; an empty list of axes would mean all of them to torch
+        return x.abs()
+    return torch.linalg.vector_norm(x, dim=summed, keepdim=True)
+
+
+def norms(xs: list[Tensor], units: Units) -> Tensor:
+    """Return the Euclidean norm of every unit of a family, in the form of its first tensor."""
+    found = [slice_norms(x, units.group_dim) for x in xs]
+    if units.single and len(found) == 1:
+        return found[0]
+    found = [_pooled(whole(norm), units) for norm in found]
+    if len(found) == 1:
+        return found[0]
+    first = found[0]
+    rows = torch.stack([norm.to(first.device, first.dtype).view(first.shape) for norm in found])
+    return torch.linalg.vector_norm(rows, dim=0)
+
+
+def _pooled(norm, units):
+    """Norms of units from those of their slices, which lie in blocks of equal parts."""
+    if units.single:
+        return norm
+    d = units.group_dim % norm.ndim
+    cut = norm.unflatten(d, (units.parts, -1, units.block))
+    return torch.linalg.vector_norm(cut, dim=(d, d + 2))
+
+
+def spread(values: Tensor, x: Tensor, units: Units) -> Tensor:
+    """Lay a value of every unit over the entries of one tensor of the family.
+
+    Returns
+    -------
+    Tensor
+        Broadcastable to x: one value for each slice, with axes of length 1 where it extends.
+    """
+    if units.single:
+        if values.ndim == x.ndim:
+            return beside(values.to(x.device), x)
+        extended = axes(x.ndim, units.group_dim)
+        shape = [1 if d in extended else n for d, n in enumerate(x.shape)]
+        return beside(values.to(x.device).view(shape), x)
+    d = units.group_dim % x.ndim
+    n = values.numel()
+    cut = values.view(1, n, 1).expand(units.parts, n, units.block)
+    shape = [1] * x.ndim
+    shape[d] = x.shape[d]
+    return beside(cut.reshape(shape).to(x.device), x)
+
+
+def unit_size(xs: list[Tensor], units: Units) -> int:
+    """Return the number of entries of a unit: those of all its slices, in all tensors."""
+    x = xs[0]
+    count = 1
+    extended = axes(x.ndim, units.group_dim)
+    for d in range(x.ndim):
+        count *= 1 if d in extended else x.shape[d]
+    count //= units.block * units.parts
+    return sum(x.numel() for x in xs) // max(1, count)
+
+
+def unit_weight(xs: list[Tensor], units: Units) -> float:
+    """Return the factor of lam for the units of a family: 1, or the square root of their size."""
+    if units.weight is None:
+        return 1.0
+    if units.weight != "sqrt":
+        raise ValueError(f'weight must be None or "sqrt", got {units.weight!r}')
+    return unit_size(xs, units) ** 0.5
+
+
+def check_units(xs: list[Tensor], names: list, units: Units) -> None:
+    """Refuse a family that cannot be gathered into these units, in one line."""
+    unit_weight(xs, units)
+    counts = []
+    for name, x in zip(names, xs, strict=True):
+        extended = axes(x.ndim, units.group_dim)
+        count = tuple(n for d, n in enumerate(x.shape) if d not in extended)
+        if not units.single:
+            cut = units.block * units.parts
+            if len(count) != 1:
+                raise ValueError(
+                    f"block and parts need slices along one axis, got group_dim {units.group_dim}"
+                )
+            if count[0] % cut:
+                raise ValueError(
+                    f"block * parts must divide the {count[0]} slices of {name}, "
+                    f"got block {units.block} and parts {units.parts}"
+                )
+        counts.append(count)
+        if count != counts[0]:
+            raise ValueError(
+                f"joint tensors must have equal numbers of slices, got {_times(counts[0])} of "
+                f"{names[0]} and {_times(count)} of {name}"
+            )
+
+
+def _times(count):
+    return "x".join(map(str, count)) or "1"

@@ -1,0 +1,46 @@
+"""The private names of torch that this package counts on, all in one place.
+
+A new torch may move or change them: what breaks then breaks here. Each has been in torch since 2.4
+or longer, and is what torch's own optimizers are built from.
+"""
+
+import torch
+from torch.optim.optimizer import (
+    Optimizer,
+    _default_to_fused_or_foreach,
+    _use_grad_for_differentiable,
+)
+
+fused_sgd_ = torch._fused_sgd_
+foreach_add = torch._foreach_add
+foreach_add_ = torch._foreach_add_
+foreach_clamp_max_ = torch._foreach_clamp_max_
+foreach_clamp_min = torch._foreach_clamp_min
+foreach_div_ = torch._foreach_div_
+foreach_mul = torch._foreach_mul
+foreach_mul_ = torch._foreach_mul_
+foreach_neg = torch._foreach_neg
+foreach_sub = torch._foreach_sub
+
+use_grad_for_differentiable = _use_grad_for_differentiable
+
+
+def foreach_pays(tensors) -> bool:
+    """Whether torch.optim would step these tensors in lists by default."""
+    return _default_to_fused_or_foreach(tensors, False)[1]
+
+
+def by_device_and_dtype(tensors):
+    """Cut a list of tensors by device and dtype: for each pair, the places of its tensors."""
+    cut = Optimizer._group_tensors_by_device_and_dtype([tensors], with_indices=True)
+    return {place: indices for place, (_, indices) in cut.items()}
+
+
+def version(x) -> int:
+    """How often a tensor has been written to."""
+    return x._version
+
+
+def undecorated_step(optimizer):
+    """The step of an optimizer without the profiler and the hooks that torch wraps it in."""
+    return type(optimizer).step.__wrapped__.__wrapped__
