@@ -5,10 +5,17 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 CHECK  := $(VENV)/.stamp-check
 RUNS   ?= runs
+# A process for each core, of one thread; a file is the work of one process, the slow ones come first.
+PYTEST  = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q \
+	  -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+NBVAL   = --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+# All but the slow, the surgery of nets, and the laboratory (its command line is tested here).
+QUICK   = tests/ref tests/twins tests/torch tests/site/test_conventions.py \
+	  --ignore=tests/torch/surgery --ignore=tests/torch/training -m 'not slow'
 export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint book check-book pdf notebooks lab bench clean
+.PHONY: help demo test quick lint book check-book pdf notebooks lab bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -35,11 +42,11 @@ demo: $(STAMP)  ## train on the embedded digits, print the table, check the twin
 	$(BIN)/python -m dslbi_torch path $(RUNS)/demo
 	$(BIN)/python -m dslbi_torch verify
 
-# Notebooks first, by nbval against their committed outputs; then the tests.
-test: $(STAMP)  ## notebooks against their outputs, then every test
-	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 \
-	  --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
-	$(BIN)/python -m pytest -q tests
+test: $(STAMP)  ## notebooks against their outputs, and every test
+	$(PYTEST) $(NBVAL) notebooks tests
+
+quick: lint  ## lint, and the tests that a change breaks first: two minutes
+	$(PYTEST) $(QUICK)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -33,6 +33,9 @@ def data_root():
 
 
 def pytest_collection_modifyitems(items):
+    # Notebooks and files with a slow test first: no process ends long after the others.
+    slow = {item.path for item in items if "slow" in item.keywords or item.path.suffix == ".ipynb"}
+    items.sort(key=lambda item: item.path not in slow)
     marked = [item for item in items if "gpu" in item.keywords]
     if not marked:
         return  # and torch, which takes seconds to import, stays out of the reference's tests

@@ -562,6 +562,7 @@ def shards(rank):
     narrow(rank)
 
 
+@pytest.mark.slow
 def test_shards_are_cuts_of_the_unsharded_run(tmp_path):
     in_two(shards, tmp_path)
 
@@ -572,5 +573,6 @@ def replicated(rank):
     dealt_out(rank)
 
 
+@pytest.mark.slow
 def test_replicas_stay_equal_and_are_the_run_on_the_global_batch(tmp_path):
     in_two(replicated, tmp_path)
