@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from forked import FORKSERVER
 from recorded import flat
 from torch import nn
 
@@ -147,7 +148,9 @@ def enter(rank, worker, folder):
 
 def in_two(worker, folder):
     """Run ``worker(rank)`` in two processes; what one of them raises fails the test."""
-    context = mp.spawn(enter, (worker, folder), nprocs=2, join=False)
+    context = mp.start_processes(
+        enter, (worker, folder), nprocs=2, join=False, start_method=FORKSERVER.get_start_method()
+    )
     deadline = time.monotonic() + PATIENCE
     try:
         while not context.join(timeout=1):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import free_port, together
 from stopping import stop_after
 
 from dslbi_torch.training import recipes
@@ -209,28 +210,18 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 # Several processes
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def torchrun(out, *flags, program=("-m", "dslbi_torch"), status=0, command="train"):
-    """``train digits`` by two processes; returns what they print."""
+def flags_of(out, *flags):
+    """What follows ``dslbi train`` or ``dslbi sweep``."""
     own = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items() if k != "elements"]
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    # Without the "--" torchrun would take --nu for an abbreviation of an option of its own.
-    call += [f"--master-port={free_port()}", *program, "--", command, "digits", *own]
-    done = subprocess.run(
-        [*call, "--elements", f"--out={out}", *flags],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == status, done.stderr[-3000:]
-    return done.stdout, done.stderr
+    return ["digits", *own, "--elements", f"--out={out}", *flags]
+
+
+def two(out, *flags, program=None, status=0, command="train"):
+    """``train digits`` by two processes that end with ``status``; returns what they print."""
+    folder = Path(out).with_suffix(".streams")
+    found, *texts = together(folder, [command, *flags_of(out, *flags)], program)
+    assert found == [status, status], texts[1][-3000:]
+    return texts
 
 
 @pytest.fixture(scope="module")
@@ -264,13 +255,13 @@ def test_two_processes_equal_one_on_the_same_batches(alone, tmp_path, flags):
     """Also stopped in the middle of an epoch, resumed, and read by one process."""
     folder, program = tmp_path / "run", tmp_path / "stopped.py"
     program.write_text(STOPPED)
-    _, err = torchrun(folder, *flags, program=[str(program)], status=1)  # torchrun's own status
+    _, err = two(folder, *flags, program=program, status=143)
     assert err.count("dslbi train: stopped after step 22 of 24 with a checkpoint in") == 2
     assert (checkpoint(folder)["epoch"], checkpoint(folder)["batch"]) == (1, 10)
     config = folders.read_config(folder)
     with pytest.raises(ValueError, match="of 2 processes, and goes on with as many only"):
         train.train(config, progress=False)
-    out, _ = torchrun(folder, *flags, "--resume")
+    out, _ = two(folder, *flags, "--resume")
     assert out.count("run folder:") == 1, "the first process speaks, and no other"
 
     again, reference = (train.open_run(f, device="cpu") for f in (folder, alone))
@@ -287,7 +278,7 @@ def test_two_processes_equal_one_on_the_same_batches(alone, tmp_path, flags):
 def test_normalisations_of_two_processes_are_those_of_the_checkpoint(tmp_path, flags):
     """Each has statistics of its own pictures: at the end of an epoch all have their mean."""
     few = ["--model=resnet20", "--train-size=256", "--batch-size=64", "--epochs=1"]
-    _, err = torchrun(tmp_path / "run", *few, *flags)
+    _, err = two(tmp_path / "run", *few, *flags)
     assert "Warning" not in err
     assert_same(*checkpoint(tmp_path / "run")["statistics"], tol=0)
     run = train.open_run(tmp_path / "run", device="cpu")
@@ -327,8 +318,8 @@ def test_two_processes_sweep(tmp_path):
     """They meet once for all trainings; the first one loads before the other, and speaks alone."""
     (tmp_path / "counted.py").write_text(COUNTED)
     few = ["--train-size=256", "--epochs=1", "--nus=2,5"]
-    program = [str(tmp_path / "counted.py")]
-    out, _ = torchrun(tmp_path / "runs", *few, program=program, command="sweep")
+    program = tmp_path / "counted.py"
+    out, _ = two(tmp_path / "runs", *few, program=program, command="sweep")
     assert out.count("met 1\n") == 2
     assert out.count("run folders:") == out.count("Best test accuracy %") == 1
     assert (tmp_path / "runs" / "tables.txt").exists()
@@ -338,9 +329,15 @@ def test_two_processes_sweep(tmp_path):
 
 
 def test_a_mistake_of_several_processes_is_a_line_of_each(alone):
+    """Here and nowhere else torchrun itself starts them: it takes seconds."""
     before = (alone / "checkpoint.pt").read_bytes()
-    _, err = torchrun(alone, status=1)
-    lines = [line for line in err.splitlines() if line.startswith("dslbi train:")]
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    # Without the "--" torchrun would take --nu for an abbreviation of an option of its own.
+    call += [f"--master-port={free_port()}", "-m", "dslbi_torch", "--", "train", *flags_of(alone)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr[-3000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("dslbi train:")]
     assert len(lines) == 2 and all("holds a finished run" in line for line in lines)
     assert (alone / "checkpoint.pt").read_bytes() == before
 
