@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import softshrink
 
 from .slices import Units, norms, slice_norms, spread, unit_weight
-from .torch_private import foreach_clamp_max_, foreach_clamp_min, foreach_div_, foreach_sub
 
 
 class Penalty(NamedTuple):
@@ -38,7 +37,7 @@ class Penalty(NamedTuple):
     sliced : bool
         Whether it looks at slices, so that ``group_dim, block, parts, joint`` mean something.
     scaled : bool
-        Whether prox multiplies each slice by :func:`factors` of its score.
+        Whether prox multiplies each unit by :func:`factor` of its score.
     routes : tuple of str
         The fast routes of :mod:`dslbi_torch.routes` that can take it; the plain step always can.
     """
@@ -57,18 +56,15 @@ class Penalty(NamedTuple):
         return torch.stack(found).max() if found else xs[0].new_zeros(())
 
 
-def factors(scores: list[Tensor], lam: float) -> list[Tensor]:
+def factor(score: Tensor, lam: float) -> Tensor:
     """Return ``1 - lam / max(score, lam)``: positive exactly where the score exceeds lam.
 
     It is computed as ``(s - lam) / s``, of which no rounding changes the sign; an infinite score
     counts as the largest number.
     """
-    bounds = torch.finfo(scores[0].dtype)
-    levels = foreach_clamp_min(scores, lam or bounds.tiny)
-    foreach_clamp_max_(levels, bounds.max)
-    found = foreach_sub(levels, lam)
-    foreach_div_(found, levels)
-    return found
+    bounds = torch.finfo(score.dtype)
+    level = score.clamp(lam or bounds.tiny, bounds.max)
+    return torch.sub(level, lam).div_(level)
 
 
 def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:
@@ -83,7 +79,8 @@ def _group_score(vs, units):
 
 
 def _group_prox(vs, lam, units):
-    (scale,) = factors(_group_score(vs, units), lam)
+    (score,) = _group_score(vs, units)
+    scale = factor(score, lam)
     return [spread(scale, v, units) * v for v in vs]  # (prox-group)
 
 

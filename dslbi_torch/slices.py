@@ -110,6 +110,20 @@ def spread(values: Tensor, x: Tensor, units: Units) -> Tensor:
     return beside(cut.reshape(shape).to(x.device), x)
 
 
+def rows(xs: list[Tensor], units: Units) -> Tensor:
+    """Return the matrix whose k-th row holds all entries of unit k, in all tensors."""
+    parts = []
+    for x in xs:
+        extended = axes(x.ndim, units.group_dim)
+        kept = [d for d in range(x.ndim) if d not in extended]
+        slices = x.permute(*kept, *extended).reshape(-1, unit_size([x], Units(units.group_dim)))
+        if not units.single:
+            slices = slices.unflatten(0, (units.parts, -1, units.block)).transpose(0, 1)
+            slices = slices.flatten(1)
+        parts.append(slices)
+    return torch.cat(parts, 1)
+
+
 def unit_size(xs: list[Tensor], units: Units) -> int:
     """Return the number of entries of a unit: those of all its slices, in all tensors."""
     x = xs[0]

@@ -59,7 +59,8 @@ def step_by_route(
         grads = unscaled(part.grads, **outer)
         if grads is None:
             continue
-        part = part._replace(grads=grads)
+        if grads is not part.grads:
+            part = part._replace(grads=grads)
         if "lists" in routes and _in_lists(group, part.Ws):
             for rows in by_device_and_dtype(part.Ws).values():
                 lists.step_(part.rows(rows), **choice)

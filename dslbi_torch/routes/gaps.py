@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..penalties import PENALTIES, Penalty, factors
+from ..penalties import PENALTIES, Penalty, factor
 from ..slices import Units, spread
 from .views import Tensors
 
@@ -24,7 +24,7 @@ def gap_of(W, V, scale, *, kappa, lam, row: Penalty, units: Units, out=None):
         (score,) = row.score([V], units)
         if _may_look(score) and (not score.numel() or score.max().item() <= lam):  # not for a NaN
             return None
-        scale = spread(factors([score], lam)[0], V, units)
+        scale = spread(factor(score, lam), V, units)
     return torch.addcmul(W, V, scale, value=-kappa, out=out)
 
 

@@ -2,9 +2,18 @@
 
 import torch
 
-from ..penalties import PENALTIES, factors
+from ..penalties import PENALTIES
 from ..slices import Units, spread
-from ..torch_private import foreach_add, foreach_add_, foreach_mul, foreach_mul_
+from ..torch_private import (
+    foreach_add,
+    foreach_add_,
+    foreach_clamp_max_,
+    foreach_clamp_min,
+    foreach_div_,
+    foreach_mul,
+    foreach_mul_,
+    foreach_sub,
+)
 from .views import Tensors
 
 
@@ -56,12 +65,22 @@ def _gaps(tensors, kappa, lam, row, units):
         gaps = row.prox(Vs, lam, units)
     else:
         if scales is None:
-            scales = factors([row.score([V], units)[0] for V in Vs], lam)
+            scales = _factors([row.score([V], units)[0] for V in Vs], lam)
             scales = [spread(s, V, units) for s, V in zip(scales, Vs, strict=True)]
         gaps = foreach_mul(Vs, scales)
     foreach_mul_(gaps, -kappa)
     foreach_add_(gaps, Ws)
     return gaps
+
+
+def _factors(scores, lam):
+    """:func:`dslbi_torch.penalties.factor` of every tensor."""
+    bounds = torch.finfo(scores[0].dtype)
+    levels = foreach_clamp_min(scores, lam or bounds.tiny)
+    foreach_clamp_max_(levels, bounds.max)
+    found = foreach_sub(levels, lam)
+    foreach_div_(found, levels)
+    return found
 
 
 def _add_(xs, ys, c):

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-from ..penalties import PENALTIES, factors
+from ..penalties import PENALTIES, factor
 from ..sharding import aligned, is_sharded
 from ..slices import axes, spread, units_of
 
@@ -74,9 +75,12 @@ def collect(
             raise RuntimeError("DessiLBI does not support sparse gradients")
         W, V = p, dual(p) if split else None
         m, first = momentum_buffer(p) if momentum_buffer else (None, False)
-        if p.is_complex() or is_sharded(p):
+        if type(p) not in (Tensor, Parameter) or p.is_complex():
             W, V, m, grad = (view(aligned(x, p), group, local) for x in (p, V, m, grad))
-        (far if is_sharded(W) else near).append((p, W, V, m, grad, first))
+            if is_sharded(W):
+                far.append((p, W, V, m, grad, first))
+                continue
+        near.append((p, W, V, m, grad, first))
     parts = [_columns(rows, split, momentum_buffer) for rows in (near, far)]
     if split and group.get("joint"):
         parts = [part and _with_joint_prox(part, others, group, local) for part in parts]
@@ -102,7 +106,8 @@ def _with_joint_prox(tensors, others, group, local):
             family[id(p)] = V.clone() if torch.is_grad_enabled() else V
     Vs = list(family.values())
     if row.scaled:
-        (scale,) = factors(row.score(Vs, units), group["lam"])
+        (score,) = row.score(Vs, units)
+        scale = factor(score, group["lam"])
         return tensors._replace(scales=[spread(scale, V, units) for V in tensors.Vs])
     shrunk = dict(zip(family, row.prox(Vs, group["lam"], units), strict=True))
     return tensors._replace(Gammas=[group["kappa"] * shrunk[id(p)] for p in tensors.params])
