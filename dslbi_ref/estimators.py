@@ -13,134 +13,47 @@ every fold on the same times. Short times are sparse, long ones fit the data.
 This is the only file of the package that imports scikit-learn.
 """
 
-from dataclasses import replace
 from functools import reduce
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.model_selection import check_cv
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .iss import iss_path, split_iss_path
-from .lbi import lbi_path, lbi_states
-from .losses import value
-from .penalties import dual_norm, penalty_of_labels
-from .solvers.projections import kernel_projector
-from .split_lbi import split_lbi_path, split_lbi_states
-
-N_TIMES = 100
+from .fitting import PathFit
+from .stopping import held_out_losses
 
 
-def _scale(X, intercept):
-    """Standard deviation of each column (without an intercept: root mean square); 1 if constant."""
-    if intercept:
-        return StandardScaler(with_mean=False).fit(X).scale_
-    squares = X.multiply(X) if sp.issparse(X) else X * X
-    scale = np.sqrt(np.asarray(squares.mean(axis=0)).ravel())
-    return np.where(scale > 0, scale, 1.0)
-
-
-class _Problem:
-    """The parameters of an estimator, checked, and its X, scaled: what all targets share."""
-
-    def __init__(self, est, X, loss):
-        exact, p = est.kappa == np.inf, X.shape[1]
-        if not est.kappa > 0:
-            raise ValueError(f"kappa must be positive, got {est.kappa}")
-        if est.t is not None and not 0 < est.t < np.inf:
-            raise ValueError(f"t must be None, or positive and finite, got {est.t}")
-        if exact and est.groups is not None:
-            raise ValueError("kappa must be finite with groups, got inf")
-        if exact and est.D is not None and loss == "logistic":
-            raise ValueError("kappa must be finite for a classifier with D, got inf")
-        self.est, self.loss, self.exact, self.D = est, loss, exact, est.D
-        self.means = np.asarray(X.mean(axis=0)).ravel() if est.fit_intercept else np.zeros(p)
-        self.scale = np.ones(p)
-        if self.D is None and est.normalize:
-            self.scale = _scale(X, est.fit_intercept)
-            X = X @ sp.diags_array(1 / self.scale) if sp.issparse(X) else X / self.scale
-        self.X = X
-        if callable(self.D):
-            self.D = self.D(p)
-
-    def times(self, targets):
-        """Log-spaced, from the first entry for any target to t, or to 20 times the last one's."""
-        options = dict(loss=self.loss, groups=self.est.groups, intercept=self.est.fit_intercept)
-        penalty, units = penalty_of_labels(self.est.groups)
-        entries = []
-        for y in targets:
-            if self.D is None:  # the first entry does not depend on kappa
-                states = lbi_states(self.X, y, kappa=1.0, **options)
-            else:
-                states = split_lbi_states(self.X, y, self.D, nu=self.est.nu, kappa=1.0, **options)
-            next(states)
-            first = next(states)
-            if dual_norm(penalty, [first.z], units) > 1 - 1e-9:  # else the gradient is zero
-                entries.append(first.t)
-        t = self.est.t
-        if not entries or (t is not None and t <= min(entries)):
-            return np.array([0.0 if t is None else t])
-        return np.geomspace(min(entries), 20 * max(entries) if t is None else t, N_TIMES)
-
-    def path(self, y, times):
-        """Path of coefficients of X as given: at ``times``; if exact, up to the last of them."""
-        X, D, est, fit = self.X, self.D, self.est, self.est.fit_intercept
-        t_max = times[-1] or 1.0  # the only time is 0: nothing enters, ever
-        finite = dict(times=times, kappa=est.kappa, groups=est.groups)
-        if D is None:
-            if self.exact:
-                path = iss_path(X, y, t_max=t_max, loss=self.loss, intercept=fit)
-            else:
-                path = lbi_path(X, y, loss=self.loss, intercept=fit, **finite)
-            gamma, centre = path.gamma / self.scale, self.means if fit else None
-            return replace(path, gamma=gamma, scale=1 / self.scale, centre=centre)
-        if self.exact:
-            level = y.mean() if fit else 0.0
-            X = (X.toarray() if sp.issparse(X) else X) - self.means if fit else X
-            path = split_iss_path(X, y - level, D, nu=est.nu, t_max=t_max)
-        else:
-            path = split_lbi_path(X, y, D, nu=est.nu, loss=self.loss, intercept=fit, **finite)
-            level = path.intercept + path.beta @ self.means if fit else 0.0
-        beta = path.beta
-        if est.revised:
-            project = kernel_projector(D)
-            beta = np.array([project(b, g == 0) for b, g in zip(beta, path.gamma, strict=True)])
-        intercept = level - beta @ self.means
-        return replace(path, beta=beta, tilde=None, intercept=intercept, centre=self.means)
-
-    def read(self, path, times):
-        """Coefficients (T, p), intercepts (T,), gamma at the times; after its end a path rests."""
-        point = path.at(np.clip(times, path.t[0], path.t[-1]))
-        coef = point.gamma if self.D is None else point.beta
-        b = np.zeros(len(coef)) if point.intercept is None else point.intercept
-        return coef, b, point.gamma
-
-
-def _last(est, X, y, targets, times):
-    """The stopping time without cross-validation."""
-    return float(times[-1])
-
-
-def _best(est, X, y, targets, times):
+def chosen_time(est, X, y, targets, times):
     """The time of least loss on the held-out folds; keeps ``cv_t_`` and ``cv_loss_``."""
     loss = "squared" if is_regressor(est) else "logistic"
-    folds = check_cv(est.cv, y, classifier=is_classifier(est))
-    rows = []
-    for train, test in folds.split(X, y):
-        problem, row = _Problem(est, X[train], loss), np.zeros(len(times))
-        for target in targets:
-            coef, b, _ = problem.read(problem.path(target[train], times), times)
-            row += [value(eta, target[test], loss=loss) for eta in (X[test] @ coef.T + b).T]
-        rows.append(row / len(targets))
-    est.cv_t_, est.cv_loss_ = times, np.array(rows)
+    splits = list(check_cv(est.cv, y, classifier=is_classifier(est)).split(X, y))
+
+    def fit(X, target):
+        return PathFit(est, X, loss).path(target, times)
+
+    losses = [
+        held_out_losses(fit, X, target, times, splits, loss=loss, rest=True) for target in targets
+    ]
+    est.cv_t_, est.cv_loss_ = times, np.mean(losses, axis=0)
     return float(times[est.cv_loss_.mean(axis=0).argmin()])
 
 
-class SplitLBIRegressor(RegressorMixin, BaseEstimator):
+class _PathEstimator(BaseEstimator):
+    """What both estimators share: X may be sparse, and the model is read at the last time."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _stopping_time(self, X, y, targets, times):
+        return float(times[-1])
+
+
+class SplitLBIRegressor(RegressorMixin, _PathEstimator):
     """Sparse linear regression along a differential inclusion path.
 
     The loss is ``|y - X beta - b|^2 / (2n)``. Without D the coefficients themselves become sparse,
@@ -153,8 +66,8 @@ class SplitLBIRegressor(RegressorMixin, BaseEstimator):
     nu : float > 0
         Coupling of gamma to ``D beta``; not read without D.
     kappa : float > 0
-        Damping. Infinity (default): the exact path, by events. Finite: an iteration, whose steps
-        are in proportion to kappa; it has the units of a coefficient of the scaled X.
+        Speed of gamma. Infinity (default): the exact path, by events. Finite: an iteration,
+        whose steps are in proportion to kappa; it has the units of a coefficient of the scaled X.
     t : float > 0 or None
         Path time of the model; None: the end of the path, 20 times the time of the first entry.
         Time has the units of one over the gradient: with y doubled, t halves.
@@ -188,7 +101,7 @@ class SplitLBIRegressor(RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    X may be sparse; it is filled for the exact split path with an intercept only.
+    X may be sparse, and is never filled.
     """
 
     def __init__(
@@ -212,25 +125,18 @@ class SplitLBIRegressor(RegressorMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.normalize = normalize
 
-    _stop = _last
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
     def fit(self, X, y):
         """Fit the path to X (n, p) and y (n,), and read the model at t_stop_."""
         X, y = validate_data(
             self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2, y_numeric=True
         )
-        problem = _Problem(self, X, "squared")
-        times = problem.times([y])
-        self.t_stop_ = self._stop(X, y, [y], times)
-        self.path_ = problem.path(y, times)
+        fit = PathFit(self, X, "squared")
+        times = fit.times([y])
+        self.t_stop_ = self._stopping_time(X, y, [y], times)
+        self.path_ = fit.path(y, times)
         self.t_ = self.path_.t
-        self.coef_path_, self.intercept_path_, _ = problem.read(self.path_, self.t_)
-        coef, intercept, gamma = problem.read(self.path_, np.array([self.t_stop_]))
+        self.coef_path_, self.intercept_path_, _ = fit.read(self.path_, self.t_)
+        coef, intercept, gamma = fit.read(self.path_, np.array([self.t_stop_]))
         self.coef_, self.intercept_, self.gamma_ = coef[0], float(intercept[0]), gamma[0]
         return self
 
@@ -289,10 +195,11 @@ class SplitLBIRegressorCV(SplitLBIRegressor):
         )
         self.cv = cv
 
-    _stop = _best
+    def _stopping_time(self, X, y, targets, times):
+        return chosen_time(self, X, y, targets, times)
 
 
-class SplitLBIClassifier(ClassifierMixin, BaseEstimator):
+class SplitLBIClassifier(ClassifierMixin, _PathEstimator):
     """Sparse logistic regression along a differential inclusion path.
 
     More than two classes are fitted one against the rest: k binary paths, read at one common time.
@@ -304,7 +211,7 @@ class SplitLBIClassifier(ClassifierMixin, BaseEstimator):
     D, nu, t, groups, revised, fit_intercept, normalize
         See :class:`SplitLBIRegressor`.
     kappa : float > 0
-        Damping. Infinity: the exact path, without D only. It ends where its active columns
+        Speed of gamma. Infinity: the exact path, without D only. It ends where its active columns
         separate the classes, and rests at the last finite coefficients, which may be zero.
 
     Attributes
@@ -345,13 +252,6 @@ class SplitLBIClassifier(ClassifierMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.normalize = normalize
 
-    _stop = _last
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
     def fit(self, X, y):
         """Fit the paths to X (n, p) and the labels y (n,), and read the model at t_stop_."""
         X, y = validate_data(
@@ -363,14 +263,14 @@ class SplitLBIClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y must hold at least two classes, got only {self.classes_[0]}")
         positive = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
         targets = [np.where(y == c, 1.0, -1.0) for c in positive]
-        problem = _Problem(self, X, "logistic")
-        times = problem.times(targets)
-        self.t_stop_ = self._stop(X, y, targets, times)
-        self.paths_ = [problem.path(target, times) for target in targets]
+        fit = PathFit(self, X, "logistic")
+        times = fit.times(targets)
+        self.t_stop_ = self._stopping_time(X, y, targets, times)
+        self.paths_ = [fit.path(target, times) for target in targets]
         self.t_ = reduce(np.union1d, [path.t for path in self.paths_])
 
         def read(times):
-            parts = zip(*(problem.read(path, times) for path in self.paths_), strict=True)
+            parts = zip(*(fit.read(path, times) for path in self.paths_), strict=True)
             return [np.stack(part, axis=1) for part in parts]
 
         self.coef_path_, self.intercept_path_, _ = read(self.t_)
@@ -446,4 +346,5 @@ class SplitLBIClassifierCV(SplitLBIClassifier):
         )
         self.cv = cv
 
-    _stop = _best
+    def _stopping_time(self, X, y, targets, times):
+        return chosen_time(self, X, y, targets, times)

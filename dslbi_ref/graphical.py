@@ -13,15 +13,30 @@ lets the edges of the graph enter one by one (Huang and Yao 2018). Parameters of
 
 from dataclasses import replace
 from itertools import chain, count
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
-from .lbi import LBIState, checked_step, default_times, first_jump
-from .losses import check_design, spectral_norm_squared
 from .path import Path, check_times, evaluate, shrink
-from .problem import check_positive
+from .problem import (
+    check_design,
+    check_positive,
+    checked_step,
+    default_times,
+    first_jump,
+    spectral_norm_squared,
+)
 from .theory import step_bound
+
+
+class GraphState(NamedTuple):
+    """One point of the path: a z and a theta for each pair, and what is not penalised."""
+
+    t: float
+    z: np.ndarray
+    theta: np.ndarray
+    free: float | np.ndarray
 
 
 def symmetric(theta, p):
@@ -84,9 +99,9 @@ def gaussian_gradient(theta, S):
 
 def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
     """States of LBI from theta = 0 and the free part at its minimiser there."""
-    yield LBIState(0.0, theta, theta, free)
+    yield GraphState(0.0, theta, theta, free)
     t0, z = first_jump(gradient(theta, free)[0], lam, None, noise)
-    yield LBIState(t0, z, theta, free)
+    yield GraphState(t0, z, theta, free)
     if t0 == np.inf:
         return
     for k in count(1):
@@ -94,18 +109,17 @@ def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
         z = z - alpha * g  # (lbi-z)
         theta = shrink(z, kappa=kappa, lam=lam)  # (lbi-beta)
         free = free - kappa * alpha * g_free  # (lbi-intercept)
-        yield LBIState(t0 + k * alpha, z, theta, free)
+        yield GraphState(t0 + k * alpha, z, theta, free)
 
 
 def _path(gradient, p, free, L, noise, *, kappa, alpha, lam, times):
     check_positive(kappa=kappa, lam=lam)
-    bound = step_bound(L, kappa=kappa)
-    alpha = checked_step(alpha, bound, bound / 2)
+    alpha = checked_step(alpha, step_bound(L, kappa=kappa))
     theta = np.zeros(p * (p - 1) // 2)
     states = _states(gradient, theta, free, kappa=kappa, alpha=alpha, lam=lam, noise=noise)
     first, second = next(states), next(states)
     t = default_times(second.t) if times is None else check_times(times)
-    z, free = evaluate(chain([first, second], states), t, "z", "intercept")
+    z, free = evaluate(chain([first, second], states), t, "z", "free")
     gamma = shrink(z, kappa=kappa, lam=lam)
     end = "t_max reached"
     return Path(t=t, z=z, gamma=gamma, intercept=free, kappa=kappa, lam=lam, stop_reason=end)
@@ -119,7 +133,7 @@ def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     X : ndarray (n, p)
         Spins -1 and +1, each column with both.
     kappa : float > 0
-        Damping.
+        Speed of theta.
     alpha : float in (0, 2 / (kappa L)), optional
         Step; ``L = |[X 1]|^2 / (2n)``, since a pair is in two conditionals. Default half the bound.
     lam : float > 0
@@ -168,7 +182,7 @@ def gaussian_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     X : ndarray (n, p)
         Observations; columns are centred, and should be of one scale. None may be constant.
     kappa : float > 0
-        Damping.
+        Speed of theta.
     alpha : float in (0, 2 / (kappa L)), optional
         Step; ``L = 2 |S| max_i S_ii`` with the covariance S: no diagonal entry of the precision
         falls below ``1 / S_ii``. Default half the bound.

@@ -20,13 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .losses import check_design, check_target
+from .losses import curved_loss
 from .path import TIME_TOLERANCE, Path
-from .problem import Design, centred, column_scale
-from .solvers.active_newton import Logistic
+from .problem import linear_problem, split_problem
+from .solvers.active_newton import Smooth
 from .solvers.active_set import Quadratic
-from .solvers.linear_system import solver
-from .split_lbi import check_problem
+from .solvers.start import split_solver
 
 # A product whose entries are all below this part of the norms of its factors is rounding error.
 NOISE = 1e-14
@@ -134,12 +133,6 @@ def collect(states, t_max):
     )
 
 
-def _correlation(design, y, y_mean=0.0):
-    """``X'(y - y_mean) / n``, zero if it is rounding error."""
-    c = design.adjoint(y - y_mean) / len(y)
-    return c if np.abs(c).max() > design.noise(y) else np.zeros(len(c))
-
-
 def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):
     """Exact inverse scale space of a linear model, by events.
 
@@ -156,6 +149,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
         Last time; default 20 t0, with t0 the time of the first event; infinity: until the gradient
         is zero.
     loss : "squared" or "logistic"
+        A word of :data:`dslbi_ref.losses.LOSSES` whose loss has a curvature.
     intercept : bool
         Fit an intercept that is not penalised.
     normalize : bool
@@ -182,39 +176,30 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     active; no (p, p) matrix is formed. Osher, Ruan, Xiong, Yao and Yin (2016) solve a non-negative
     least squares problem from scratch at each event; here it starts from the last solution.
     """
-    if loss not in ("squared", "logistic"):
-        raise ValueError(f'loss must be "squared" or "logistic", got {loss!r}')
-    X = check_design(X)
-    n, p = X.shape
-    y = check_target(y, n, loss=loss)
-    scale = np.ones(p)
-    if normalize:
-        scale = column_scale(X, intercept)
-        X = X @ sp.diags_array(1 / scale, format="csc") if sp.issparse(X) else X / scale
-    design, means = centred(X, intercept)
-    if loss == "logistic":
-        states = _states(Logistic(design, y, intercept=intercept))
+    curved_loss(loss)
+    problem = linear_problem(X, y, loss=loss, intercept=intercept, normalize=normalize)
+    design, n = problem.design, len(problem.y)
+    if problem.loss.quadratic:
+        # Columns of the block have mean zero, so the means of the other factor drop out.
+        fit = Quadratic(lambda J: design.columns(J).T @ design.X / n, problem.correlation())
     else:
-        # The intercept rests at the mean of y, and drops out.
-        y_mean = y.mean() if intercept else 0.0
-        c = _correlation(design, y, y_mean)
-        # Columns of the block have mean zero, so the means of the other factor drop out as well.
-        states = iss_states(lambda J: design.columns(J).T @ design.X / n, c)
-    path = collect(states, t_max)
-    gamma = path.gamma / scale
-    level = None
-    if intercept:
-        level = y_mean if loss == "squared" else path.intercept
-        level = level - path.gamma @ means
-    return replace(path, gamma=gamma, scale=1 / scale if normalize else None, intercept=level)
+        fit = Smooth(problem)
+    path = collect(_states(fit), t_max)
+    factor = None if problem.scale is None else 1 / problem.scale
+    gamma = path.gamma if factor is None else path.gamma / problem.scale
+    # The level of a quadratic loss rests where it begins.
+    levels = problem.level if path.intercept is None else path.intercept
+    return replace(path, gamma=gamma, scale=factor, intercept=problem.at_origin(levels, gamma))
 
 
-def split_iss_path(X, y, D, *, nu, t_max=None):
+def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     """Exact Split inverse scale space: Split LBI of the squared loss in the limit of large kappa.
 
     Of ``|y - X beta|^2 / (2n) + |D beta - gamma|^2 / (2 nu)``, beta is always the minimiser,
     ``A beta = nu X'y/n + D'gamma`` with ``A = nu X'X/n + D'D``. What is left is the inverse scale
     space of gamma with ``H = (I - D A^-1 D') / nu`` and ``c = D A^-1 X'y/n``.
+    With an intercept X and y are centred in all of these, and the intercept of a beta is
+    ``mean(y) - mean(X) beta``.
 
     Parameters
     ----------
@@ -226,12 +211,15 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
         Coupling: the larger, the further gamma and D beta may part.
     t_max : float > 0, optional
         Last time; default 20 t0; infinity: until the gradient is zero.
+    intercept : bool
+        Fit an intercept that is not penalised, with the columns of X centred for it: a shift of a
+        column, or of y, changes nothing else.
 
     Returns
     -------
     Path
         As of :func:`iss_path`, with beta. The revised estimator at row k is
-        ``revised.kernel_projector(D)(beta[k], gamma[k] == 0)``.
+        ``kernel_projector(D)(beta[k], gamma[k] == 0)``, of :mod:`dslbi_ref.solvers.projections`.
 
     Raises
     ------
@@ -243,9 +231,9 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
     Costs one solve with A for each row of D that becomes active. Where A is singular, beta is the
     solution of least norm. Derived here; the papers iterate at finite kappa.
     """
-    X, y, D = check_problem(X, y, D)
-    solve = solver(X, D, nu)
-    b = _correlation(Design(X), y)
+    problem, D = split_problem(X, y, D, intercept=intercept)
+    solve = split_solver(problem.design, D, nu=nu)
+    b = problem.correlation()
 
     def rows(J):
         D_J = D[J].toarray() if sp.issparse(D) else D[J]
@@ -259,4 +247,5 @@ def split_iss_path(X, y, D, *, nu, t_max=None):
         c = np.zeros(len(c))
     path = collect(iss_states(rows, c), t_max)
     beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)
-    return replace(path, beta=beta)
+    centre = problem.means if intercept else None
+    return replace(path, beta=beta, intercept=problem.at_origin(problem.level, beta), centre=centre)

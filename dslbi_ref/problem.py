@@ -1,11 +1,20 @@
-"""The columns of X, centred or scaled; a sparse X is centred without being filled."""
+"""What every linear solver does first: checks, centring, scaling, the intercept, t0 and the step.
+
+A sparse X is centred without being filled. :func:`linear_problem` does all of it, once, and a
+solver starts from what it returns.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .losses import CURVATURE, spectral_norm_squared
+from .losses import Loss, curved_loss, named_loss
+from .penalties import dual_norm, penalty_of_labels
+
+# ---- Checks ----------------------------------------------------------------------------------
 
 
 def check_positive(**values):
@@ -13,6 +22,63 @@ def check_positive(**values):
     for name, number in values.items():
         if not 0 < number < np.inf:
             raise ValueError(f"{name} must be positive and finite, got {number}")
+
+
+def check_design(X, name="X"):
+    """X as a float64 array, or csc_array if sparse; refused unless 2-d, non-empty and finite."""
+    if sp.issparse(X):
+        X = sp.csc_array(X, dtype=np.float64)
+        entries = X.data
+    else:
+        X = entries = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"{name} must be a non-empty 2-d array, got shape {X.shape}")
+    if not np.isfinite(entries).all():
+        raise ValueError(f"{name} must be finite, got {entries[~np.isfinite(entries)][0]}")
+    return X
+
+
+def checked_step(alpha, bound):
+    """The step: half of the bound where alpha is None, refused outside (0, bound)."""
+    if alpha is None:
+        return bound / 2
+    if not 0 < alpha < bound:
+        raise ValueError(
+            f"alpha must be positive and below the step bound {bound:.6g}, got {alpha:.6g}"
+        )
+    return alpha
+
+
+# ---- The columns of X ------------------------------------------------------------------------
+
+
+def spectral_norm_squared(X, mean=None):
+    """Square of the largest singular value of X (dense or sparse, n by p), or of ``X - 1 mean'``.
+
+    Up to a smaller side of 2000, the top eigenvalue of the smaller Gram matrix. Beyond, Lanczos
+    iteration to a relative residual of 1e-9, by which the result is raised: a fixed starting vector
+    with a part in every direction makes the result repeatable.
+    """
+    n, p = X.shape
+    shift = np.zeros(p) if mean is None else mean
+    if min(n, p) > 2000:
+        start = np.cos(np.arange(p) ** 2)
+
+        def product(v):
+            eta = X @ v - shift @ v
+            return X.T @ eta - shift * eta.sum()
+
+        gram = LinearOperator((p, p), matvec=product, dtype=np.float64)
+        norm = eigsh(gram, k=1, v0=start, tol=1e-9, return_eigenvectors=False)[0]
+        return float(norm * (1 + 1e-9))
+    gram = X @ X.T if n <= p else X.T @ X
+    gram = gram.toarray() if sp.issparse(gram) else gram
+    if mean is not None:
+        cross = X @ mean
+        gram = gram - (n * np.outer(mean, mean) if n > p else cross + cross[:, None] - mean @ mean)
+    top = [len(gram) - 1, len(gram) - 1]
+    norm = scipy.linalg.eigh(gram, eigvals_only=True, subset_by_index=top)[0]
+    return float(max(norm, 0.0))
 
 
 class Design(NamedTuple):
@@ -55,16 +121,16 @@ class Design(NamedTuple):
         size = largest_norm(self.X) if self.size is None else self.size
         return 1e-14 * size * np.linalg.norm(y) / len(y)
 
-    def lipschitz(self, *, loss="squared", intercept=False):
+    def lipschitz(self, loss, *, intercept=False):
         """Lipschitz constant of the gradient in (beta, intercept).
 
         A column of ones is orthogonal to centred columns, so the intercept adds the eigenvalue 1 of
-        its own; with the squared loss it rests at its minimiser and adds nothing.
+        its own; with a quadratic loss it rests at its minimiser and adds nothing.
         """
         norm = spectral_norm_squared(self.X, self.mean) / self.X.shape[0]
-        if intercept and loss != "squared":
+        if intercept and not loss.quadratic:
             norm = max(norm, 1.0)
-        return CURVATURE[loss] * norm
+        return loss.lipschitz * norm
 
 
 def largest_norm(X):
@@ -85,8 +151,8 @@ def centred(X, intercept):
     return (Design(X, means, size) if sp.issparse(X) else Design(X - means, None, size)), means
 
 
-def column_scale(X, intercept):
-    """Root mean square of each column of X, about its mean with an intercept; none may vanish."""
+def column_deviation(X, intercept):
+    """Root mean square of each column of X, about its mean with an intercept; 0 if rounding."""
     n, p = X.shape
     means = np.asarray(X.mean(axis=0)).ravel() if intercept else np.zeros(p)
     if sp.issparse(X):
@@ -98,8 +164,127 @@ def column_scale(X, intercept):
         squares = ((X - means) ** 2).sum(axis=0)
     scale = np.sqrt(squares / n)
     # Taking the mean off a constant column leaves rounding behind.
-    flat = np.flatnonzero(scale <= 1e-13 * np.abs(means))
+    return np.where(scale <= 1e-13 * np.abs(means), 0.0, scale)
+
+
+def column_scale(X, intercept):
+    """The :func:`column_deviation` of X; none may be zero."""
+    scale = column_deviation(X, intercept)
+    flat = np.flatnonzero(scale == 0)
     if flat.size:
         what = "constant" if intercept else "zero"
         raise ValueError(f"normalize needs columns that vary, got {what} column {flat[0]} of X")
     return scale
+
+
+# ---- The problem -----------------------------------------------------------------------------
+
+
+class LinearProblem(NamedTuple):
+    """Data as a solver takes them.
+
+    Attributes
+    ----------
+    design : Design
+        Scaled, and centred if there is an intercept.
+    y : ndarray (n,)
+        As the loss needs it.
+    loss : Loss
+    intercept : bool
+    level : float or ndarray (k,)
+        The predictor at the column means of X when beta is zero: the best one, or 0 without an
+        intercept.
+    means : ndarray (p,)
+        Column means of X as given; zero without an intercept.
+    scale : ndarray (p,) or None
+        What the columns were divided by.
+    """
+
+    design: Design
+    y: np.ndarray
+    loss: Loss
+    intercept: bool
+    level: float | np.ndarray
+    means: np.ndarray
+    scale: np.ndarray | None
+
+    def lipschitz(self):
+        """Lipschitz constant of the gradient in (beta, intercept); a design of zeros is refused."""
+        L = self.design.lipschitz(self.loss, intercept=self.intercept)
+        if not L > 0:
+            raise ValueError("X must not be zero" + " after centring" * self.intercept)
+        return L
+
+    def correlation(self):
+        """``X'(y - level) / n``, zero if it is rounding error."""
+        c = self.design.adjoint(self.y - self.level) / len(self.y)
+        return c if np.abs(c).max() > self.design.noise(self.y) else np.zeros(len(c))
+
+    def at_origin(self, levels, coefficients):
+        """Intercepts of X as given, from the predictors at its means; None without an intercept."""
+        if not self.intercept:
+            return None
+        return levels - np.tensordot(coefficients, self.means, (1, 0))
+
+
+def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
+    """Check, scale and centre the data of a linear model.
+
+    Parameters
+    ----------
+    X : ndarray or scipy.sparse, (n, p)
+    y : ndarray (n,)
+    loss : str
+        A word of :data:`dslbi_ref.losses.LOSSES`.
+    intercept : bool
+        Centre the columns.
+    normalize : bool
+        Scale the columns to norm sqrt(n), about their means with an intercept.
+    """
+    X, row = check_design(X), named_loss(loss)
+    y = row.check_target(y, X.shape[0])
+    scale = column_scale(X, intercept) if normalize else None
+    if normalize:
+        X = X @ sp.diags_array(1 / scale, format="csc") if sp.issparse(X) else X / scale
+    design, means = centred(X, intercept)
+    level = (row.null_intercept(y) if intercept else 0.0) + np.zeros(row.columns(y))
+    means = means if scale is None else means * scale
+    return LinearProblem(design, y, row, bool(intercept), level, means, scale)
+
+
+def split_problem(X, y, D, *, loss="squared", intercept=False):
+    """A :class:`LinearProblem` of one predictor, and D as an ndarray or csr_array."""
+    X, D = check_design(X), check_design(D, "D")
+    if D.shape[1] != X.shape[1]:
+        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
+    if not np.abs(D).max() > 0:
+        raise ValueError("D must not be zero, got a D of rank zero")
+    curved_loss(loss)
+    problem = linear_problem(X, y, loss=loss, intercept=intercept)
+    return problem, sp.csr_array(D) if sp.issparse(D) else D
+
+
+# ---- Where the clock starts ------------------------------------------------------------------
+
+
+def first_jump(gradient, lam, groups, noise):
+    """``t0 = lam / dual_norm(gradient)``, and ``z = -t0 gradient``, which touches the threshold.
+
+    A gradient within ``noise`` is rounding error: nothing ever moves, t0 is infinite, z is zero.
+    """
+    penalty, units = penalty_of_labels(groups)
+    norm = dual_norm(penalty, [gradient], units)
+    if not norm > noise:
+        return np.inf, 0.0 * gradient
+    t0 = lam / norm
+    z = -t0 * gradient
+    while dual_norm(penalty, [z], units) > lam:  # rounding must not let anything in too early
+        z = z * (1 - 2.0**-52)
+    return t0, z
+
+
+def default_times(t0):
+    """100 times, log-spaced from t0 to 20 t0."""
+    if t0 == np.inf:
+        raise ValueError("times must be given: the gradient at zero is zero, nothing ever enters")
+    return np.geomspace(t0, 20 * t0, 100)

@@ -21,10 +21,16 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .lbi import checked_step, default_times, first_jump, loss_gradient
-from .losses import check_design, check_target, null_intercept, spectral_norm_squared
 from .path import Path, check_times, evaluate, shrink
-from .problem import centred, check_positive
+from .problem import (
+    check_positive,
+    checked_step,
+    default_times,
+    first_jump,
+    spectral_norm_squared,
+    split_problem,
+)
+from .solvers.gradients import dense_gradient
 from .solvers.projections import kernel_projector
 from .solvers.start import minimiser
 from .theory import step_bound
@@ -40,33 +46,11 @@ class SplitLBIState(NamedTuple):
     intercept: float
 
 
-def check_problem(X, y, D, loss="squared"):
-    """X, y and D checked; D as an ndarray or csr_array."""
-    X, D = check_design(X), check_design(D, "D")
-    if D.shape[1] != X.shape[1]:
-        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
-    if not np.abs(D).max() > 0:
-        raise ValueError("D must not be zero, got a D of rank zero")
-    if loss not in ("squared", "logistic"):
-        raise ValueError(f'loss must be "squared" or "logistic", got {loss!r}')
-    y = check_target(y, X.shape[0], loss=loss)
-    return X, y, sp.csr_array(D) if sp.issparse(D) else D
-
-
 def first_split_jump(D, beta, *, nu, lam, groups):
     """Time t0 at which gamma leaves zero while beta rests, and z at that time."""
     tie = D @ beta / nu
     noise = 1e-13 * np.abs(D).max() * np.linalg.norm(beta) / nu
     return first_jump(-tie, lam, groups, noise)
-
-
-def _gradient(design, y, loss, start):
-    """As :func:`dslbi_ref.lbi.loss_gradient`; beta is dense, so the whole Gram matrix may pay."""
-    n, p = design.X.shape
-    if loss != "squared" or p > 2 * n or sp.issparse(design.X):
-        return loss_gradient(design, y, loss, start)
-    gram, c = design.X.T @ design.X / n, design.adjoint(y - start) / n
-    return lambda beta, intercept: (gram @ beta - c, 0.0)
 
 
 def split_lbi_states(
@@ -90,20 +74,23 @@ def split_lbi_states(
     if D beta is zero). With ``start="zero"`` the steps begin at state 0. Parameters, and the errors
     raised, are those of :func:`split_lbi_path`.
     """
+    problem, D = split_problem(X, y, D, loss=loss, intercept=intercept)
+    options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups, start=start)
+    return _states(problem, D, nu=nu, **options)
+
+
+def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
     check_positive(nu=nu, kappa=kappa, lam=lam)
     if start not in ("minimiser", "zero"):
         raise ValueError(f'start must be "minimiser" or "zero", got {start!r}')
-    X, y, D = check_problem(X, y, D, loss)
-    design, _ = centred(X, intercept)
-    L = design.lipschitz(loss=loss, intercept=intercept)
-    bound = step_bound(L, kappa=kappa, nu=nu, D_norm=np.sqrt(spectral_norm_squared(D)))
-    alpha = checked_step(alpha, bound, bound / 2)
+    D_norm = np.sqrt(spectral_norm_squared(D))
+    L = problem.design.lipschitz(problem.loss, intercept=problem.intercept)
+    alpha = checked_step(alpha, step_bound(L, kappa=kappa, nu=nu, D_norm=D_norm))
     Dt = D.T.tocsr() if sp.issparse(D) else D.T
+    beta, b = np.zeros(D.shape[1]), problem.level
     if start == "minimiser":
-        beta, b = minimiser(design, y, D, nu=nu, loss=loss, intercept=intercept)
-    else:
-        beta, b = np.zeros(D.shape[1]), null_intercept(y, loss=loss) if intercept else 0.0
-    gradient = _gradient(design, y, loss, b)
+        beta, b = minimiser(problem, D, nu=nu)
+    gradient = dense_gradient(problem)
     t0, z = 0.0, np.zeros(D.shape[0])
     gamma = z
     yield SplitLBIState(0.0, beta, z, gamma, b)
@@ -118,7 +105,7 @@ def split_lbi_states(
         beta = beta - kappa * alpha * (g + Dt @ r)  # (slbi-beta)
         z = z + alpha * r  # (slbi-z)
         gamma = shrink(z, kappa=kappa, lam=lam, groups=groups)  # (slbi-gamma)
-        b = b - kappa * alpha * g_b if intercept else b
+        b = b - kappa * alpha * g_b if problem.intercept else b
         yield SplitLBIState(t0 + k * alpha, beta, z, gamma, b)
 
 
@@ -150,7 +137,7 @@ def split_lbi_path(
         Coupling. The larger, the freer gamma is from D beta: the condition for selecting the true
         support weakens, while beta and gamma part.
     kappa : float > 0
-        Damping; the number of steps grows in proportion to it.
+        Speed of gamma; the number of steps grows in proportion to it.
     alpha : float in (0, 2 / (kappa (L + (1 + |D|^2) / nu))), optional
         Step in path time; L as in :func:`dslbi_ref.lbi.lbi_path`. Default: half of the bound.
     lam : float > 0
@@ -159,6 +146,7 @@ def split_lbi_path(
         Default: 100, log-spaced from t0 to 20 t0, where t0 is the time at which the first entry
         leaves zero from the start "minimiser".
     loss : "squared" or "logistic"
+        A word of :data:`dslbi_ref.losses.LOSSES` whose loss has a curvature.
     groups : int array (m,), optional
         Rows of D with one label enter together.
     start : "minimiser" or "zero"
@@ -184,35 +172,22 @@ def split_lbi_path(
     given; here the start does not depend on the times. The step bound counts the coupling with
     ``1 + |D|^2``, as the toolbox does.
     """
-    states = split_lbi_states(
-        X,
-        y,
-        D,
-        nu=nu,
-        kappa=kappa,
-        alpha=alpha,
-        lam=lam,
-        loss=loss,
-        groups=groups,
-        start=start,
-        intercept=intercept,
-    )
+    problem, D = split_problem(X, y, D, loss=loss, intercept=intercept)
+    options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups, start=start)
+    states = _states(problem, D, nu=nu, **options)
     first = next(states)
-    X, y, D = check_problem(X, y, D, loss)
     if times is None:
-        design, _ = centred(X, intercept)
-        rest, _ = minimiser(design, y, D, nu=nu, loss=loss, intercept=intercept)
+        rest = first.beta if start == "minimiser" else minimiser(problem, D, nu=nu)[0]
         times = default_times(first_split_jump(D, rest, nu=nu, lam=lam, groups=groups)[0])
     t = check_times(times)
     z, beta, b = evaluate(chain([first], states), t, "z", "beta", "intercept")
-    gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
-    return split_path(X, D, t, z, gamma, beta, b if intercept else None, kappa, lam, groups)
+    return split_path(problem, D, t, z, beta, b, kappa=kappa, lam=lam, groups=groups)
 
 
-def split_path(X, D, t, z, gamma, beta, b, kappa, lam, groups):
-    """Path of a split iteration with its revised estimator; b is None without an intercept."""
+def split_path(problem, D, t, z, beta, levels, *, kappa, lam, groups):
+    """Path of a split iteration with its revised estimator."""
     project = kernel_projector(D)
-    means = None if b is None else np.asarray(X.mean(axis=0)).ravel()
+    gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
     return Path(
         t=t,
         z=z,
@@ -222,7 +197,7 @@ def split_path(X, D, t, z, gamma, beta, b, kappa, lam, groups):
         kappa=kappa,
         lam=lam,
         groups=groups,
-        intercept=None if b is None else b - beta @ means,
-        centre=means,
+        intercept=problem.at_origin(levels, beta),
+        centre=problem.means if problem.intercept else None,
         stop_reason="t_max reached",
     )

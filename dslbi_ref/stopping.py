@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from . import losses
+from .losses import named_loss
 from .path import TIME_TOLERANCE, check_times
 
 
@@ -19,7 +19,7 @@ def _coefficients(path, part):
     return part
 
 
-def path_losses(path, X, y, times, *, loss="squared", part=None):
+def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     """Loss of the estimates of a path on the data X, y, at each time.
 
     Parameters
@@ -29,13 +29,17 @@ def path_losses(path, X, y, times, *, loss="squared", part=None):
     y : ndarray (n,)
     times : ndarray (q,)
         Before the first and after the last time of the path the loss is infinite: a path that had
-        to end (separable data) has no estimate there.
-    loss : "squared", "logistic" or "multinomial"
+        to end (separable data) has no estimate there, unless it is to ``rest``.
+    loss : str
+        A word of :data:`dslbi_ref.losses.LOSSES`.
     part : "gamma", "beta" or "tilde", optional
         The estimate; default beta of a split path, else gamma. With an intercept all parts of a
         path have the same prediction at the column means of the data it was fitted to.
+    rest : bool
+        Keep the first estimate before the path begins, and the last one after it ends.
     """
     times = np.asarray(times, dtype=np.float64)
+    times = np.clip(times, path.t[0], path.t[-1]) if rest else times
     part = _coefficients(path, part)
     result = np.full(times.shape, np.inf)
     first, last = path.t[0] * (1 - TIME_TOLERANCE), path.t[-1] * (1 + TIME_TOLERANCE)
@@ -46,7 +50,8 @@ def path_losses(path, X, y, times, *, loss="squared", part=None):
     if point.intercept is not None and path.beta is not None and part != "beta":
         levels = levels + (point.beta - estimates) @ path.centre  # the intercept is that of beta
     pairs = zip(estimates, levels, strict=True)
-    result[inside] = [losses.value(X @ b + level, y, loss=loss) for b, level in pairs]
+    value = named_loss(loss).value
+    result[inside] = [value(X @ b + level, y) for b, level in pairs]
     return result
 
 
@@ -57,6 +62,25 @@ def discrepancy_time(path, X, y, *, sigma, part=None):
     """
     small = 2 * path_losses(path, X, y, path.t, part=part) <= sigma**2
     return float(path.t[small.argmax()]) if small.any() else np.inf
+
+
+def held_out_losses(fit, X, y, times, splits, **options):
+    """Loss at each time on the rows that a fold holds out, (folds, q).
+
+    Parameters
+    ----------
+    fit : callable ``(X, y) -> Path``
+    splits : iterable of (train, test)
+        The rows to fit and the rows to hold out, as indices or masks.
+    X, y, times, **options
+        See :func:`path_losses`.
+    """
+    return np.array(
+        [
+            path_losses(fit(X[train], y[train]), X[test], y[test], times, **options)
+            for train, test in splits
+        ]
+    )
 
 
 class CrossValidation(NamedTuple):
@@ -104,19 +128,8 @@ def cross_validate(fit, X, y, times, *, folds=5, loss="squared", part=None):
     folds = np.asarray(folds)
     if folds.shape != (n,) or len(np.unique(folds)) < 2:
         raise ValueError(f"folds must be {n} labels of two or more folds, got {folds.shape}")
-    held = np.array(
-        [
-            path_losses(
-                fit(X[folds != k], y[folds != k]),
-                X[folds == k],
-                y[folds == k],
-                times,
-                loss=loss,
-                part=part,
-            )
-            for k in np.unique(folds)
-        ]
-    )
+    splits = [(folds != k, folds == k) for k in np.unique(folds)]
+    held = held_out_losses(fit, X, y, times, splits, loss=loss, part=part)
     ended = np.isinf(held).any(axis=0)
     if ended.all():
         raise ValueError("times must reach into the path of every fold, got none that does")

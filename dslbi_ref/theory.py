@@ -5,7 +5,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from .losses import check_design
+from .problem import check_design
 from .solvers.linear_system import solver
 
 

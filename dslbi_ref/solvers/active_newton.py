@@ -1,18 +1,17 @@
-"""Logistic regression under sign constraints, on an active set that changes one by one.
+"""A smooth loss under sign constraints, on an active set that changes one by one.
 
-Between two events the inverse scale space of the logistic loss f rests at the solution of
+Between two events the inverse scale space of a loss f with a curvature rests at the solution of
 
     min_{g, b} f(X g + b)    with g_j rho_j >= 0 where |rho_j| = 1, and g_j = 0 elsewhere,
 
 found by Newton's method from the last solution, with the longest step that keeps every sign. The
-intercept b is not penalised.
+intercept b is not penalised. What the event solver asks for is what :mod:`.active_set` says.
 """
 
 import numpy as np
 import scipy.linalg
 from scipy.optimize import linprog
 
-from .. import losses
 from .active_set import FLOW_TOLERANCE, PIVOT_TOLERANCE
 
 MAX_NEWTON = 100
@@ -20,26 +19,25 @@ MAX_NEWTON = 100
 WIDE_MARGIN = 30.0
 
 
-class Logistic:
-    """The minimiser of the logistic loss on its active set P.
+class Smooth:
+    """The minimiser of a smooth loss on its active set P.
 
     Parameters
     ----------
-    design : Design
-    y : ndarray (n,)
-        In {-1, +1}, both present.
-    intercept : bool
+    problem : LinearProblem
+        Its loss has a curvature.
     """
 
-    def __init__(self, design, y, *, intercept):
-        self.design, self.y = design, y
-        self.free = int(intercept)  # leading columns of Z without a sign
-        self.Z = np.ones((len(y), self.free))  # ones if there is an intercept, then X_P
-        self.theta = np.full(self.free, losses.null_intercept(y, loss="logistic"))
+    def __init__(self, problem):
+        self.design, self.y, self.loss = problem.design, problem.y, problem.loss
+        self.free = int(problem.intercept)  # leading columns of Z without a sign
+        self.Z = np.ones((len(self.y), self.free))  # ones if there is an intercept, then X_P
+        self.theta = np.full(self.free, problem.level)
         self.active = np.empty(0, dtype=int)
-        gradient = design.adjoint(losses.residual(self.Z @ self.theta, y, loss="logistic"))
+        residual = self.loss.gradient(self.Z @ self.theta, self.y)
+        gradient = self.design.adjoint(residual)
         j = np.abs(gradient).argmax()
-        size = np.linalg.norm(design.columns([j])) / np.sqrt(len(y))  # the largest it could be
+        size = np.linalg.norm(self.design.columns([j])) * np.linalg.norm(residual)
         self.noise = max(FLOW_TOLERANCE * np.abs(gradient[j]), 1e-14 * size)
 
     @property
@@ -52,14 +50,13 @@ class Logistic:
 
     def flow(self):
         """Negative gradient of the loss, rounding errors and P set to zero."""
-        residual = losses.residual(self.Z @ self.theta, self.y, loss="logistic")
-        flow = -self.design.adjoint(residual)
+        flow = -self.design.adjoint(self.loss.gradient(self.Z @ self.theta, self.y))
         flow[np.abs(flow) <= self.noise] = 0.0
         flow[self.active] = 0.0
         return flow
 
     def hessian(self):
-        weights = losses.curvature(self.Z @ self.theta, self.y, loss="logistic")
+        weights = self.loss.curvature(self.Z @ self.theta, self.y)
         return self.Z.T @ (weights[:, None] * self.Z)
 
     def append(self, j):
@@ -83,8 +80,13 @@ class Logistic:
         self.active = np.delete(self.active, i)
 
     def separable(self, rho):
-        """Is there a direction of allowed signs, along which no margin falls and some grow?"""
-        margins = self.y[:, None] * self.Z
+        """Does the loss fall for ever along some direction of allowed signs?
+
+        That is one along which no margin ``s_i eta_i`` falls and some grow, s of the loss.
+        """
+        if self.loss.separation is None:
+            return False
+        margins = self.loss.separation(self.y)[:, None] * self.Z
         signs = rho[self.active]
         bounds = [(None, None)] * self.free + [(0, None) if s > 0 else (None, 0) for s in signs]
         total = margins.sum(axis=0)
@@ -110,7 +112,7 @@ class Logistic:
                 doubted = True
                 if self.separable(rho):
                     return None
-            gradient = self.Z.T @ losses.residual(eta, self.y, loss="logistic")
+            gradient = self.Z.T @ self.loss.gradient(eta, self.y)
             if np.abs(gradient).max(initial=0.0) <= self.noise:
                 return left
             factor, info = scipy.linalg.lapack.dpotrf(self.hessian(), lower=1)
@@ -129,14 +131,14 @@ class Logistic:
         blocked = np.flatnonzero(rho[self.active] * (g + d) <= 0)
         fraction = -g[blocked] / d[blocked]
         longest = step = min(1.0, fraction.min(initial=1.0))
-        old = losses.value(self.Z @ self.theta, self.y, loss="logistic")
+        old = self.loss.value(self.Z @ self.theta, self.y)
         slope = direction @ gradient
         # Near the minimum the decrease is below the rounding error of the value.
         slack = 4 * np.finfo(float).eps * old
 
         def rises(step):
             eta = self.Z @ (self.theta + step * direction)
-            return losses.value(eta, self.y, loss="logistic") > old + 1e-4 * step * slope + slack
+            return self.loss.value(eta, self.y) > old + 1e-4 * step * slope + slack
 
         while rises(step):
             step = step / 2

@@ -6,6 +6,14 @@ Between two events the inverse scale space rests at the solution of
 
 From event to event one or two indices change. Three things make an event cheap: rows of H that are
 computed when they are needed, a Cholesky factor that is updated, and a warm start.
+
+What the event solver of :mod:`dslbi_ref.iss` asks for, here of a quadratic, in
+:mod:`.active_newton` of any smooth loss:
+
+    intercept               its present value, or None
+    start()                 the flow, minus the gradient, at g = 0
+    enter(rho, flow, wait)  minimise again when indices have reached the boundary, and return the
+                            new (g, flow), or None where there is no minimiser
 """
 
 import numpy as np

@@ -15,39 +15,11 @@ to the exact path of :mod:`dslbi_ref.iss` as kappa grows.
 from itertools import chain, count
 
 import numpy as np
-import scipy.sparse as sp
 
-from ..lbi import checked_step, default_times
-from ..losses import null_intercept
 from ..path import check_times, evaluate, shrink
-from ..problem import centred, check_positive
-from ..split_lbi import SplitLBIState, check_problem, first_split_jump, split_path
-from .linear_system import solver
-
-
-def dense_part(X, y, D, *, nu, intercept=False):
-    """Function ``gamma -> beta(gamma)``, and the intercept at the column means of X.
-
-    Parameters
-    ----------
-    X, y, D, nu, intercept
-        See :func:`dslbi_ref.split_lbi.split_lbi_path`; the loss is squared.
-
-    Returns
-    -------
-    beta_of : callable, (m,) or (m, q) -> (p,) or (p, q)
-        Minimiser of the split loss, of least norm where there are several.
-    b : float
-    """
-    X, y, D = check_problem(X, y, D)
-    design, _ = centred(X, intercept)
-    b = null_intercept(y) if intercept else 0.0
-    minus = None if design.mean is None else np.sqrt(nu) * design.mean
-    solve = solver(design.X, D, nu, minus=minus)
-    c = design.adjoint(y - b) / len(y)
-    drive = nu * np.where(np.abs(c).max() > design.noise(y), c, 0.0)
-    Dt = D.T.tocsr() if sp.issparse(D) else D.T
-    return lambda gamma: solve((drive + (Dt @ gamma).T).T), b
+from ..problem import check_positive, checked_step, default_times, split_problem
+from ..split_lbi import SplitLBIState, first_split_jump, split_path
+from .start import dense_part
 
 
 def split_reduced_states(X, y, D, *, nu, kappa, alpha=None, lam=1.0, groups=None, intercept=False):
@@ -56,10 +28,15 @@ def split_reduced_states(X, y, D, *, nu, kappa, alpha=None, lam=1.0, groups=None
     State 0 is at t = 0, state 1 at exactly t0, Euler steps of size alpha follow. Parameters, and
     the errors raised, are those of :func:`split_reduced_path`.
     """
+    problem, D = split_problem(X, y, D, intercept=intercept)
+    beta_of = dense_part(problem, D, nu=nu)
+    return _states(problem, D, beta_of, nu=nu, kappa=kappa, alpha=alpha, lam=lam, groups=groups)
+
+
+def _states(problem, D, beta_of, *, nu, kappa, alpha, lam, groups):
     check_positive(nu=nu, kappa=kappa, lam=lam)
-    alpha = checked_step(alpha, 2 * nu / kappa, nu / kappa)
-    beta_of, b = dense_part(X, y, D, nu=nu, intercept=intercept)
-    _, _, D = check_problem(X, y, D)
+    alpha = checked_step(alpha, 2 * nu / kappa)
+    b = problem.level
     z = gamma = np.zeros(D.shape[0])
     beta = beta_of(gamma)
     yield SplitLBIState(0.0, beta, z, gamma, b)
@@ -92,16 +69,15 @@ def split_reduced_path(
         Of kind "linear". beta belongs to gamma exactly at the given times; between them it is
         interpolated.
     """
-    states = split_reduced_states(
-        X, y, D, nu=nu, kappa=kappa, alpha=alpha, lam=lam, groups=groups, intercept=intercept
-    )
+    problem, D = split_problem(X, y, D, intercept=intercept)
+    beta_of = dense_part(problem, D, nu=nu)
+    options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups)
+    states = _states(problem, D, beta_of, nu=nu, **options)
     first = next(states)
     if times is None:
         times = default_times(first_split_jump(D, first.beta, nu=nu, lam=lam, groups=groups)[0])
     t = check_times(times)
     (z,) = evaluate(chain([first], states), t, "z")
     gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
-    beta_of, b = dense_part(X, y, D, nu=nu, intercept=intercept)
-    X, y, D = check_problem(X, y, D)
-    b = np.full(len(t), b) if intercept else None
-    return split_path(X, D, t, z, gamma, beta_of(gamma.T).T, b, kappa, lam, groups)
+    beta = beta_of(gamma.T).T
+    return split_path(problem, D, t, z, beta, problem.level, kappa=kappa, lam=lam, groups=groups)

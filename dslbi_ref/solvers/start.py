@@ -8,23 +8,38 @@ import scipy.sparse as sp
 from scipy.linalg import null_space
 from scipy.optimize import linprog
 
-from ..losses import curvature, null_intercept, residual, value
+from ..problem import check_positive
 from .linear_system import solver
 
 
-def minimiser(design, y, D, *, nu, loss="squared", intercept=False):
-    """Minimiser (beta, intercept) of the split loss at gamma = 0; the one of least norm in beta.
+def split_solver(design, D, *, nu):
+    """Solve with ``A = nu X'X/n + D'D``, X centred if the design is: see :func:`solver`."""
+    minus = None if design.mean is None else np.sqrt(nu) * design.mean
+    return solver(design.X, D, nu, minus=minus)
+
+
+def dense_part(problem, D, *, nu):
+    """Function ``gamma -> beta(gamma)``, (m,) or (m, q) to (p,) or (p, q); the loss is quadratic.
+
+    beta is the minimiser of the split loss, of least norm where there are several.
+    """
+    check_positive(nu=nu)
+    solve = split_solver(problem.design, D, nu=nu)
+    drive = nu * problem.correlation()
+    Dt = D.T.tocsr() if sp.issparse(D) else D.T
+    return lambda gamma: solve((drive + (Dt @ gamma).T).T)
+
+
+def minimiser(problem, D, *, nu):
+    """Minimiser (beta, level) of the split loss at gamma = 0; the one of least norm in beta.
 
     Parameters
     ----------
-    design : Design
-        Centred if there is an intercept.
-    y : ndarray (n,)
+    problem : LinearProblem
+        A quadratic loss takes one solve. Another takes Newton's method, to a gradient of 1e-14 of
+        its start.
     D : scipy.sparse or ndarray, (m, p)
     nu : float > 0
-    loss : "squared" or "logistic"
-        Squared: one solve. Logistic: Newton's method, to a gradient of 1e-14 of its start.
-    intercept : bool
 
     Raises
     ------
@@ -32,15 +47,12 @@ def minimiser(design, y, D, *, nu, loss="squared", intercept=False):
         There is no minimiser: a signal in the kernel of D (with the intercept) separates the
         classes of y, and the loss falls for ever along it.
     """
-    if loss == "squared":
-        minus = None if design.mean is None else np.sqrt(nu) * design.mean
-        b = null_intercept(y) if intercept else 0.0
-        c = design.adjoint(y - b) / len(y)
-        c = np.where(np.abs(c).max() > design.noise(y), c, 0.0)
-        return solver(design.X, D, nu, minus=minus)(nu * c), b
-    beta, b = _newton(design, y, D, nu, intercept)
+    if problem.loss.quadratic:
+        solve = split_solver(problem.design, D, nu=nu)
+        return solve(nu * problem.correlation()), problem.level
+    beta, b = _newton(problem, D, nu)
     # Without a minimiser Newton's method adds about one to the predictor in each iteration.
-    if np.abs(design.dot(beta) + b).max() > 10 and _separable(design, y, D, intercept):
+    if np.abs(problem.design.dot(beta) + b).max() > 10 and _separable(problem, D):
         raise ValueError(
             'start="minimiser" needs data that the kernel of D does not separate, got separable y; '
             'use start="zero"'
@@ -48,19 +60,19 @@ def minimiser(design, y, D, *, nu, loss="squared", intercept=False):
     return beta, b
 
 
-def _newton(design, y, D, nu, intercept):
-    n, p = design.X.shape
-    beta, b = np.zeros(p), null_intercept(y, loss="logistic") if intercept else 0.0
+def _newton(problem, D, nu):
+    design, y, loss, intercept = problem.design, problem.y, problem.loss, problem.intercept
+    beta, b = np.zeros(D.shape[1]), problem.level
 
     def objective(beta, b):
         tie = D @ beta
-        return value(design.dot(beta) + b, y, loss="logistic") + tie @ tie / (2 * nu)
+        return loss.value(design.dot(beta) + b, y) + tie @ tie / (2 * nu)
 
     current = objective(beta, b)
     first = None
     for _ in range(60):
         eta = design.dot(beta) + b
-        r, w = residual(eta, y, loss="logistic"), curvature(eta, y, loss="logistic")
+        r, w = loss.gradient(eta, y), loss.curvature(eta, y)
         g = design.adjoint(r) + D.T @ (D @ beta) / nu
         g_b = r.sum() if intercept else 0.0
         size = max(np.abs(g).max(), abs(g_b))
@@ -98,19 +110,22 @@ def _newton_step(design, w, D, nu, g, g_b, intercept):
     return d, -(g_b + h @ d) / s
 
 
-def _separable(design, y, D, intercept):
-    """Does some beta in the kernel of D, not orthogonal to all rows, never err on any y?
+def _separable(problem, D):
+    """Does the loss fall for ever along some beta in the kernel of D?
 
-    If so, it can be scaled until the largest ``y_i eta_i`` is 1: a linear programme whose value is
-    0 or at least 1.
+    With the signs s of the loss, that is a beta with ``s_i eta_i >= 0``, not all zero. It can be
+    scaled until the largest of these is 1: a linear programme whose value is 0 or at least 1.
     """
+    if problem.loss.separation is None:
+        return False
+    signs = problem.loss.separation(problem.y)
     K = null_space(D.toarray() if sp.issparse(D) else D)
-    margins = y[:, None] * design.dot(K)
-    if intercept:
-        margins = np.column_stack([margins, y])
+    margins = signs[:, None] * problem.design.dot(K)
+    if problem.intercept:
+        margins = np.column_stack([margins, signs])
     if margins.shape[1] == 0:
         return False
-    n = len(y)
+    n = len(signs)
     best = linprog(
         -margins.sum(axis=0),
         A_ub=np.vstack([-margins, margins]),

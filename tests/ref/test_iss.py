@@ -12,9 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog, minimize
 from sklearn.linear_model import lars_path
 
-from dslbi_ref import losses, transforms
+from dslbi_ref import transforms
 from dslbi_ref.iss import ISSState, collect, iss_path, iss_states, split_iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.losses import LOSSES
 from dslbi_ref.solvers import active_newton
 from dslbi_ref.solvers.active_set import Factor, Quadratic
 from dslbi_ref.split_lbi import split_lbi_path
@@ -453,6 +454,40 @@ def test_split_tends_to_the_plain_path():
     assert_allclose(errors[1:], np.array(errors[:2]) / 10, rtol=0.02)  # of first order in nu
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_split_intercept_is_the_path_of_centred_data(sparse):
+    """The best intercept of a beta is mean(y) - mean(X) beta, so beta sees centred data only."""
+    X, y, _ = vectors.step_signal()
+    X = np.where(np.abs(X) > 0.8, X, 0.0) + 0.5
+    D, options = transforms.differences(X.shape[1]), dict(nu=2.0, t_max=np.inf)
+    given = sp.csc_array(X) if sparse else X
+    path = split_iss_path(given, y + 3.0, D, intercept=True, **options)
+    centred = split_iss_path(X - X.mean(axis=0), y - y.mean(), D, **options)
+    assert path.stop_reason == centred.stop_reason and centred.intercept is None
+    assert_allclose(path.t, centred.t, rtol=1e-9)
+    assert_allclose(path.gamma, centred.gamma, atol=1e-9)
+    assert_allclose(path.beta, centred.beta, atol=1e-9)
+    assert_allclose(path.intercept, 3.0 + y.mean() - path.beta @ X.mean(axis=0), atol=1e-9)
+    # at each event the gradient of the split loss in (beta, intercept) is zero
+    for beta, b, gamma in zip(path.beta, path.intercept, path.gamma, strict=True):
+        r = (X @ beta + b - y - 3.0) / len(y)
+        assert abs(r.sum()) < 1e-12
+        assert np.abs(X.T @ r + D.T @ (D @ beta - gamma) / 2.0).max() < 1e-9
+
+
+def test_shifts_change_the_split_intercept_alone():
+    X, y, _ = vectors.step_signal()
+    D, options = transforms.differences(X.shape[1]), dict(nu=2.0, t_max=5.0, intercept=True)
+    shift = 3 * np.cos(np.arange(X.shape[1]))
+    plain = split_iss_path(X, y, D, **options)
+    moved = split_iss_path(X + shift, y - 7.0, D, **options)
+    for name in ("t", "z", "gamma", "beta"):
+        assert_allclose(getattr(moved, name), getattr(plain, name), rtol=1e-8, atol=1e-9)
+    assert_allclose(moved.intercept, plain.intercept - 7.0 - plain.beta @ shift, atol=1e-8)
+    later = plain.at(3.0)
+    assert_allclose(later.intercept, y.mean() - later.beta @ X.mean(axis=0), atol=1e-12)
+
+
 def test_split_lbi_tends_to_the_exact_split_path():
     X, y, _ = vectors.step_signal(50, 30)
     D = sp.vstack([transforms.differences(30), transforms.identity(30)], format="csr")
@@ -500,7 +535,7 @@ def test_split_of_an_image_computes_few_rows():
 def logistic_flow(X, y, path):
     level = 0.0 if path.intercept is None else path.intercept[:, None]
     eta = path.gamma @ X.T + level
-    return np.array([-X.T @ losses.residual(e, y, loss="logistic") for e in eta])
+    return np.array([-X.T @ LOSSES["logistic"].gradient(e, y) for e in eta])
 
 
 @pytest.mark.parametrize("intercept", [False, True])
@@ -513,15 +548,15 @@ def test_logistic_kkt_residual_and_end(intercept):
 
     def full(theta):
         eta = X @ theta[:15] + theta[15] * intercept
-        r = losses.residual(eta, y, loss="logistic")
-        return losses.value(eta, y, loss="logistic"), np.r_[X.T @ r, r.sum() * intercept]
+        r = LOSSES["logistic"].gradient(eta, y)
+        return LOSSES["logistic"].value(eta, y), np.r_[X.T @ r, r.sum() * intercept]
 
     mle = minimize(full, np.zeros(16), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     assert_allclose(path.gamma[-1], mle[:15], atol=1e-6)  # gtol of the optimiser
     if intercept:
         assert_allclose(path.intercept[-1], mle[15], atol=1e-6)
         eta = path.gamma @ X.T + path.intercept[:, None]
-        assert_allclose([losses.residual(e, y, loss="logistic").sum() for e in eta], 0, atol=1e-13)
+        assert_allclose([LOSSES["logistic"].gradient(e, y).sum() for e in eta], 0, atol=1e-13)
 
 
 def test_logistic_with_many_columns():
@@ -642,8 +677,8 @@ X, Y, _ = vectors.linear(10, 3, k=2)
         (lambda: iss_path(X, np.r_[Y[:9], np.inf]), "y must be finite"),
         (lambda: iss_path(X, Y, t_max=0), "t_max must be positive, got 0"),
         (lambda: iss_path(X, Y, t_max=np.nan), "t_max must be positive, got nan"),
-        (lambda: iss_path(X, Y, loss="hinge"), 'loss must be "squared" or "logistic"'),
-        (lambda: iss_path(X, Y, loss="multinomial"), 'loss must be "squared" or "logistic"'),
+        (lambda: iss_path(X, Y, loss="hinge"), "loss must be one of squared, logistic here"),
+        (lambda: iss_path(X, Y, loss="multinomial"), "loss must be one of squared, logistic here"),
         (lambda: iss_path(X, Y, loss="logistic"), "y of a logistic loss"),
         (lambda: iss_path(X, np.ones(10), loss="logistic"), "both classes"),
         (lambda: iss_path(np.c_[X, np.ones(10)], Y, intercept=True, normalize=True), "constant"),

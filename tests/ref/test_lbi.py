@@ -8,12 +8,14 @@ import scipy.sparse as sp
 import vectors
 from scipy.optimize import linprog
 
-from dslbi_ref import losses
 from dslbi_ref.iss import iss_path
-from dslbi_ref.lbi import first_jump, lbi_path, lbi_states
-from dslbi_ref.mirror_descent import elastic_net, mirror_descent_states
+from dslbi_ref.lbi import lbi_path, lbi_states
+from dslbi_ref.losses import LOSSES
+from dslbi_ref.mirror_descent import mirror_descent_states
+from dslbi_ref.mirror_maps import elastic_net
 from dslbi_ref.path import Path, record, shrink
 from dslbi_ref.penalties import dual_norm, group_norm, l1_norm, penalty_of_labels
+from dslbi_ref.problem import Design, first_jump
 
 
 def plain(X, y, times, *, kappa, alpha, lam=1.0, loss="squared", groups=None, intercept=False):
@@ -94,8 +96,8 @@ def test_path_is_that_of_an_independent_loop(loss, grouped, intercept, sparse, c
     groups = np.arange(X.shape[1]) % 7 + 3 if grouped else None
     kappa, lam = 4.0, 0.7
     Xc = X - X.mean(axis=0) if intercept else X
-    L = losses.lipschitz(Xc, loss=loss)
-    alpha = 1.3 / (kappa * max(L, losses.CURVATURE[loss]))
+    L = Design(Xc).lipschitz(LOSSES[loss])
+    alpha = 1.3 / (kappa * max(L, LOSSES[loss].lipschitz))
     t0 = lam * first_time(X, y, loss, groups, intercept)
     times = np.concatenate([[0, t0 / 3], np.geomspace(1.0001 * t0, t0 + 300.3 * alpha, 25)])
     options = dict(kappa=kappa, alpha=alpha, lam=lam, loss=loss, groups=groups, intercept=intercept)
@@ -115,7 +117,7 @@ def test_path_is_that_of_an_independent_loop(loss, grouped, intercept, sparse, c
 def test_more_active_columns_than_the_gram_matrix_pays_for(close):
     """p = 60 > n = 12: after 12 active columns the gradient goes through X again."""
     X, y, _ = vectors.linear(n=12, p=60, k=20)
-    alpha = 1.0 / (3.0 * losses.lipschitz(X))
+    alpha = 1.0 / (3.0 * Design(X).lipschitz(LOSSES["squared"]))
     times = first_time(X, y, "squared") + alpha * np.array([10.0, 100.5, 400.25])
     path = lbi_path(X, y, kappa=3.0, alpha=alpha, times=times)
     assert (path.gamma[-1] != 0).sum() > 12
@@ -165,8 +167,10 @@ def test_lbi_is_mirror_descent_of_the_elastic_net(groups, close):
     phi = elastic_net(kappa, lam, groups)
     states = lbi_states(X, y, kappa=kappa, lam=lam, groups=groups)
     start = list(islice(states, 2))[1]
-    alpha = 1 / (kappa * losses.lipschitz(X))
-    mirror = mirror_descent_states(lambda b: losses.gradient(X, y, b), phi, z0=start.z, alpha=alpha)
+    alpha = 1 / (kappa * Design(X).lipschitz(LOSSES["squared"]))
+    mirror = mirror_descent_states(
+        lambda b: X.T @ LOSSES["squared"].gradient(X @ b, y), phi, z0=start.z, alpha=alpha
+    )
     next(mirror)
     for ours, theirs in islice(zip(states, mirror, strict=False), 200):
         close(ours.z, theirs.z)
@@ -186,9 +190,9 @@ def test_loss_descends_up_to_the_bound(loss):
     """f falls by at least (1/(alpha kappa) - L/2) |step|^2, also at 1.9 of 2."""
     X, y = PROBLEMS[loss]
     X = X[:, :8] if loss == "squared" else X  # so that the top eigenvector becomes active
-    kappa, L = 3.0, losses.lipschitz(X, loss=loss)
+    kappa, L = 3.0, Design(X).lipschitz(LOSSES[loss])
     states = record(lbi_states(X, y, kappa=kappa, alpha=1.9 / (kappa * L), loss=loss), 600)
-    f = np.array([losses.value(X @ b, y, loss=loss) for b in states.beta])
+    f = np.array([LOSSES[loss].value(X @ b, y) for b in states.beta])
     moved = np.array([(d * d).sum() for d in np.diff(states.beta, axis=0)])
     assert moved.max() > 0
     assert (np.diff(f) <= -(L / 1.9 - L / 2) * moved + 1e-14).all()
@@ -198,7 +202,7 @@ def test_loss_descends_up_to_the_bound(loss):
 @pytest.mark.parametrize("loss", PROBLEMS)
 def test_step_at_the_bound_is_refused_by_name(loss, factor):
     X, y = PROBLEMS[loss]
-    bound = 2 / (3.0 * losses.lipschitz(X, loss=loss))
+    bound = 2 / (3.0 * Design(X).lipschitz(LOSSES[loss]))
     with pytest.raises(
         ValueError, match=f"alpha must be positive and below the step bound {bound:.6g}"
     ):

@@ -8,15 +8,17 @@ import vectors
 from scipy.optimize import linprog, root
 
 from dslbi_ref.lbi import lbi_states
-from dslbi_ref.losses import gradient
+from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import (
     dual_averaging_states,
+    mirror_descent_states,
+    mirror_flow,
+)
+from dslbi_ref.mirror_maps import (
     elastic_net,
     euclidean,
     hypentropy,
     log_barrier,
-    mirror_descent_states,
-    mirror_flow,
     orthant_entropy,
     p_norm,
     simplex_entropy,
@@ -235,7 +237,10 @@ def test_elastic_net_descent_is_linearized_bregman(loss, groups, close):
     next(bregman)
     first = next(bregman)
     mirror = mirror_descent_states(
-        lambda x: gradient(X, y, x, loss=loss), elastic_net(**options), z0=first.z, alpha=0.01
+        lambda x: X.T @ LOSSES[loss].gradient(X @ x, y),
+        elastic_net(**options),
+        z0=first.z,
+        alpha=0.01,
     )
     next(mirror)
     for a, b in islice(zip(bregman, mirror, strict=False), 500):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref import nets
+from dslbi_ref import layers, nets
 
 # Central differences with h = 1e-5 in float64: rounding eps / h and truncation h^2 are both about
 # 1e-11, times the size of the values. Measured: 1.05e-9 at most (a sum of 288 outputs of conv2d),
@@ -49,7 +49,7 @@ def conv_inputs(n, c, k, h, w, kernel):
 
 def test_linear():
     inputs = [vectors.array(s, seed=i) for i, s in enumerate([(3, 5), (4, 5), (4,)])]
-    check_layer(nets.linear, nets.linear_back, inputs)
+    check_layer(layers.linear, layers.linear_back, inputs)
 
 
 CONV_CASES = [
@@ -64,8 +64,8 @@ CONV_CASES = [
 @pytest.mark.parametrize("n, c, k, h, w, kernel, padding", CONV_CASES)
 def test_conv2d(n, c, k, h, w, kernel, padding):
     check_layer(
-        lambda X, W, b: nets.conv2d(X, W, b, padding=padding),
-        nets.conv2d_back,
+        lambda X, W, b: layers.conv2d(X, W, b, padding=padding),
+        layers.conv2d_back,
         conv_inputs(n, c, k, h, w, kernel),
     )
 
@@ -73,7 +73,7 @@ def test_conv2d(n, c, k, h, w, kernel, padding):
 @pytest.mark.parametrize("n, c, k, h, w, kernel, padding", CONV_CASES)
 def test_conv2d_is_the_sum_in_its_docstring(n, c, k, h, w, kernel, padding, close):
     X, W, b = conv_inputs(n, c, k, h, w, kernel)
-    Y = nets.conv2d(X, W, b, padding=padding)[0]
+    Y = layers.conv2d(X, W, b, padding=padding)[0]
     assert Y.shape == (n, k, h + 2 * padding - kernel[0] + 1, w + 2 * padding - kernel[1] + 1)
     Xp = np.zeros((n, c, h + 2 * padding, w + 2 * padding))
     Xp[:, :, padding : padding + h, padding : padding + w] = X
@@ -86,8 +86,8 @@ def test_conv2d_is_the_sum_in_its_docstring(n, c, k, h, w, kernel, padding, clos
 @pytest.mark.parametrize("h, w, size", [(4, 6, 2), (5, 7, 2), (2, 3, 2), (7, 8, 3), (3, 3, 1)])
 def test_max_pool(h, w, size):
     X = vectors.array((2, 3, h, w), seed=4)
-    check_layer(lambda X: nets.max_pool(X, size), nets.max_pool_back, [X])
-    Y = nets.max_pool(X, size)[0]
+    check_layer(lambda X: layers.max_pool(X, size), layers.max_pool_back, [X])
+    Y = layers.max_pool(X, size)[0]
     assert Y.shape == (2, 3, h // size, w // size)
     for i, c, y, x in np.ndindex(Y.shape):
         block = X[i, c, size * y : size * (y + 1), size * x : size * (x + 1)]
@@ -96,38 +96,40 @@ def test_max_pool(h, w, size):
 
 def test_max_pool_gives_a_tie_to_the_first():
     X = np.array([[[[1.0, 2.0], [2.0, 2.0]]]])
-    Y, cache = nets.max_pool(X)
+    Y, cache = layers.max_pool(X)
     np.testing.assert_array_equal(Y, [[[[2.0]]]])
-    np.testing.assert_array_equal(nets.max_pool_back(cache, 3 * Y), [[[[0.0, 6.0], [0.0, 0.0]]]])
+    np.testing.assert_array_equal(layers.max_pool_back(cache, 3 * Y), [[[[0.0, 6.0], [0.0, 0.0]]]])
 
 
 @pytest.mark.parametrize("name", ["relu", "softplus"])
 def test_activations(name):
-    check_layer(getattr(nets, name), getattr(nets, name + "_back"), [vectors.array((4, 3), seed=5)])
+    check_layer(
+        getattr(layers, name), getattr(layers, name + "_back"), [vectors.array((4, 3), seed=5)]
+    )
 
 
 def test_relu_at_zero_has_derivative_zero():
-    Y, cache = nets.relu(np.array([-1.0, 0.0, 2.0]))
+    Y, cache = layers.relu(np.array([-1.0, 0.0, 2.0]))
     np.testing.assert_array_equal(Y, [0.0, 0.0, 2.0])
-    np.testing.assert_array_equal(nets.relu_back(cache, np.ones(3)), [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(layers.relu_back(cache, np.ones(3)), [0.0, 0.0, 1.0])
 
 
 def test_softplus_neither_overflows_nor_loses_its_tail(close):
-    Y, cache = nets.softplus(np.array([-1000.0, -40.0, 0.0, 1000.0]))
+    Y, cache = layers.softplus(np.array([-1000.0, -40.0, 0.0, 1000.0]))
     np.testing.assert_allclose(Y, [0.0, np.exp(-40.0), np.log(2.0), 1000.0], rtol=1e-12)
-    close(nets.softplus_back(cache, np.ones(4)), [0.0, np.exp(-40.0), 0.5, 1.0])
+    close(layers.softplus_back(cache, np.ones(4)), [0.0, np.exp(-40.0), 0.5, 1.0])
 
 
 def test_cross_entropy(close):
     logits, y = vectors.array((5, 4), seed=6), np.array([0, 3, 3, 1, 2])
-    loss, cache = nets.cross_entropy(logits, y)
+    loss, cache = layers.cross_entropy(logits, y)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     close(loss, -np.log(p[np.arange(5), y]).mean())
-    numeric = numeric_gradient(lambda z: nets.cross_entropy(z, y)[0], logits)
-    np.testing.assert_allclose(nets.cross_entropy_back(cache), numeric, **FD)
-    shifted = nets.cross_entropy(logits + 1e4, y)[0]  # 1e4 leaves 12 digits of the differences
+    numeric = numeric_gradient(lambda z: layers.cross_entropy(z, y)[0], logits)
+    np.testing.assert_allclose(layers.cross_entropy_back(cache), numeric, **FD)
+    shifted = layers.cross_entropy(logits + 1e4, y)[0]  # 1e4 leaves 12 digits of the differences
     np.testing.assert_allclose(shifted, loss, rtol=1e-11)
-    close(nets.cross_entropy(np.zeros((3, 7)), np.array([0, 1, 2]))[0], np.log(7.0))
+    close(layers.cross_entropy(np.zeros((3, 7)), np.array([0, 1, 2]))[0], np.log(7.0))
 
 
 # ---- Nets ------------------------------------------------------------------------------------
@@ -269,16 +271,19 @@ BAD_INPUT = [
     (lambda: nets.mlp_init((5, 0), vectors.rng(0)), "at least two positive integers"),
     (lambda: nets.mlp_init((5, 2.5), vectors.rng(0)), "at least two positive integers"),
     (lambda: nets.lenet5_init(vectors.rng(0), init="zero"), "init must be .* got 'zero'"),
-    (lambda: nets.conv2d(X, np.ones((2, 3, 5, 5)), np.ones(2)), r"X must be \(n, 3, h, w\)"),
-    (lambda: nets.conv2d(X, np.ones((2, 1, 5, 5)), np.ones(3)), r"W and b .* got .*\(3,\)"),
-    (lambda: nets.conv2d(X, np.ones((2, 1, 29, 5)), np.ones(2)), "as large as the kernel"),
-    (lambda: nets.conv2d(X, np.ones((2, 1, 5, 5)), np.ones(2), padding=-1), "padding .* got -1"),
-    (lambda: nets.max_pool(X[0]), r"X must be \(n, c, h, w\), got \(1, 28, 28\)"),
-    (lambda: nets.max_pool(X, size=29), r"size must lie in \[1, 28\], got 29"),
-    (lambda: nets.max_pool(X, size=0), "size must .* got 0"),
-    (lambda: nets.linear(X[:, 0, 0], np.ones((2, 5)), np.ones(2)), r"X must be \(n, 5\), got"),
-    (lambda: nets.linear(X[:, 0, 0], np.ones((2, 28)), np.ones(3)), "W and b must be"),
-    (lambda: nets.cross_entropy(np.zeros((0, 3)), np.zeros(0, int)), "logits must be .* not empty"),
+    (lambda: layers.conv2d(X, np.ones((2, 3, 5, 5)), np.ones(2)), r"X must be \(n, 3, h, w\)"),
+    (lambda: layers.conv2d(X, np.ones((2, 1, 5, 5)), np.ones(3)), r"W and b .* got .*\(3,\)"),
+    (lambda: layers.conv2d(X, np.ones((2, 1, 29, 5)), np.ones(2)), "as large as the kernel"),
+    (lambda: layers.conv2d(X, np.ones((2, 1, 5, 5)), np.ones(2), padding=-1), "padding .* got -1"),
+    (lambda: layers.max_pool(X[0]), r"X must be \(n, c, h, w\), got \(1, 28, 28\)"),
+    (lambda: layers.max_pool(X, size=29), r"size must lie in \[1, 28\], got 29"),
+    (lambda: layers.max_pool(X, size=0), "size must .* got 0"),
+    (lambda: layers.linear(X[:, 0, 0], np.ones((2, 5)), np.ones(2)), r"X must be \(n, 5\), got"),
+    (lambda: layers.linear(X[:, 0, 0], np.ones((2, 28)), np.ones(3)), "W and b must be"),
+    (
+        lambda: layers.cross_entropy(np.zeros((0, 3)), np.zeros(0, int)),
+        "logits must be .* not empty",
+    ),
 ]
 
 

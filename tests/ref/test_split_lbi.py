@@ -8,10 +8,11 @@ import scipy.sparse as sp
 import vectors
 from scipy.optimize import minimize
 
-from dslbi_ref import losses
 from dslbi_ref.dessilbi import dessilbi_states
+from dslbi_ref.losses import LOSSES
 from dslbi_ref.path import record
 from dslbi_ref.penalties import group_soft_threshold, soft_threshold
+from dslbi_ref.problem import Design
 from dslbi_ref.solvers.reduced import split_reduced_path, split_reduced_states
 from dslbi_ref.split_lbi import split_lbi_path, split_lbi_states
 from dslbi_ref.theory import step_bound
@@ -140,7 +141,7 @@ def test_split_lbi_of_the_identity_is_dessilbi():
     nu, kappa, alpha = 2.0, 3.0, 0.03
 
     def grad(W):
-        return {"W": losses.gradient(X, y, W["W"])}
+        return {"W": X.T @ LOSSES["squared"].gradient(X @ W["W"], y)}
 
     net = dessilbi_states(
         {"W": np.zeros(20)},
@@ -169,7 +170,7 @@ def test_minimiser_is_stationary_and_gamma_rests_until_t0(loss, intercept, close
         split_lbi_states(X, y, FUSED, nu=NU, kappa=KAPPA, loss=loss, intercept=intercept), 3
     )
     Xc = X - X.mean(axis=0) if intercept else X
-    r = losses.residual(Xc @ zero.beta + zero.intercept, y, loss=loss)
+    r = LOSSES[loss].gradient(Xc @ zero.beta + zero.intercept, y)
     close(Xc.T @ r + FUSED.T @ (FUSED @ zero.beta) / NU, np.zeros(20))
     close(r.sum() * intercept, 0.0)
     close(first.t, NU / np.abs(FUSED @ zero.beta).max())
@@ -184,12 +185,12 @@ def test_minimiser_is_stationary_and_gamma_rests_until_t0(loss, intercept, close
 def test_split_loss_descends_up_to_the_bound(loss, start):
     X, y = DATA[loss]
     D = FUSED.toarray()
-    L = losses.lipschitz(X, loss=loss)
+    L = Design(X).lipschitz(LOSSES[loss])
     alpha = 0.95 * step_bound(L, kappa=KAPPA, nu=NU, D_norm=np.linalg.norm(D, 2))
     states = split_lbi_states(X, y, D, nu=NU, kappa=KAPPA, alpha=alpha, loss=loss, start=start)
     states = record(states, 500)
     total = [
-        losses.value(X @ b, y, loss=loss) + ((D @ b - g) ** 2).sum() / (2 * NU)
+        LOSSES[loss].value(X @ b, y) + ((D @ b - g) ** 2).sum() / (2 * NU)
         for b, g in zip(states.beta, states.gamma, strict=True)
     ]
     assert (np.diff(total) <= 1e-14).all() and total[-1] < 0.9 * total[2]
@@ -199,7 +200,7 @@ def test_split_loss_descends_up_to_the_bound(loss, start):
 def test_step_at_the_bound_is_refused_by_name(factor):
     X, y = DATA["squared"]
     D_norm = np.linalg.norm(FUSED.toarray(), 2)
-    bound = step_bound(losses.lipschitz(X), kappa=KAPPA, nu=NU, D_norm=D_norm)
+    bound = step_bound(Design(X).lipschitz(LOSSES["squared"]), kappa=KAPPA, nu=NU, D_norm=D_norm)
     named = f"alpha must be positive and below the step bound {bound:.6g}"
     with pytest.raises(ValueError, match=named):
         split_lbi_path(X, y, FUSED, nu=NU, kappa=KAPPA, alpha=factor * bound)
@@ -346,7 +347,7 @@ def test_far_but_finite_minimiser_is_no_separation(close):
     y[21] = -1.0
     D = np.array([[1e-6]])
     state = next(split_lbi_states(X, y, D, nu=1.0, kappa=1.0, loss="logistic"))
-    g = losses.gradient(X, y, state.beta, loss="logistic") + D[0] ** 2 * state.beta
+    g = X.T @ LOSSES["logistic"].gradient(X @ state.beta, y) + D[0] ** 2 * state.beta
     assert np.abs(X @ state.beta).max() > 10
     np.testing.assert_allclose(g, 0, atol=1e-12)
 
@@ -407,7 +408,7 @@ def test_bad_input(path, change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(loss="multinomial"), 'loss must be "squared" or "logistic", got \'multinomial\''),
+        (dict(loss="multinomial"), "loss must be one of squared, logistic here, got 'multinomial'"),
         (dict(loss="logistic"), r"y of a logistic loss must be in {-1, \+1}"),
         (
             dict(loss="logistic", y=-np.ones(40)),

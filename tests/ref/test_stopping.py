@@ -6,9 +6,9 @@ import scipy.sparse as sp
 import vectors
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dslbi_ref import losses
 from dslbi_ref.iss import iss_path, split_iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.losses import LOSSES
 from dslbi_ref.split_lbi import split_lbi_path
 from dslbi_ref.stopping import cross_validate, discrepancy_time, path_losses
 
@@ -34,8 +34,8 @@ def test_part_of_a_split_path():
     X, y, _ = vectors.linear(40, 10, sigma=1.0)
     path = split_iss_path(X, y, np.eye(10), nu=1.0)
     t = path.t[[2, 5]]
-    by_beta = [losses.value(X @ b, y) for b in path.beta[[2, 5]]]
-    by_gamma = [losses.value(X @ g, y) for g in path.gamma[[2, 5]]]
+    by_beta = [LOSSES["squared"].value(X @ b, y) for b in path.beta[[2, 5]]]
+    by_gamma = [LOSSES["squared"].value(X @ g, y) for g in path.gamma[[2, 5]]]
     assert_allclose(path_losses(path, X, y, t), by_beta, rtol=1e-12)
     assert_allclose(path_losses(path, X, y, t, part="gamma"), by_gamma, rtol=1e-12)
     with pytest.raises(ValueError, match="the path has no tilde"):
@@ -54,7 +54,7 @@ def test_parts_of_a_split_path_do_not_see_where_the_origin_is(part, loss):
     there = path_losses(moved, X + 3, y, path.t, loss=loss, part=part)
     assert_allclose(there, here, rtol=1e-9)
     if part != "beta" and loss == "squared":  # nothing is in at first: the mean of y
-        assert_allclose(here[0], losses.value(np.full(40, y.mean()), y), rtol=1e-12)
+        assert_allclose(here[0], LOSSES["squared"].value(np.full(40, y.mean()), y), rtol=1e-12)
 
 
 def test_discrepancy_time():
@@ -73,10 +73,7 @@ def naive(fit, X, y, times, label, loss):
     for k in np.unique(label):
         path = fit(X[label != k], y[label != k])
         rows.append(
-            [
-                losses.value(X[label == k] @ path.at(t).gamma, y[label == k], loss=loss)
-                for t in times
-            ]
+            [LOSSES[loss].value(X[label == k] @ path.at(t).gamma, y[label == k]) for t in times]
         )
     return np.array(rows)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 import vectors
 
-from dslbi_ref import nets
+from dslbi_ref import layers, nets
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_torch import DessiLBI, split_groups
 from dslbi_torch.training.nets.small import LeNet5, LeNet300
@@ -34,7 +34,7 @@ def check(close, pair, torch_function, inputs, **options):
 @pytest.mark.parametrize("n, p, k", [(5, 7, 3), (1, 4, 6), (3, 1, 1)])
 def test_linear(close, n, p, k):
     inputs = [vectors.array(s, seed=i) for i, s in enumerate([(n, p), (k, p), (k,)])]
-    check(close, (nets.linear, nets.linear_back), F.linear, inputs)
+    check(close, (layers.linear, layers.linear_back), F.linear, inputs)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2, 4])
@@ -55,14 +55,14 @@ def test_conv2d(close, n, c, k, h, w, kernel, padding):
         vectors.array((k, c, *kernel), seed=2),
         vectors.array(k, seed=3),
     ]
-    check(close, (nets.conv2d, nets.conv2d_back), F.conv2d, inputs, padding=padding)
+    check(close, (layers.conv2d, layers.conv2d_back), F.conv2d, inputs, padding=padding)
 
 
 def test_conv2d_takes_an_array_that_is_not_contiguous(close):
     """What a layer gets from the one before may be a transposed view."""
     X = vectors.array((6, 9, 3, 2), seed=1).transpose(3, 2, 1, 0)
     inputs = [X, vectors.array((4, 3, 3, 3), seed=2), vectors.array(4, seed=3)]
-    check(close, (nets.conv2d, nets.conv2d_back), F.conv2d, inputs)
+    check(close, (layers.conv2d, layers.conv2d_back), F.conv2d, inputs)
 
 
 @pytest.mark.parametrize("h, w, size", [(8, 6, 2), (7, 5, 2), (2, 3, 2), (10, 8, 3), (4, 4, 4)])
@@ -73,20 +73,20 @@ def test_max_pool(close, h, w, size, ties):
         X = np.maximum(np.round(X), 0.0)  # after a ReLU most windows have several maxima
     check(
         close,
-        (lambda X: nets.max_pool(X, size), nets.max_pool_back),
+        (lambda X: layers.max_pool(X, size), layers.max_pool_back),
         lambda X: F.max_pool2d(X, size),
         [X],
     )
 
 
-# Softplus without torch's cut at 20, whose error of 2e-9 a test to 1e-12 sees (nets.softplus).
+# Softplus without torch's cut at 20, whose error of 2e-9 a test to 1e-12 sees (layers.softplus).
 ACTIVATIONS = {"relu": F.relu, "softplus": lambda x: F.softplus(x, threshold=700)}
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(close, name):
     X = np.concatenate([vectors.array(50, seed=5, scale=10.0), [0.0, -0.0, 40.0, -40.0]])
-    check(close, (getattr(nets, name), getattr(nets, name + "_back")), ACTIVATIONS[name], [X])
+    check(close, (getattr(layers, name), getattr(layers, name + "_back")), ACTIVATIONS[name], [X])
 
 
 @pytest.mark.parametrize("n, k", [(6, 10), (1, 3), (4, 1)])
@@ -97,9 +97,9 @@ def test_cross_entropy(close, n, k, scale):
     (twin,) = tensors(logits)
     expected = F.cross_entropy(twin, torch.tensor(y))
     expected.backward()
-    loss, cache = nets.cross_entropy(logits, y)
+    loss, cache = layers.cross_entropy(logits, y)
     close(loss, expected.detach())
-    close(nets.cross_entropy_back(cache), twin.grad)
+    close(layers.cross_entropy_back(cache), twin.grad)
 
 
 # ---- Nets ------------------------------------------------------------------------------------

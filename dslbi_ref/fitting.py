@@ -1,0 +1,103 @@
+"""From the parameters of an estimator to its path: which solver, at which times, read how."""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from .iss import iss_path, split_iss_path
+from .lbi import lbi_path, lbi_states
+from .losses import named_loss
+from .penalties import dual_norm, penalty_of_labels
+from .problem import column_deviation
+from .solvers.projections import kernel_projector
+from .split_lbi import split_lbi_path, split_lbi_states
+
+N_TIMES = 100
+
+
+class PathFit:
+    """The paths that an estimator fits to X, one for each target.
+
+    Parameters
+    ----------
+    est : estimator
+        Its parameters are read: D, nu, kappa, t, groups, revised, fit_intercept, normalize.
+    X : ndarray or scipy.sparse, (n, p)
+    loss : "squared" or "logistic"
+    """
+
+    def __init__(self, est, X, loss):
+        exact, p = est.kappa == np.inf, X.shape[1]
+        if not est.kappa > 0:
+            raise ValueError(f"kappa must be positive, got {est.kappa}")
+        if est.t is not None and not 0 < est.t < np.inf:
+            raise ValueError(f"t must be None, or positive and finite, got {est.t}")
+        if exact and est.groups is not None:
+            raise ValueError("kappa must be finite with groups, got inf")
+        if exact and est.D is not None and not named_loss(loss).quadratic:
+            raise ValueError("kappa must be finite for a classifier with D, got inf")
+        self.est, self.loss, self.exact, self.D = est, loss, exact, est.D
+        self.means = np.asarray(X.mean(axis=0)).ravel() if est.fit_intercept else np.zeros(p)
+        self.scale = np.ones(p)
+        if self.D is None and est.normalize:
+            scale = column_deviation(X, est.fit_intercept)
+            self.scale = np.where(scale > 0, scale, 1.0)
+            X = X @ sp.diags_array(1 / self.scale) if sp.issparse(X) else X / self.scale
+        self.X = X
+        if callable(self.D):
+            self.D = self.D(p)
+
+    def times(self, targets):
+        """Log-spaced, from the first entry for any target to t, or to 20 times the last one's."""
+        options = dict(loss=self.loss, groups=self.est.groups, intercept=self.est.fit_intercept)
+        penalty, units = penalty_of_labels(self.est.groups)
+        entries = []
+        for y in targets:
+            if self.D is None:  # the first entry does not depend on kappa
+                states = lbi_states(self.X, y, kappa=1.0, **options)
+            else:
+                states = split_lbi_states(self.X, y, self.D, nu=self.est.nu, kappa=1.0, **options)
+            next(states)
+            first = next(states)
+            if dual_norm(penalty, [first.z], units) > 1 - 1e-9:  # else the gradient is zero
+                entries.append(first.t)
+        t = self.est.t
+        if not entries or (t is not None and t <= min(entries)):
+            return np.array([0.0 if t is None else t])
+        return np.geomspace(min(entries), 20 * max(entries) if t is None else t, N_TIMES)
+
+    def path(self, y, times):
+        """Path of coefficients of X as given: at ``times``; if exact, up to the last of them."""
+        t_max = times[-1] or 1.0  # the only time is 0: nothing enters, ever
+        path = self._plain(y, times, t_max) if self.D is None else self._split(y, times, t_max)
+        return replace(path, centre=self.means if self.est.fit_intercept else None)
+
+    def _plain(self, y, times, t_max):
+        est, options = self.est, dict(loss=self.loss, intercept=self.est.fit_intercept)
+        if self.exact:
+            path = iss_path(self.X, y, t_max=t_max, **options)
+        else:
+            path = lbi_path(self.X, y, times=times, kappa=est.kappa, groups=est.groups, **options)
+        return replace(path, gamma=path.gamma / self.scale, scale=1 / self.scale)
+
+    def _split(self, y, times, t_max):
+        est, options = self.est, dict(nu=self.est.nu, intercept=self.est.fit_intercept)
+        if self.exact:
+            path = split_iss_path(self.X, y, self.D, t_max=t_max, **options)
+        else:
+            finite = dict(times=times, kappa=est.kappa, groups=est.groups, loss=self.loss)
+            path = split_lbi_path(self.X, y, self.D, **finite, **options)
+        level = path.intercept + path.beta @ self.means if est.fit_intercept else 0.0
+        beta = path.beta
+        if est.revised:
+            project = kernel_projector(self.D)
+            beta = np.array([project(b, g == 0) for b, g in zip(beta, path.gamma, strict=True)])
+        return replace(path, beta=beta, tilde=None, intercept=level - beta @ self.means)
+
+    def read(self, path, times):
+        """Coefficients (T, p), intercepts (T,), gamma at the times; after its end a path rests."""
+        point = path.at(np.clip(times, path.t[0], path.t[-1]))
+        coef = point.gamma if self.D is None else point.beta
+        b = np.zeros(len(coef)) if point.intercept is None else point.intercept
+        return coef, b, point.gamma
