@@ -3,18 +3,12 @@
 from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
 from .masks.apply import apply_masks_, masked
+from .masks.budget import density_curve, random_masks, ranked_masks
 from .masks.density import density, density_table
 from .masks.files import load_masks, save_masks
 from .masks.freezing import FrozenTraining, reinitialise_
 from .masks.hold import MaskedTraining
-from .masks.ranking import (
-    density_curve,
-    entry_ranking,
-    gamma_ranking,
-    magnitude_ranking,
-    random_masks,
-    ranked_masks,
-)
+from .masks.ranking import entry_ranking, gamma_ranking, magnitude_ranking
 from .masks.support import recorded_masks, support_masks
 from .masks.swap import gamma_weights, sparse_weights
 from .masks.whole_filters import whole_filters

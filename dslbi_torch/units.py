@@ -54,12 +54,17 @@ def families(optimizer: Optimizer) -> list[Family]:
         if group.get("penalty") is None:
             continue
         rows = [(name, p, _dual(optimizer, p)) for name, p in named(i, group)]
-        for part in [rows] if group.get("joint") else [[row] for row in rows]:
+        for part in by_family(rows, group):
             names, Ws, Vs = map(list, zip(*part, strict=True))
             found.append(Family(names, Ws, Vs, group))
     if not found:
         raise ValueError(f"the optimizer splits nothing: no group has penalty {one_of()}")
     return found
+
+
+def by_family(rows: list, group: dict) -> list[list]:
+    """Return the rows of a parameter group's tensors, those of a family together."""
+    return [list(rows)] if group.get("joint") else [[row] for row in rows]
 
 
 def _dual(optimizer, p):

@@ -7,18 +7,22 @@ from torch.optim import Optimizer
 
 from ..sharding import whole
 from ..text import text_table
-from ..units import is_selected, split_tensors
+from ..units import Family, families, scores, spread
 from .swap import drop_gathered
 
 
 class TensorDensity(NamedTuple):
-    """What of a split tensor is selected."""
+    """What of a split tensor is selected.
+
+    Tensors that share units (``joint=True``) have a line each: entries are those of the tensor,
+    units those of the family, so that every such line has the same units.
+    """
 
     name: str
     penalty: str
     size: int  # entries
     nonzero: int  # entries that are selected
-    units: int  # groups; of an l1 tensor its entries
+    units: int  # what enters as one; single weights are units of one entry
     units_selected: int
 
 
@@ -42,21 +46,29 @@ def density(optimizer: Optimizer, model: nn.Module) -> Density:
     -----
     Sharded weights are counted whole, and every process must ask.
     """
-    tensors = split_tensors(optimizer)
-    drop_gathered(model, tensors)
+    found = families(optimizer)
+    drop_gathered(model, found)
     own = {id(p) for p in model.parameters()}
-    layers = []
-    for name, W, V, group in tensors:
+    for name, W in (row for family in found for row in zip(family.names, family.Ws, strict=True)):
         if id(W) not in own:
             raise ValueError(f"split tensor {name} is not a parameter of this model")
-        kept = is_selected(V, group)
-        n_kept, units = int(whole(kept.sum())), kept.numel()
-        nonzero = n_kept * (V.numel() // units)
-        layers.append(TensorDensity(name, group["penalty"], V.numel(), nonzero, units, n_kept))
+    layers = [layer for family in found for layer in _densities(family)]
     size = sum(layer.size for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     total = sum(p.numel() for p in model.parameters())
     return Density(nonzero / size, (nonzero + total - size) / total, layers)
+
+
+def _densities(family: Family) -> list[TensorDensity]:
+    """What of each tensor of a family is selected."""
+    units = [score > family.group["lam"] for score in scores(family)]
+    rows = []
+    for k, kept in enumerate(spread(units, family)):
+        own, size = units[k if len(units) > 1 else 0], family.Ws[k].numel()
+        nonzero = int(whole(kept.sum())) * (size // max(1, kept.numel()))
+        counts = own.numel(), int(whole(own.sum()))
+        rows.append(TensorDensity(family.names[k], family.group["penalty"], size, nonzero, *counts))
+    return rows
 
 
 def density_table(report: Density) -> str:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..sharding import is_sharded
-from ..units import group_gamma, is_selected, split_tensors
+from ..units import Family, families, gammas, selected
 from .apply import restored
 
 
@@ -20,7 +20,7 @@ def sparse_weights(optimizer: Optimizer, model: nn.Module | None = None):
     Of sharded weights (FSDP) the model must be given: its gathered copies are dropped on the way
     in and out. Every process must enter.
     """
-    return _swapped(optimizer, model, lambda W, V, group: W * is_selected(V, group))
+    return _swapped(optimizer, model, _sparse)
 
 
 def gamma_weights(optimizer: Optimizer, model: nn.Module | None = None):
@@ -28,37 +28,42 @@ def gamma_weights(optimizer: Optimizer, model: nn.Module | None = None):
 
     The model must be given where :func:`sparse_weights` needs it.
     """
-    return _swapped(optimizer, model, lambda W, V, group: group_gamma(V, group).to(W.dtype))
+    return _swapped(optimizer, model, gammas)
+
+
+def _sparse(family):
+    return [W * chosen for W, chosen in zip(family.Ws, selected(family), strict=True)]
 
 
 @contextmanager
-def _swapped(optimizer, model, value):
-    """Let the split weights be ``value(W, V, group)`` within the block."""
-    tensors = split_tensors(optimizer)
-    sharded = [name for name, W, _, _ in tensors if is_sharded(W)]
+def _swapped(optimizer, model, values):
+    """Let the split weights be ``values(family)`` within the block."""
+    found = families(optimizer)
+    tensors = [(name, W) for f in found for name, W in zip(f.names, f.Ws, strict=True)]
+    sharded = [name for name, W in tensors if is_sharded(W)]
     if sharded and model is None:
         raise ValueError(
             f"model must be given where weights are sharded ({sharded[0]}): "
             "FSDP may hold a gathered copy of the old ones"
         )
-    with restored([W for _, W, _, _ in tensors]):
+    with restored([W for _, W in tensors]):
         try:
-            drop_gathered(model, tensors)
+            drop_gathered(model, found)
             with torch.no_grad():
-                for _, W, V, group in tensors:
-                    W.copy_(value(W, V, group))
+                for family in found:
+                    for W, value in zip(family.Ws, values(family), strict=True):
+                        W.copy_(value)
             yield
         finally:
-            drop_gathered(model, tensors)
+            drop_gathered(model, found)
 
 
-def drop_gathered(model: nn.Module | None, tensors: list) -> None:
+def drop_gathered(model: nn.Module | None, found: list[Family]) -> None:
     """Let FSDP drop the weights that it keeps gathered after a forward without a backward.
 
-    ``tensors`` are those of :func:`dslbi_torch.units.split_tensors`; nothing happens where none of
-    them is sharded.
+    Nothing happens where no tensor of the families is sharded.
     """
-    if not any(is_sharded(W) for _, W, _, _ in tensors):
+    if not any(is_sharded(W) for family in found for W in family.Ws):
         return
     from torch.distributed.fsdp import FSDPModule
 

@@ -27,7 +27,8 @@ Each takes a :class:`dslbi_torch.training.experiments.tickets.Trial` and an epoc
 returns the config of a finished run, and the epochs that were spent before it.
 """
 
-from ...masks.ranking import magnitude_ranking, random_masks, ranked_masks, scale_ranking
+from ...masks.budget import random_masks, ranked_masks
+from ...masks.ranking import magnitude_ranking, scale_ranking
 from ..run.optimizers import groups_of
 from ..run.sparse_start import example
 

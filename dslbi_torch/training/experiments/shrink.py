@@ -17,15 +17,9 @@ from torch import nn
 
 from ...forward import evaluating
 from ...masks.apply import apply_masks_
+from ...masks.budget import random_masks, ranked_masks
 from ...masks.files import load_masks, save_masks
-from ...masks.ranking import (
-    Ranking,
-    entry_ranking,
-    gamma_ranking,
-    magnitude_ranking,
-    random_masks,
-    ranked_masks,
-)
+from ...masks.ranking import Ranking, entry_ranking, gamma_ranking, magnitude_ranking
 from ...masks.semi_structured import has_kernels
 from ...masks.support import recorded_masks, support_masks
 from ...masks.whole_filters import whole_filters

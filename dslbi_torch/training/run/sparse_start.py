@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 
 from ...masks.algebra import intersection
 from ...masks.apply import apply_masks_
+from ...masks.budget import ranked_masks
 from ...masks.files import load_masks
 from ...masks.hold import MaskedTraining
-from ...masks.ranking import magnitude_ranking, ranked_masks
+from ...masks.ranking import magnitude_ranking
 from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact_with_masks
 from ..config import Config

@@ -287,7 +287,8 @@ def test_soft_pruned_filters_come_back_and_the_last_epoch_ends_pruned(tmp_path):
 
 
 def test_filters_are_ranked_by_the_scale_of_the_norm_that_follows(tmp_path):
-    from dslbi_torch.masks.ranking import ranked_masks, scale_ranking
+    from dslbi_torch.masks.budget import ranked_masks
+    from dslbi_torch.masks.ranking import scale_ranking
 
     model, x = models.build("resnet20", in_channels=1), torch.randn(2, 1, 8, 8)
     groups = split_groups(model, conv="group", linear="l1")
