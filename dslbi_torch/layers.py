@@ -6,10 +6,16 @@ A *unit* of a layer is one of its outputs: a filter of a convolution, a neuron o
 import torch
 from torch import Tensor, nn
 
-CONV = nn.modules.conv._ConvNd
-TRANSPOSED = nn.modules.conv._ConvTransposeNd
-NORM = nn.modules.batchnorm._BatchNorm
+from .torch_private import BatchNorm, Convolution, TransposedConvolution
+
+CONV, TRANSPOSED, NORM = Convolution, TransposedConvolution, BatchNorm
 LAYERS = (CONV, nn.Linear)  # those that combine channels
+
+
+def own_parameter(module: nn.Module, key: str) -> nn.Parameter | None:
+    """Return a parameter that a module holds itself; None where there is none, or it is computed
+    from others."""
+    return dict(module.named_parameters(recurse=False)).get(key)
 
 
 def weight_names(model: nn.Module) -> dict[nn.Module, str]:
@@ -18,7 +24,7 @@ def weight_names(model: nn.Module) -> dict[nn.Module, str]:
     A weight that modules share has one name: the first.
     """
     names = {p: name for name, p in model.named_parameters()}
-    weights = {module: module._parameters.get("weight") for module in model.modules()}
+    weights = {module: own_parameter(module, "weight") for module in model.modules()}
     return {module: names[W] for module, W in weights.items() if W is not None}
 
 

@@ -5,11 +5,22 @@ or longer, and is what torch's own optimizers are built from.
 """
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.optim.optimizer import (
     Optimizer,
     _default_to_fused_or_foreach,
     _use_grad_for_differentiable,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# The classes of which all convolutions, transposed ones and batch norms are.
+Convolution, TransposedConvolution, BatchNorm = _ConvNd, _ConvTransposeNd, _BatchNorm
+
+OperationMode = TorchDispatchMode
+leaves = tree_leaves
 
 fused_sgd_ = torch._fused_sgd_
 foreach_add = torch._foreach_add
@@ -39,6 +50,11 @@ def by_device_and_dtype(tensors):
 def version(x) -> int:
     """How often a tensor has been written to."""
     return x._version
+
+
+def convert_tensors(module: nn.Module, convert) -> nn.Module:
+    """Replace, in place, every parameter and buffer of a module by ``convert`` of it."""
+    return module._apply(convert)
 
 
 def undecorated_step(optimizer):

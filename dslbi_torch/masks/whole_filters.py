@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..forward import layers_and_norms
-from ..layers import alive_units, weight_names
+from ..layers import alive_units, own_parameter, weight_names
 from .checks import check_masks
 
 
@@ -35,9 +35,9 @@ def whole_filters(
         key = weights.get(layer)
         whole = torch.ones(layer.weight.shape, dtype=torch.bool, device=device)
         alive = alive_units(layer, masks.get(key, whole))
-        own = [layer._parameters.get("bias")]
+        own = [own_parameter(layer, "bias")]
         if norm is not None:
-            own += [norm._parameters.get("weight"), norm._parameters.get("bias")]
+            own += [own_parameter(norm, key) for key in ("weight", "bias")]
         for p in own:
             if p is not None:
                 needed[p] = needed[p] | alive if p in needed else alive

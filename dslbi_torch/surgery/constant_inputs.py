@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers import LAYERS, NORM, connections
+from ..torch_private import OperationMode
 
 
 def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
@@ -32,7 +32,7 @@ def constant_inputs(model: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
     return constants
 
 
-class _ZeroTimesAnything(TorchDispatchMode):
+class _ZeroTimesAnything(OperationMode):
     """Within the block 0 times NaN is 0: a channel that is zero stays so, whatever its gate is."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ..layers import LAYERS
+from ..layers import LAYERS, own_parameter
 from ..text import one_line
 
 
@@ -19,7 +19,7 @@ def check_layers(model: nn.Module) -> None:
     if not layers:
         raise ValueError("the model must have a convolution or a linear layer, has none")
     for name, layer in layers:
-        if not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        if own_parameter(layer, "weight") is None:
             raise ValueError(
                 f"the weight of {name or 'the model'} must be a parameter, but is computed: remove "
                 "its parametrization (weight_norm, spectral_norm, ...) first"

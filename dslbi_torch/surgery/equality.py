@@ -5,10 +5,10 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..forward import evaluating, run_example
 from ..text import one_line
+from ..torch_private import convert_tensors, leaves
 from .coupling import cannot_follow
 
 OUTPUTS = "its outputs"
@@ -51,7 +51,7 @@ def moved_like(changed: nn.Module, model: nn.Module) -> nn.Module:
     for name, x in [*changed.named_parameters(), *changed.named_buffers()]:
         beside = before.get(f"{name.rpartition('.')[0]}.weight".lstrip("."), first)
         like[id(x)] = before.get(name, beside)  # beside: of a bias that is new
-    return changed._apply(lambda x: x.to(like[id(x)]) if id(x) in like else x)
+    return convert_tensors(changed, lambda x: x.to(like[id(x)]) if id(x) in like else x)
 
 
 @torch.no_grad()
@@ -114,19 +114,19 @@ def _outputs_of(model, x, units):
     for name, chosen in units.items():
         handles.append(model.get_submodule(name).register_forward_hook(keep(name, *chosen)))
     try:
-        leaves = pytree.tree_leaves(model(x))
+        tensors = [y for y in leaves(model(x)) if isinstance(y, Tensor)]
     finally:
         for handle in handles:
             handle.remove()
-    return [(OUTPUTS, leaf) for leaf in leaves if isinstance(leaf, Tensor)] + found
+    return [(OUTPUTS, tensor) for tensor in tensors] + found
 
 
-def _check_outputs(leaves):
+def _check_outputs(tensors):
     """Refuse outputs that say nothing of the layers: none, choices, NaN."""
-    if not any(a.is_floating_point() or a.is_complex() for a in leaves):
-        found = ", ".join(str(a.dtype) for a in leaves) or "no tensors"
+    if not any(a.is_floating_point() or a.is_complex() for a in tensors):
+        found = ", ".join(str(a.dtype) for a in tensors) or "no tensors"
         raise ValueError(f"the outputs of the model must be floating-point numbers, got {found}")
-    if any(a.isnan().any() for a in leaves):
+    if any(a.isnan().any() for a in tensors):
         raise ValueError("the outputs of the model must be numbers, got NaN")
 
 

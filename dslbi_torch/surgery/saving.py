@@ -34,6 +34,7 @@ _LAYERS = {
     "SyncBatchNorm": _NORM_OPTIONS,
     "PReLU": ("num_parameters",),
 }
+_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _KIND = "dslbi compact model 1"
 
 
@@ -151,8 +152,9 @@ def _replaced(model, name, layer, options, file):
     if isinstance(old, type(layer)) and type(old) is not type(layer):  # it keeps what it adds
         for key in {*options} - {"bias"}:
             setattr(old, key, getattr(layer, key))
-        for key, value in {**layer._parameters, **layer._buffers}.items():
-            setattr(old, key, value)
+        for key in _TENSORS:
+            if hasattr(layer, key):  # a bias may be None, and is so then
+                setattr(old, key, getattr(layer, key))
         return model
     if old is model:
         return layer

@@ -8,12 +8,12 @@ import torch
 
 from benchmarks import step
 from dslbi_torch import DessiLBI
-from dslbi_torch.units import selected, split_tensors
+from dslbi_torch.units import is_selected, split_tensors
 
 
 def shares(optimizer):
     return [
-        selected(V, group).double().mean().item() for _, _, V, group in split_tensors(optimizer)
+        is_selected(V, group).double().mean().item() for _, _, V, group in split_tensors(optimizer)
     ]
 
 

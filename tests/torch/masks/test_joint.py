@@ -11,6 +11,7 @@ from torch import nn
 from dslbi_torch import (
     DessiLBI,
     PathRecorder,
+    compact,
     density,
     density_table,
     entry_ranking,
@@ -21,6 +22,8 @@ from dslbi_torch import (
     recorded_masks,
     sparse_weights,
     support_masks,
+    whole_filters,
+    widen_,
 )
 from dslbi_torch.masks.ranking import scale_ranking
 
@@ -166,6 +169,35 @@ def test_densities_count_units_of_the_family_and_entries_of_the_tensor(run):
     assert (a.size, b.size, a.nonzero + b.nonzero) == (6 * 18, 6 * 2, matrix.nonzero)
     assert a.nonzero == 18 * a.units_selected and head.units == 4
     assert f"{a.units_selected}/6" in density_table(report)
+
+
+def test_dead_channels_of_the_stream_are_cut():
+    """No writer of a dead channel is left alone, which is what joint units are for."""
+    net, optimizer = trained(8)[:2]
+    x = torch.randn(4, 2, 8, 8).double()
+    masks = whole_filters(net, support_masks(optimizer), x)
+    alive = density(optimizer, net).layers[0].units_selected
+    small = compact(net, masks, x)
+    assert 0 < alive < 6
+    assert small.a.out_channels == small.b.out_channels == small.head.in_features == alive
+    with sparse_weights(optimizer), torch.no_grad():
+        dead = ~masks["norm_a.bias"]
+        for norm in (net.norm_a, net.norm_b):
+            norm.bias[dead] = 0
+        torch.testing.assert_close(small.eval()(x), net.eval()(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_widened_stream_has_more_joint_units():
+    net, optimizer = trained(8)[:2]
+    norms = [(name, p) for name, p in net.named_parameters() if name.startswith("norm")]
+    optimizer.add_param_group(dict(params=norms, penalty=None))
+    before = support_masks(optimizer)
+    widen_(net, optimizer, {"a": 2}, torch.randn(4, 2, 8, 8).double())
+    layers = {layer.name: layer for layer in density(optimizer, net).layers}
+    assert layers["a.weight"].units == layers["b.weight"].units == 8
+    after = support_masks(optimizer)
+    for name in ("a.weight", "b.weight"):
+        assert torch.equal(after[name][:6], before[name]) and not after[name][6:].any()
 
 
 def test_heads_are_masked_and_counted_as_one():
