@@ -47,7 +47,7 @@ def _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupli
 
 
 def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1, weight=None):
-    """The sparse iterates ``Gamma = kappa * prox_lam(V)`` of a family, one array for each V.
+    """Return ``Gamma = kappa * prox_lam(V)`` of a family, one array for each V.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def step(
     nesterov=False,
     coupling="outside",
 ):
-    """One DessiLBI iteration of one tensor.
+    """Make one DessiLBI iteration of one tensor.
 
     Every right-hand side holds old values (Jacobi order), as in the authors' code. The penalty has
     done its work before: ``Gamma`` is that of V, by :func:`gamma`.
@@ -149,7 +149,7 @@ def step(
 
 
 def _families(W, penalties, joint):
-    """The families of split tensors as lists of names: the joint ones, then every other alone."""
+    """Return the families as lists of names: the joint ones, then every other tensor alone."""
     joint = [list(names) for names in joint]
     together = [name for names in joint for name in names]
     strange = sorted(set([*penalties, *together]) - set(W))
@@ -180,7 +180,7 @@ def dessilbi_states(
     weight=None,
     **options,
 ):
-    """The DessiLBI path as an endless generator of :class:`DessiLBIState`, starting at W.
+    """Generate the DessiLBI path without end, as :class:`DessiLBIState`, starting at W.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from .stopping import held_out_losses
 
 
 def chosen_time(est, X, y, targets, times):
-    """The time of least loss on the held-out folds; keeps ``cv_t_`` and ``cv_loss_``."""
+    """Return the time of least loss on the held-out folds; set ``cv_t_`` and ``cv_loss_``."""
     loss = "squared" if is_regressor(est) else "logistic"
     splits = list(check_cv(est.cv, y, classifier=is_classifier(est)).split(X, y))
 
@@ -141,7 +141,7 @@ class SplitLBIRegressor(RegressorMixin, _PathEstimator):
         return self
 
     def predict(self, X):
-        """Predictions (n,) of the model at t_stop_."""
+        """Return the predictions (n,) of the model at t_stop_."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csc", dtype=np.float64, reset=False)
         return X @ self.coef_ + self.intercept_
@@ -279,14 +279,14 @@ class SplitLBIClassifier(ClassifierMixin, _PathEstimator):
         return self
 
     def decision_function(self, X):
-        """Linear predictors: (n,) for two classes, else (n, k)."""
+        """Return the linear predictors: (n,) for two classes, else (n, k)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csc", dtype=np.float64, reset=False)
         eta = X @ self.coef_.T + self.intercept_
         return eta[:, 0] if len(self.classes_) == 2 else eta
 
     def predict_proba(self, X):
-        """Probabilities (n, k); more than two classes: the binary ones, divided by their sum."""
+        """Return probabilities (n, k); of more than two classes the binary ones over their sum."""
         chance = expit(self.decision_function(X))
         if chance.ndim == 1:
             return np.stack([1 - chance, chance], axis=1)
@@ -295,7 +295,7 @@ class SplitLBIClassifier(ClassifierMixin, _PathEstimator):
         return np.divide(chance, total, out=even, where=total > 0)
 
     def predict(self, X):
-        """Labels (n,) of the model at t_stop_."""
+        """Return the labels (n,) of the model at t_stop_."""
         eta = self.decision_function(X)
         return self.classes_[(eta > 0).astype(int) if eta.ndim == 1 else eta.argmax(axis=1)]
 

@@ -49,7 +49,7 @@ class PathFit:
             self.D = self.D(p)
 
     def times(self, targets):
-        """Log-spaced, from the first entry for any target to t, or to 20 times the last one's."""
+        """Return times, log-spaced from the first entry of any target to t or 20 times the last."""
         options = dict(loss=self.loss, groups=self.est.groups, intercept=self.est.fit_intercept)
         penalty, units = penalty_of_labels(self.est.groups)
         entries = []
@@ -68,7 +68,7 @@ class PathFit:
         return np.geomspace(min(entries), 20 * max(entries) if t is None else t, N_TIMES)
 
     def path(self, y, times):
-        """Path of coefficients of X as given: at ``times``; if exact, up to the last of them."""
+        """Return the path of one target: at ``times``, or if exact up to the last of them."""
         t_max = times[-1] or 1.0  # the only time is 0: nothing enters, ever
         path = self._plain(y, times, t_max) if self.D is None else self._split(y, times, t_max)
         return replace(path, centre=self.means if self.est.fit_intercept else None)
@@ -96,7 +96,7 @@ class PathFit:
         return replace(path, beta=beta, tilde=None, intercept=level - beta @ self.means)
 
     def read(self, path, times):
-        """Coefficients (T, p), intercepts (T,), gamma at the times; after its end a path rests."""
+        """Return coefficients (T, p), intercepts (T,), gamma at the times; an ended path rests."""
         point = path.at(np.clip(times, path.t[0], path.t[-1]))
         coef = point.gamma if self.D is None else point.beta
         b = np.zeros(len(coef)) if point.intercept is None else point.intercept

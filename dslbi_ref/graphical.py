@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from .path import Path, check_times, evaluate, shrink
+from .path import Path, check_times, follow, shrink
 from .problem import (
     check_design,
     check_positive,
@@ -40,14 +40,14 @@ class GraphState(NamedTuple):
 
 
 def symmetric(theta, p):
-    """Matrix (p, p) with a zero diagonal and theta on both sides of it."""
+    """Return the (p, p) matrix with a zero diagonal and theta on both sides of it."""
     Theta = np.zeros((p, p))
     Theta[np.triu_indices(p, 1)] = theta
     return Theta + Theta.T
 
 
 def pairs(G):
-    """Derivative in each pair from that in each entry of the matrix: a pair has two entries."""
+    """Return the derivative in each pair, the sum of those in its two entries of the matrix."""
     return (G + G.T)[np.triu_indices(len(G), 1)]
 
 
@@ -62,14 +62,14 @@ def ising_loss(theta, field, X):
 
 
 def ising_gradient(theta, field, X):
-    """Gradient of :func:`ising_loss` in theta and in the field."""
+    """Return the gradient of :func:`ising_loss` in theta and in the field."""
     eta = X @ symmetric(theta, X.shape[1]) + field
     r = -X * expit(-X * eta) / len(X)
     return pairs(X.T @ r), r.sum(axis=0)
 
 
 def precision(theta, S):
-    """Precision matrix of off-diagonal part theta, the diagonal at its minimiser.
+    """Return the precision matrix of off-diagonal part theta, the diagonal at its minimiser.
 
     The loss in ``w = Omega_ii`` is ``-log(w)/2 + w S_ii/2 + q/(2w)`` and a constant, with
     ``q = theta_i' S theta_i``: the minimiser is the positive root of ``S_ii w^2 - w - q``.
@@ -92,13 +92,13 @@ def gaussian_loss(theta, S):
 
 
 def gaussian_gradient(theta, S):
-    """Gradient of :func:`gaussian_loss`; at the best diagonal it is the partial one."""
+    """Return the gradient of :func:`gaussian_loss`, the partial one at the best diagonal."""
     Omega = precision(theta, S)
     return pairs(Omega @ S / np.diag(Omega)[:, None])
 
 
 def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
-    """States of LBI from theta = 0 and the free part at its minimiser there."""
+    """Generate the states of LBI, from theta = 0 and the free part at its minimiser there."""
     yield GraphState(0.0, theta, theta, free)
     t0, z = first_jump(gradient(theta, free)[0], lam, None, noise)
     yield GraphState(t0, z, theta, free)
@@ -119,14 +119,14 @@ def _path(gradient, p, free, L, noise, *, kappa, alpha, lam, times):
     states = _states(gradient, theta, free, kappa=kappa, alpha=alpha, lam=lam, noise=noise)
     first, second = next(states), next(states)
     t = default_times(second.t) if times is None else check_times(times)
-    z, free = evaluate(chain([first, second], states), t, "z", "free")
+    z, free = follow(chain([first, second], states), t, "z", "free")
     gamma = shrink(z, kappa=kappa, lam=lam)
     end = "t_max reached"
     return Path(t=t, z=z, gamma=gamma, intercept=free, kappa=kappa, lam=lam, stop_reason=end)
 
 
 def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):
-    """Edges of an Ising model along the path of LBI on :func:`ising_loss`.
+    """Compute the edges of an Ising model along the path of LBI on :func:`ising_loss`.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):
 
 
 def gaussian_path(X, *, kappa, alpha=None, lam=1.0, times=None):
-    """Edges of a Gaussian graphical model along the path of LBI on :func:`gaussian_loss`.
+    """Compute the edges of a Gaussian graphical model along the path on :func:`gaussian_loss`.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class ISSState(NamedTuple):
 
 
 def iss_states(H, c):
-    """The inverse scale space of ``g'Hg / 2 - c'g``, event by event, until it is saturated.
+    """Generate the inverse scale space of ``g'Hg / 2 - c'g``, event by event, to its end.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def iss_states(H, c):
 
 
 def _states(fit):
-    """Events of the flow of a loss; ``fit`` finds its minimiser under the signs of rho."""
+    """Generate the events of the flow of a loss; ``fit`` minimises it under the signs of rho."""
     flow = fit.start()
     t, rho, g = 0.0, np.zeros_like(flow), np.zeros_like(flow)
     while True:
@@ -134,7 +134,7 @@ def collect(states, t_max):
 
 
 def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):
-    """Exact inverse scale space of a linear model, by events.
+    """Compute the exact inverse scale space of a linear model, by events.
 
     With the squared loss a coefficient enters unshrunk: while the support is S, the path rests at
     the least squares fit on S (under the signs of rho). It ends where the gradient is zero: at
@@ -149,7 +149,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
         Last time; default 20 t0, with t0 the time of the first event; infinity: until the gradient
         is zero.
     loss : "squared" or "logistic"
-        A word of :data:`dslbi_ref.losses.LOSSES` whose loss has a curvature.
+        A word of ``dslbi_ref.losses.LOSSES`` whose loss has a curvature.
     intercept : bool
         Fit an intercept that is not penalised.
     normalize : bool
@@ -193,7 +193,7 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
 
 
 def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
-    """Exact Split inverse scale space: Split LBI of the squared loss in the limit of large kappa.
+    """Compute the exact Split inverse scale space: Split LBI of the squared loss at infinite kappa.
 
     Of ``|y - X beta|^2 / (2n) + |D beta - gamma|^2 / (2 nu)``, beta is always the minimiser,
     ``A beta = nu X'y/n + D'gamma`` with ``A = nu X'X/n + D'D``. What is left is the inverse scale

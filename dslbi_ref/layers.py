@@ -23,7 +23,7 @@ def require(condition, message):
 
 
 def linear(X, W, b):
-    """``Y = X W' + b`` for X (n, p), W (k, p), b (k,); Y is (n, k)."""
+    """Return ``Y = X W' + b`` for X (n, p), W (k, p), b (k,); Y is (n, k)."""
     require(
         W.ndim == 2 and b.shape == W.shape[:1],
         f"W and b must be (k, p), (k,), got {W.shape}, {b.shape}",
@@ -33,13 +33,13 @@ def linear(X, W, b):
 
 
 def linear_back(cache, dY):
-    """Gradients ``dX, dW, db`` of :func:`linear`."""
+    """Return the gradients ``dX, dW, db`` of :func:`linear`."""
     X, W = cache
     return dY @ W, dY.T @ X, dY.sum(axis=0)
 
 
 def conv2d(X, W, b, padding=0):
-    """Cross-correlation with stride 1, as every deep-learning library calls convolution.
+    """Convolve with stride 1, in the sense of deep-learning libraries (a cross-correlation).
 
     ``Y[i, o, y, x] = b[o] + sum_{c,u,v} W[o, c, u, v] * Xp[i, c, y + u, x + v]``, where Xp is X
     with ``padding`` zeros on each of the four sides.
@@ -83,7 +83,7 @@ def conv2d(X, W, b, padding=0):
 
 
 def conv2d_back(cache, dY):
-    """Gradients ``dX, dW, db`` of :func:`conv2d`; dX adds every window back to where it was cut."""
+    """Return the gradients ``dX, dW, db`` of :func:`conv2d`; dX adds up what each window says."""
     columns, W, shape, padding = cache
     k, c, r, s = W.shape
     n, _, h, w = dY.shape
@@ -99,7 +99,7 @@ def conv2d_back(cache, dY):
 
 
 def max_pool(X, size=2):
-    """Largest entry of every ``size`` x ``size`` block of X (n, c, h, w).
+    """Return the largest entry of every ``size`` x ``size`` block of X (n, c, h, w).
 
     Y is (n, c, h // size, w // size); what fills no block at the lower and right edge is left out.
     """
@@ -114,7 +114,7 @@ def max_pool(X, size=2):
 
 
 def max_pool_back(cache, dY):
-    """Gradient ``dX`` of :func:`max_pool`: each block's gradient goes to its first maximum."""
+    """Return the gradient ``dX`` of :func:`max_pool`: each block's goes to its first maximum."""
     first, (n, c, h, w), size = cache
     blocks = np.zeros((*dY.shape, size * size))
     np.put_along_axis(blocks, first, dY[..., None], axis=-1)
@@ -127,17 +127,17 @@ def max_pool_back(cache, dY):
 
 
 def relu(X):
-    """``max(x, 0)``, entry by entry."""
+    """Return ``max(x, 0)``, entry by entry."""
     return np.maximum(X, 0.0), X
 
 
 def relu_back(X, dY):
-    """Gradient ``dX`` of :func:`relu`; at 0 the derivative is taken to be 0."""
+    """Return the gradient ``dX`` of :func:`relu`; at 0 the derivative is taken to be 0."""
     return np.where(X > 0, dY, 0.0)
 
 
 def softplus(X):
-    """``log(1 + exp(x))``, the smooth activation for which the convergence theory holds.
+    """Return ``log(1 + exp(x))``, the smooth activation for which the convergence theory holds.
 
     Exact for every x. torch returns x itself above its ``threshold`` of 20, an error of up to 2e-9.
     """
@@ -145,18 +145,18 @@ def softplus(X):
 
 
 def softplus_back(X, dY):
-    """Gradient ``dX`` of :func:`softplus`, whose derivative is the logistic function."""
+    """Return the gradient ``dX`` of :func:`softplus`, whose derivative is the logistic function."""
     return expit(X) * dY
 
 
 def activation_pair(name):
-    """The pair of functions named by ``name``."""
+    """Return the activation of this name and its ``_back``."""
     require(name in ("relu", "softplus"), f'activation must be "relu" or "softplus", got {name!r}')
     return (relu, relu_back) if name == "relu" else (softplus, softplus_back)
 
 
 def cross_entropy(logits, y):
-    """Mean of ``-log softmax(logits)[i, y_i]`` for logits (n, k) and integers y (n,) in [0, k)."""
+    """Return the mean of ``-log softmax(logits)[i, y_i]``: logits (n, k), y (n,) in [0, k)."""
     require(
         logits.ndim == 2 and logits.size > 0,
         f"logits must be (n, k) and not empty, got {logits.shape}",
@@ -173,7 +173,7 @@ def cross_entropy(logits, y):
 
 
 def cross_entropy_back(cache):
-    """Gradient of :func:`cross_entropy` with respect to the logits: ``(softmax - one-hot) / n``."""
+    """Return the gradient of :func:`cross_entropy` in the logits: ``(softmax - one-hot) / n``."""
     log_p, y = cache
     d_logits = np.exp(log_p)
     d_logits[np.arange(len(y)), y] -= 1.0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .path import Path, check_times, evaluate, shrink
+from .path import Path, check_times, follow, shrink
 from .problem import check_positive, checked_step, default_times, first_jump, linear_problem
 from .solvers.gradients import sparse_gradient
 from .theory import step_bound
@@ -30,7 +30,7 @@ class LBIState(NamedTuple):
 
 
 def lbi_states(X, y, *, kappa, alpha=None, lam=1.0, loss="squared", groups=None, intercept=False):
-    """The path of linearized Bregman iteration as an endless generator of :class:`LBIState`.
+    """Generate the path of linearized Bregman iteration without end, as :class:`LBIState`.
 
     State 0 is zero, at t = 0. Until t0 the coefficients are zero and the gradient is constant, so
     that state 1 is the exact one at t0; Euler steps of size alpha follow. If the gradient is zero
@@ -73,7 +73,7 @@ def lbi_path(
     intercept=False,
     normalize=False,
 ):
-    """Path of linearized Bregman iteration, evaluated at given times.
+    """Compute the path of linearized Bregman iteration at given times.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def lbi_path(
     times : ndarray, increasing, >= 0, optional
         Default: 100, log-spaced from t0 to 20 t0, where t0 is the time of the first entry.
     loss : "squared", "logistic" or "multinomial"
-        A word of :data:`dslbi_ref.losses.LOSSES`.
+        A word of ``dslbi_ref.losses.LOSSES``.
     groups : int array (p,), optional
         Columns of one label enter together (with the coefficients of every class, if multinomial).
         Default: each coefficient by itself.
@@ -124,7 +124,7 @@ def lbi_path(
     states = _states(problem, kappa=kappa, alpha=alpha, lam=lam, groups=groups)
     first, second = next(states), next(states)
     t = default_times(second.t) if times is None else check_times(times)
-    z, b = evaluate(chain([first, second], states), t, "z", "intercept")
+    z, b = follow(chain([first, second], states), t, "z", "intercept")
     factor = None if problem.scale is None else 1 / problem.scale
     gamma = np.array([shrink(r, kappa=kappa, lam=lam, groups=groups, scale=factor) for r in z])
     return Path(

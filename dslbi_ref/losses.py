@@ -55,7 +55,7 @@ class Loss(NamedTuple):
 
 
 def check_numbers(y, n):
-    """y as an array of n finite numbers."""
+    """Return y as an array of n finite numbers."""
     y = np.asarray(y)
     if y.shape != (n,):
         raise ValueError(f"y must have shape ({n},), one entry per row of X, got {y.shape}")
@@ -93,7 +93,7 @@ def _logistic_curvature(eta, y):
 
 
 def _logistic_target(y, n):
-    """Float64 -1 and +1, both present."""
+    """Return y in float64: -1 and +1, both present."""
     y = check_numbers(y, n)
     present = np.unique(y)
     if not np.isin(present, (-1, 1)).all():
@@ -117,13 +117,13 @@ def _multinomial_gradient(eta, y):
 
 
 def _multinomial_intercept(y):
-    """Of mean zero; a class without observations would have no finite one."""
+    """Return the intercept of mean zero; a class without observations would have no finite one."""
     logs = np.log(np.bincount(y))
     return logs - logs.mean()
 
 
 def _multinomial_target(y, n):
-    """Integers 0, ..., k-1, each present, k >= 2."""
+    """Return y as integers 0, ..., k-1, each present, k >= 2."""
     y = check_numbers(y, n)
     present = np.unique(y)
     if len(present) < 2:
@@ -169,14 +169,14 @@ LOSSES = {
 
 
 def named_loss(word):
-    """The row of the table, or an error that lists the words."""
+    """Return the row of the table; refuse another word with the list of them."""
     if word not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {word!r}")
     return LOSSES[word]
 
 
 def curved_loss(word):
-    """The row of a loss with a curvature, or an error that lists those."""
+    """Return the row of a loss with a curvature; refuse another word with the list of those."""
     curved = [name for name, loss in LOSSES.items() if loss.curvature is not None]
     if word not in curved:
         raise ValueError(f"loss must be one of {', '.join(curved)} here, got {word!r}")

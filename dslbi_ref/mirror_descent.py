@@ -60,7 +60,7 @@ def _step_size(alpha, k):
 
 
 def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
-    """Mirror descent as an endless generator of :class:`MirrorState`.
+    """Generate mirror descent without end, as :class:`MirrorState`.
 
     ``x_{k+1} = argmin_x alpha <grad f(x_k), x> + D(x, x_k)``, in its dual form.
 
@@ -90,7 +90,7 @@ def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
 
 
 def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
-    """Dual averaging: all past gradients weigh the same, and the newest step scales their sum.
+    """Generate dual averaging: all past gradients weigh the same, the newest step scales their sum.
 
     ``x_k = argmin_x alpha_k <sum of g_i, x> + D(x, x_0)``. A constant alpha is mirror descent. A
     decreasing one needs no horizon: with |g_k|_* <= G and Phi sigma-strongly convex, the regret of
@@ -114,7 +114,7 @@ def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
 
 
 def mirror_flow(grad, mirror_map, x0=None, *, z0=None, times, rtol=1e-10, atol=1e-12):
-    """The continuous-time limit ``dz/dt = -grad f(x)``, ``x = grad Phi*(z)``, at given times.
+    """Follow the continuous-time limit ``dz/dt = -grad f(x)``, ``x = grad Phi*(z)`` to given times.
 
     Along it ``d/dt D(x*, x(t)) = -<grad f(x), x - x*> <= -(f(x) - f*)`` for convex f.
 

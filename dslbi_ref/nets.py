@@ -25,7 +25,7 @@ from .layers import (
 
 
 def layer_init(shape, rng, init="torch"):
-    """Random weight and bias of one layer whose weight has ``shape`` (out, in, ...).
+    """Draw weight and bias of one layer whose weight has ``shape`` (out, in, ...).
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def _names(params, layers):
 
 
 def mlp_init(sizes, rng, init="torch"):
-    """Parameters ``fc1, fc2, ...`` of the fully connected net with layer ``sizes`` (inputs first).
+    """Draw ``fc1, fc2, ...`` of the fully connected net with layer ``sizes`` (inputs first).
 
     LeNet-300-100 is ``(784, 300, 100, 10)``. See :func:`layer_init` for ``rng`` and ``init``.
     """
@@ -101,12 +101,12 @@ def _mlp_forward(params, X, activation):
 
 
 def mlp_logits(params, X, activation="relu"):
-    """Outputs (n, classes) for X (n, ...), flattened; the activation stands between layers only."""
+    """Return outputs (n, classes) for X (n, ...), flattened; no activation after the last layer."""
     return _mlp_forward(params, X, activation)[0]
 
 
 def mlp_loss_grad(params, X, y, activation="relu"):
-    """Mean cross-entropy of the fully connected net, and its gradient.
+    """Return the mean cross-entropy of the fully connected net, and its gradient.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ LENET5_SHAPES = {
 
 
 def lenet5_init(rng, init="torch"):
-    """Parameters of LeNet-5, 61,706 numbers. See :func:`layer_init` for ``rng`` and ``init``."""
+    """Draw LeNet-5, 61,706 numbers. See :func:`layer_init` for ``rng`` and ``init``."""
     params = {}
     for layer, shape in LENET5_SHAPES.items():
         params[f"{layer}.weight"], params[f"{layer}.bias"] = layer_init(shape, rng, init)
@@ -173,12 +173,12 @@ def _lenet5_forward(params, X, activation):
 
 
 def lenet5_logits(params, X, activation="relu"):
-    """Outputs (n, 10) of LeNet-5 for X (n, 1, 28, 28)."""
+    """Return the outputs (n, 10) of LeNet-5 for X (n, 1, 28, 28)."""
     return _lenet5_forward(params, X, activation)[0]
 
 
 def lenet5_loss_grad(params, X, y, activation="relu"):
-    """Mean cross-entropy of LeNet-5, and its gradient.
+    """Return the mean cross-entropy of LeNet-5, and its gradient.
 
     Three 5 x 5 convolutions (6, 16 and 120 filters, the first with padding 2), a 2 x 2 max-pool
     after each of the first two, and two linear layers (84, 10); an activation after every layer but

@@ -51,7 +51,7 @@ def record(states, n_steps, every=1):
     return type(kept[0])(*(_stack(column) for column in zip(*kept, strict=True)))
 
 
-def evaluate(states, times, *fields):
+def follow(states, times, *fields):
     """Follow a generator of states to the given times, between which the named fields are linear.
 
     Parameters
@@ -80,7 +80,7 @@ def evaluate(states, times, *fields):
 
 
 def check_times(times, name="times"):
-    """Path times as a float64 array: finite, non-negative, strictly increasing."""
+    """Return path times as a float64 array: finite, non-negative, strictly increasing."""
     t = np.asarray(times, dtype=np.float64)
     if t.ndim != 1 or t.size == 0:
         raise ValueError(f"{name} must be a non-empty 1-d array, got shape {t.shape}")
@@ -95,7 +95,7 @@ def check_times(times, name="times"):
 
 
 def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
-    """Sparse iterate of a dual variable, ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
+    """Return the sparse iterate ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
 
     ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
     """
@@ -131,7 +131,7 @@ class Path:
     beta : ndarray (T, p), optional
         Dense iterate of a split path.
     kappa : float > 0
-        Damping; infinity for the exact paths.
+        Speed of gamma; infinity for the exact paths.
     groups : int array (m,), optional
         A group label per entry (per feature, if multinomial).
     kind : "linear" or "step"
@@ -187,7 +187,7 @@ class Path:
                 )
 
     def _locate(self, t):
-        """Index of the time at or before t, and the fraction of the way to the next one."""
+        """Return the indices of the times around t, and the fraction of the way between them."""
         first, last = self.t[0], self.t[-1]
         low, high = first * (1 - TIME_TOLERANCE), last * (1 + TIME_TOLERANCE)
         if not np.all((low <= t) & (t <= high)):  # also refuses NaN
@@ -199,7 +199,7 @@ class Path:
         return k, right, np.clip((t - self.t[k]) / gap, 0.0, 1.0)
 
     def at(self, t):
-        """The path at time t, as a :class:`PathPoint`.
+        """Return the path at time t, as a :class:`PathPoint`.
 
         Parameters
         ----------
@@ -241,11 +241,11 @@ class Path:
         return shrink(z, kappa=self.kappa, lam=self.lam, groups=self.groups, scale=self.scale)
 
     def support(self, t):
-        """Boolean mask of the non-zero entries of gamma at time t (a row for each of several)."""
+        """Return which entries of gamma are not zero at time t (a row for each of several)."""
         return self.at(t).gamma != 0
 
     def entry_times(self):
-        """Time at which each entry first leaves zero; infinity where it never does.
+        """Return the time at which each entry first leaves zero; infinity where it never does.
 
         In a "linear" path that is where the interpolated z passes the threshold. An entry that is
         in the support at the first time has that time, whenever it really entered.
@@ -262,7 +262,7 @@ class Path:
         return entry
 
     def _crossing(self, a, b):
-        """Fraction of the way from a to b at which the norm of each entry's unit grows to lam."""
+        """Return how far from a to b the norm of each entry's unit grows to lam, in [0, 1]."""
         (unit,), count = labels([a], penalty_of_labels(self.groups)[1])
 
         def inner(x, y):
@@ -275,7 +275,7 @@ class Path:
         return np.clip(root / np.where(q > 0, q, 1.0), 0.0, 1.0)
 
     def auc(self, truth):
-        """Area under the ROC curve of the entry order: does the true support enter first?
+        """Return the area under the ROC curve of the entry order: does the truth enter first?
 
         Parameters
         ----------

@@ -53,18 +53,18 @@ def _check_level(lam):
 
 
 def l1_norm(x, lam=1.0):
-    """Value of the l1 penalty, ``lam * sum |x_i|``."""
+    """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
     return lam * np.abs(x).sum()
 
 
 def soft_threshold(v, lam=1.0):
-    """Proximal operator of the l1 penalty: shrink every entry towards zero by ``lam >= 0``."""
+    """Shrink every entry towards zero by ``lam >= 0``: the proximal operator of the l1 penalty."""
     _check_level(lam)
     return np.sign(v) * np.maximum(np.abs(v) - lam, 0.0)  # (prox-l1)
 
 
 def l1_dual_norm(x):
-    """Largest absolute entry (0 of an empty array)."""
+    """Return the largest absolute entry (0 of an empty array)."""
     return np.abs(x).max(initial=0.0)
 
 
@@ -98,7 +98,7 @@ def _group_subgradient(xs, lam, units):
 
 
 def group_norms(x, *, group_dim=0, groups=None):
-    """Euclidean norm of every group, shape of the kept axes (or one entry per label, sorted)."""
+    """Return the norm of every group, in the shape of the kept axes (or by label, sorted)."""
     size = norms([x], *labels([x], Units(group_dim, groups=groups)))
     return size if groups is not None else size.reshape(_kept(x, group_dim))
 
@@ -108,13 +108,13 @@ def _kept(x, group_dim):
 
 
 def group_weights(x, *, group_dim=0, groups=None, weight=None):
-    """Factor of ``lam`` for every group: 1, or the square root of the size (``weight="sqrt"``)."""
+    """Return the factor of ``lam`` for every group: 1, or the root of its size ("sqrt")."""
     w = unit_weights(*labels([x], Units(group_dim, groups=groups)), weight)
     return w if groups is not None else w.reshape(_kept(x, group_dim))
 
 
 def group_norm(x, lam=1.0, *, group_dim=0, groups=None, weight=None):
-    """Value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
+    """Return the value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
     return _group_value([x], lam, Units(group_dim, groups=groups, weight=weight))
 
 
@@ -137,7 +137,7 @@ def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
 
 
 def group_dual_norm(x, *, group_dim=0, groups=None, weight=None):
-    """Largest ``||x_g|| / w_g`` (0 without groups)."""
+    """Return the largest ``||x_g|| / w_g`` (0 without groups)."""
     return dual_norm(PENALTIES["group"], [x], Units(group_dim, groups=groups, weight=weight))
 
 
@@ -155,7 +155,7 @@ PENALTIES = {
 
 
 def named_penalty(word):
-    """The row of the table, or an error that lists the words."""
+    """Return the row of the table; refuse another word with the list of them."""
     if word not in PENALTIES:
         choices = " or ".join(f'"{known}"' for known in PENALTIES)
         raise ValueError(f"penalty must be {choices}, got {word!r}")
@@ -163,7 +163,7 @@ def named_penalty(word):
 
 
 def penalty_of_labels(groups=None):
-    """Penalty and units of a linear model: entries (rows) of one label enter together.
+    """Return penalty and units of a linear model: entries (rows) of one label enter together.
 
     ``groups`` is one integer for each entry along axis 0; None: every entry by itself.
     """
@@ -173,5 +173,5 @@ def penalty_of_labels(groups=None):
 
 
 def dual_norm(penalty, vs, units):
-    """The largest score of a family, for any row of the table (0 of an empty one)."""
+    """Return the largest score of a family, for any row of the table (0 of an empty one)."""
     return max(score.max(initial=0.0) for score in penalty.score(vs, units))

@@ -25,7 +25,7 @@ def check_positive(**values):
 
 
 def check_design(X, name="X"):
-    """X as a float64 array, or csc_array if sparse; refused unless 2-d, non-empty and finite."""
+    """Return X in float64, as a csc_array if sparse; refuse it unless 2-d, non-empty and finite."""
     if sp.issparse(X):
         X = sp.csc_array(X, dtype=np.float64)
         entries = X.data
@@ -39,7 +39,7 @@ def check_design(X, name="X"):
 
 
 def checked_step(alpha, bound):
-    """The step: half of the bound where alpha is None, refused outside (0, bound)."""
+    """Return the step, half of the bound where alpha is None; refuse one outside (0, bound)."""
     if alpha is None:
         return bound / 2
     if not 0 < alpha < bound:
@@ -53,7 +53,7 @@ def checked_step(alpha, bound):
 
 
 def spectral_norm_squared(X, mean=None):
-    """Square of the largest singular value of X (dense or sparse, n by p), or of ``X - 1 mean'``.
+    """Return the square of the largest singular value of X, dense or sparse, or of ``X - 1 mean'``.
 
     Up to a smaller side of 2000, the top eigenvalue of the smaller Gram matrix. Beyond, Lanczos
     iteration to a relative residual of 1e-9, by which the result is raised: a fixed starting vector
@@ -98,23 +98,23 @@ class Design(NamedTuple):
     size: float | None = None
 
     def dot(self, beta):
-        """Product with beta, (p,) or (p, k)."""
+        """Return the product with beta, (p,) or (p, k)."""
         eta = self.X @ beta
         return eta if self.mean is None else eta - self.mean @ beta
 
     def adjoint(self, r):
-        """Product of the transpose with r, (n,) or (n, k)."""
+        """Return the product of the transpose with r, (n,) or (n, k)."""
         g = self.X.T @ r
         return g if self.mean is None else g - np.multiply.outer(self.mean, r.sum(axis=0))
 
     def columns(self, j):
-        """Columns j, dense, in Fortran order."""
+        """Return the columns j, dense, in Fortran order."""
         block = self.X[:, j]
         block = block.toarray() if sp.issparse(block) else block
         return np.asfortranarray(block if self.mean is None else block - self.mean[j])
 
     def noise(self, y):
-        """Size below which an entry of ``X'y / n`` is rounding error.
+        """Return the size below which an entry of ``X'y / n`` is rounding error.
 
         Taking the mean off a column leaves an error of the size of the column as it was.
         """
@@ -122,7 +122,7 @@ class Design(NamedTuple):
         return 1e-14 * size * np.linalg.norm(y) / len(y)
 
     def lipschitz(self, loss, *, intercept=False):
-        """Lipschitz constant of the gradient in (beta, intercept).
+        """Return the Lipschitz constant of the gradient in (beta, intercept).
 
         A column of ones is orthogonal to centred columns, so the intercept adds the eigenvalue 1 of
         its own; with a quadratic loss it rests at its minimiser and adds nothing.
@@ -134,12 +134,12 @@ class Design(NamedTuple):
 
 
 def largest_norm(X):
-    """Largest Euclidean norm of a column of X."""
+    """Return the largest Euclidean norm of a column of X."""
     return float(np.sqrt((X * X).sum(axis=0).max()))
 
 
 def centred(X, intercept):
-    """Design of X, and the column means that were taken off: zero unless ``intercept``.
+    """Return the Design of X, and the column means taken off: zero unless ``intercept``.
 
     A coefficient keeps its meaning; the intercept of X is that of the design, the value at the
     means, minus ``means @ coefficients``.
@@ -152,7 +152,7 @@ def centred(X, intercept):
 
 
 def column_deviation(X, intercept):
-    """Root mean square of each column of X, about its mean with an intercept; 0 if rounding."""
+    """Return the root mean square of each column, about its mean if centred; 0 if rounding."""
     n, p = X.shape
     means = np.asarray(X.mean(axis=0)).ravel() if intercept else np.zeros(p)
     if sp.issparse(X):
@@ -168,7 +168,7 @@ def column_deviation(X, intercept):
 
 
 def column_scale(X, intercept):
-    """The :func:`column_deviation` of X; none may be zero."""
+    """Return the :func:`column_deviation` of X; refuse a column of none."""
     scale = column_deviation(X, intercept)
     flat = np.flatnonzero(scale == 0)
     if flat.size:
@@ -209,19 +209,19 @@ class LinearProblem(NamedTuple):
     scale: np.ndarray | None
 
     def lipschitz(self):
-        """Lipschitz constant of the gradient in (beta, intercept); a design of zeros is refused."""
+        """Return the Lipschitz constant of the gradient; refuse a design of zeros."""
         L = self.design.lipschitz(self.loss, intercept=self.intercept)
         if not L > 0:
             raise ValueError("X must not be zero" + " after centring" * self.intercept)
         return L
 
     def correlation(self):
-        """``X'(y - level) / n``, zero if it is rounding error."""
+        """Return ``X'(y - level) / n``, zero if it is rounding error."""
         c = self.design.adjoint(self.y - self.level) / len(self.y)
         return c if np.abs(c).max() > self.design.noise(self.y) else np.zeros(len(c))
 
     def at_origin(self, levels, coefficients):
-        """Intercepts of X as given, from the predictors at its means; None without an intercept."""
+        """Return intercepts of X as given, from predictors at its means; None if there are none."""
         if not self.intercept:
             return None
         return levels - np.tensordot(coefficients, self.means, (1, 0))
@@ -235,7 +235,7 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
     X : ndarray or scipy.sparse, (n, p)
     y : ndarray (n,)
     loss : str
-        A word of :data:`dslbi_ref.losses.LOSSES`.
+        A word of ``dslbi_ref.losses.LOSSES``.
     intercept : bool
         Centre the columns.
     normalize : bool
@@ -253,7 +253,7 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
 
 
 def split_problem(X, y, D, *, loss="squared", intercept=False):
-    """A :class:`LinearProblem` of one predictor, and D as an ndarray or csr_array."""
+    """Return a :class:`LinearProblem` of one predictor, and D as an ndarray or csr_array."""
     X, D = check_design(X), check_design(D, "D")
     if D.shape[1] != X.shape[1]:
         raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
@@ -268,7 +268,7 @@ def split_problem(X, y, D, *, loss="squared", intercept=False):
 
 
 def first_jump(gradient, lam, groups, noise):
-    """``t0 = lam / dual_norm(gradient)``, and ``z = -t0 gradient``, which touches the threshold.
+    """Return ``t0 = lam / dual_norm(gradient)``, and ``z = -t0 gradient`` at the threshold.
 
     A gradient within ``noise`` is rounding error: nothing ever moves, t0 is infinite, z is zero.
     """
@@ -284,7 +284,7 @@ def first_jump(gradient, lam, groups, noise):
 
 
 def default_times(t0):
-    """100 times, log-spaced from t0 to 20 t0."""
+    """Return 100 times, log-spaced from t0 to 20 t0."""
     if t0 == np.inf:
         raise ValueError("times must be given: the gradient at zero is zero, nothing ever enters")
     return np.geomspace(t0, 20 * t0, 100)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .path import Path, check_times, evaluate, shrink
+from .path import Path, check_times, follow, shrink
 from .problem import (
     check_positive,
     checked_step,
@@ -47,7 +47,7 @@ class SplitLBIState(NamedTuple):
 
 
 def first_split_jump(D, beta, *, nu, lam, groups):
-    """Time t0 at which gamma leaves zero while beta rests, and z at that time."""
+    """Return the time t0 at which gamma leaves zero while beta rests, and z at that time."""
     tie = D @ beta / nu
     noise = 1e-13 * np.abs(D).max() * np.linalg.norm(beta) / nu
     return first_jump(-tie, lam, groups, noise)
@@ -67,7 +67,7 @@ def split_lbi_states(
     start="minimiser",
     intercept=False,
 ):
-    """The path of Split LBI as an endless generator of :class:`SplitLBIState`.
+    """Generate the path of Split LBI without end, as :class:`SplitLBIState`.
 
     State 0 is at t = 0. With ``start="minimiser"`` gamma is zero and beta at rest until t0, and
     state 1 is the exact one at t0; Euler steps of size alpha follow (at infinity, and the last one,
@@ -124,7 +124,7 @@ def split_lbi_path(
     start="minimiser",
     intercept=False,
 ):
-    """Path of Split LBI, evaluated at given times.
+    """Compute the path of Split LBI at given times.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def split_lbi_path(
         Default: 100, log-spaced from t0 to 20 t0, where t0 is the time at which the first entry
         leaves zero from the start "minimiser".
     loss : "squared" or "logistic"
-        A word of :data:`dslbi_ref.losses.LOSSES` whose loss has a curvature.
+        A word of ``dslbi_ref.losses.LOSSES`` whose loss has a curvature.
     groups : int array (m,), optional
         Rows of D with one label enter together.
     start : "minimiser" or "zero"
@@ -180,12 +180,12 @@ def split_lbi_path(
         rest = first.beta if start == "minimiser" else minimiser(problem, D, nu=nu)[0]
         times = default_times(first_split_jump(D, rest, nu=nu, lam=lam, groups=groups)[0])
     t = check_times(times)
-    z, beta, b = evaluate(chain([first], states), t, "z", "beta", "intercept")
+    z, beta, b = follow(chain([first], states), t, "z", "beta", "intercept")
     return split_path(problem, D, t, z, beta, b, kappa=kappa, lam=lam, groups=groups)
 
 
 def split_path(problem, D, t, z, beta, levels, *, kappa, lam, groups):
-    """Path of a split iteration with its revised estimator."""
+    """Return the path of a split iteration with its revised estimator."""
     project = kernel_projector(D)
     gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
     return Path(

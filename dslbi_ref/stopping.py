@@ -20,7 +20,7 @@ def _coefficients(path, part):
 
 
 def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
-    """Loss of the estimates of a path on the data X, y, at each time.
+    """Return the loss of the estimates of a path on the data X, y, at each time.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
         Before the first and after the last time of the path the loss is infinite: a path that had
         to end (separable data) has no estimate there, unless it is to ``rest``.
     loss : str
-        A word of :data:`dslbi_ref.losses.LOSSES`.
+        A word of ``dslbi_ref.losses.LOSSES``.
     part : "gamma", "beta" or "tilde", optional
         The estimate; default beta of a split path, else gamma. With an intercept all parts of a
         path have the same prediction at the column means of the data it was fitted to.
@@ -56,7 +56,7 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
 
 
 def discrepancy_time(path, X, y, *, sigma, part=None):
-    """First time of the path at which the mean squared residual is down to the noise, ``sigma^2``.
+    """Return the first time at which the mean squared residual is down to the noise, ``sigma^2``.
 
     Infinity if it never is; arguments as for :func:`path_losses`. ``path.t`` holds the candidates.
     """
@@ -65,7 +65,7 @@ def discrepancy_time(path, X, y, *, sigma, part=None):
 
 
 def held_out_losses(fit, X, y, times, splits, **options):
-    """Loss at each time on the rows that a fold holds out, (folds, q).
+    """Return the loss at each time on the rows that a fold holds out, (folds, q).
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from .solvers.linear_system import solver
 
 
 def step_bound(L, *, kappa, nu=None, D_norm=1.0):
-    """Largest step below which the iteration is safe: ``2 / (kappa * Lipschitz constant)``.
+    """Return the step below which the iteration is safe: ``2 / (kappa * Lipschitz constant)``.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def step_bound(L, *, kappa, nu=None, D_norm=1.0):
 
 
 def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
-    """Lyapunov function of DessiLBI (and Split LBI with D = I) between two consecutive states.
+    """Return the Lyapunov function of DessiLBI (and Split LBI, D = I) between consecutive states.
 
     ``F = alpha * (loss + ||W - Gamma||^2 / (2 nu)) + Omega(Gamma) - <g, Gamma>`` with the
     sub-gradient ``g = V_old - Gamma_old / kappa`` of Omega at ``Gamma_old``. Along full-batch
@@ -62,7 +62,7 @@ def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
 
 
 def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
-    """Largest entry of ``W/kappa + V + sum alpha*u`` minus its starting value.
+    """Return the largest entry of ``W/kappa + V + sum alpha*u`` minus its starting value.
 
     u is the direction that W follows, momentum and L2 decay included, the coupling left out. The
     coupling cancels between the two updates, so this is rounding error only: with coupling
@@ -73,7 +73,7 @@ def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
 
 
 def path_length(*parts):
-    """Length of a recorded path up to each of its states: 0, then the sum of the moves so far.
+    """Return the length of a recorded path up to each state: 0, then the sum of the moves so far.
 
     A move is the Euclidean norm of the difference of two recorded states, over all parts at once.
     Where the loss has the Kurdyka-Lojasiewicz property and bounded level sets, the length of a
@@ -100,7 +100,7 @@ def path_length(*parts):
 
 
 def _split_support(support, size):
-    """Boolean mask of a support that is neither empty nor everything, and its complement."""
+    """Return the mask of a support that is neither empty nor everything, and its complement."""
     on = np.asarray(support) != 0
     if on.shape != (size,):
         raise ValueError(f"support must have shape ({size},), got {on.shape}")
@@ -112,7 +112,7 @@ def _split_support(support, size):
 
 
 def irrepresentable(X, support):
-    """Irrepresentable number ``|X_T'X_S (X_S'X_S)^-1|_inf`` of a support S with complement T.
+    """Return the number ``|X_T'X_S (X_S'X_S)^-1|_inf`` of a support S with complement T.
 
     Below 1, the lasso and the inverse scale space can select S without any false entry on the way
     (whatever the signs on S); the size is that of the largest row sum.
@@ -129,7 +129,7 @@ def irrepresentable(X, support):
 
 
 def _row_sum(square, right):
-    """Largest row sum of ``|right' square^-1|``; square must be positive definite."""
+    """Return the largest row sum of ``|right' square^-1|``; square must be positive definite."""
     factor, info = scipy.linalg.lapack.dpotrf(square)
     if info or (np.diag(factor) ** 2 <= 1e-13 * np.diag(square)).any():
         raise ValueError("the columns of the support must be independent")
@@ -137,7 +137,7 @@ def _row_sum(square, right):
 
 
 def split_irrepresentable(X, D, support, *, nu):
-    """The irrepresentable number IRR(nu) of Split LBI: the same condition, on its own Gram matrix.
+    """Return the irrepresentable number IRR(nu) of Split LBI: that of its own Gram matrix.
 
     ``IRR(nu) = |Sigma_JI Sigma_II^-1|_inf`` with ``Sigma = I - D A^-1 D'``, ``A = nu X'X/n + D'D``,
     I the support of D beta and J its complement.
@@ -161,7 +161,7 @@ def split_irrepresentable(X, D, support, *, nu):
 
 
 def genlasso_conditions(X, D, signs):
-    """IC0 and IC1 of the generalised lasso ``|y - X b|^2/2 + lambda |D b|_1`` for the signs of D b.
+    """Return IC0 and IC1 of the lasso ``|y - X b|^2/2 + lambda |D b|_1`` for the signs of D b.
 
     With U a basis of the kernel of D_J and ``A = U (U'X'XU)^-1 U'``, the dual variable on J of a
     solution with these signs solves ``D_J' rho_J = (X'X A - 1) D_I' sign_I`` if there is no noise.
@@ -217,7 +217,7 @@ def genlasso_conditions(X, D, signs):
 
 
 def stopping_time(X, support, *, sigma):
-    """Time until which the inverse scale space has no false entry, but for a small probability.
+    """Return how long the inverse scale space has no false entry, but for a small probability.
 
     With ``eta = 1 - irrepresentable(X, support)`` and T the complement of the support S,
 

@@ -27,17 +27,17 @@ def _size(value, least, name):
 
 
 def identity(p):
-    """Identity, (p, p)."""
+    """Return the identity, (p, p)."""
     return sp.eye_array(_size(p, 1, "p"), format="csr")
 
 
 def differences(p):
-    """First differences, (p - 1, p): row i is ``beta[i + 1] - beta[i]``."""
+    """Return first differences, (p - 1, p): row i is ``beta[i + 1] - beta[i]``."""
     return trend(p, 0)
 
 
 def trend(p, order):
-    """Trend filtering of order k, (p - k - 1, p): the differences of order k + 1.
+    """Return trend filtering of order k, (p - k - 1, p): the differences of order k + 1.
 
     Order 0 favours piecewise constant signals, 1 piecewise linear, 2 piecewise quadratic ones.
     """
@@ -51,7 +51,7 @@ def trend(p, order):
 
 
 def grid(shape):
-    """Total variation of a grid with any number of axes: neighbours' differences, axis after axis.
+    """Return the differences of neighbours on a grid, axis after axis: its total variation.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def grid(shape):
 
 
 def graph(edges, n_nodes, weights=None):
-    """Weighted differences along edges: row e of ``edges[e] = (tail, head)`` is w_e (head - tail).
+    """Return weighted differences along edges: row e, of (tail, head), is w_e (head - tail).
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Units(NamedTuple):
 
 
 def labels(xs, units):
-    """Label of every entry, 0, 1, ..., as one integer array per array of the family.
+    """Label every entry 0, 1, ..., in one integer array for each array of the family.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def labels(xs, units):
 
 
 def _labels_of_one(x, units):
-    """Labels of one array whose units are slices, and their number."""
+    """Return the labels of one array whose units are slices, and their number."""
     axes = slice_axes(x.ndim, units.group_dim)
     if units.groups is not None:
         along, count = _renumbered(x, units)
@@ -88,7 +88,7 @@ def _labels_of_one(x, units):
 
 
 def slice_axes(ndim, group_dim):
-    """The axes of ``group_dim`` in increasing order, counted from the front."""
+    """Return the axes of ``group_dim`` in increasing order, counted from the front."""
     dims = (group_dim,) if np.isscalar(group_dim) else tuple(group_dim)
     for d in dims:
         if not -ndim <= d < ndim:
@@ -97,7 +97,7 @@ def slice_axes(ndim, group_dim):
 
 
 def _renumbered(x, units):
-    """The given labels of the slices, renumbered 0, 1, ... in their order."""
+    """Return the given labels of the slices, renumbered 0, 1, ... in their order."""
     groups = np.asarray(units.groups)
     if not np.isscalar(units.group_dim):
         raise ValueError(f"groups label the slices along one axis group_dim, got {units.group_dim}")
@@ -111,7 +111,7 @@ def _renumbered(x, units):
 
 
 def _blocks(x, axes, units):
-    """Labels of blocks of slices: the k-th blocks of all parts are one unit."""
+    """Label blocks of slices: the k-th blocks of all parts are one unit."""
     block, parts = units.block, units.parts
     if len(axes) != 1:
         raise ValueError(f"block and parts need one axis group_dim, got {units.group_dim}")
@@ -127,12 +127,12 @@ def _blocks(x, axes, units):
 
 
 def unit_sizes(labels, count):
-    """Number of entries of each unit, (count,)."""
+    """Return the number of entries of each unit, (count,)."""
     return sum(np.bincount(label.ravel(), minlength=count) for label in labels)
 
 
 def unit_weights(labels, count, weight):
-    """What each unit counts, (count,): 1, or the square root of its size (``weight="sqrt"``)."""
+    """Return what each unit counts: 1, or the square root of its size (``weight="sqrt"``)."""
     if weight not in (None, "sqrt"):
         raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
     if weight is None:
@@ -141,7 +141,7 @@ def unit_weights(labels, count, weight):
 
 
 def norms(xs, labels, count):
-    """Euclidean norm of each unit over all arrays of the family, (count,)."""
+    """Return the Euclidean norm of each unit over all arrays of the family, (count,)."""
     squares = (
         np.bincount(label.ravel(), (x * x).ravel(), minlength=count)
         for x, label in zip(xs, labels, strict=True)

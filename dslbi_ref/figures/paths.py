@@ -42,7 +42,7 @@ def draw(path, ax=None, truth=None, names=None):
 
 
 def _write_names(ax, t, ends):
-    """Names at the right ends of their curves, pushed upwards where they would overlap."""
+    """Write names at the right ends of their curves, pushed upwards where they would overlap."""
     gap, height = 0.05 * np.ptp(ax.get_ylim()), -np.inf
     for value, name, color in sorted(ends):
         height = max(value, height + gap)
@@ -51,7 +51,7 @@ def _write_names(ax, t, ends):
 
 
 def _time_axis(ax, t):
-    """Logarithmic axis with plain numbers; 1, 2, 5 between the powers of ten on short ranges."""
+    """Make the axis logarithmic, with plain numbers; on short ranges with 1, 2, 5 in between."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     ax.set_xscale("log")

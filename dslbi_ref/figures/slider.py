@@ -42,7 +42,7 @@ def _source(frame):
 
 
 def slider(frames, labels, *, name, alt, start=0):
-    """A slider that shows one of several pictures.
+    """Return a slider that shows one of several pictures.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def slider(frames, labels, *, name, alt, start=0):
 
 
 def draw_frames(draw, values, *, kind="svg", figsize=None):
-    """Frames for :func:`slider`: ``draw(figure, value)`` on a fresh matplotlib figure per value.
+    """Draw frames for :func:`slider`: ``draw(figure, value)``, on a fresh figure for each value.
 
     ``kind`` is ``"svg"`` (lines and words: sharp) or ``"png"`` (images, or very many points, in 256
     colours). A frame of the usual size takes 10 to 20 kB, so two dozen are plenty. The bytes depend

@@ -5,7 +5,8 @@ Between two events the inverse scale space of a loss f with a curvature rests at
     min_{g, b} f(X g + b)    with g_j rho_j >= 0 where |rho_j| = 1, and g_j = 0 elsewhere,
 
 found by Newton's method from the last solution, with the longest step that keeps every sign. The
-intercept b is not penalised. What the event solver asks for is what :mod:`.active_set` says.
+intercept b is not penalised. What the event solver asks for is said in
+:mod:`dslbi_ref.solvers.active_set`.
 """
 
 import numpy as np
@@ -45,11 +46,11 @@ class Smooth:
         return float(self.theta[0]) if self.free else None
 
     def start(self):
-        """Flow at g = 0, the intercept at its minimiser."""
+        """Return the flow at g = 0, the intercept at its minimiser."""
         return self.flow()
 
     def flow(self):
-        """Negative gradient of the loss, rounding errors and P set to zero."""
+        """Return minus the gradient of the loss, rounding errors and P set to zero."""
         flow = -self.design.adjoint(self.loss.gradient(self.Z @ self.theta, self.y))
         flow[np.abs(flow) <= self.noise] = 0.0
         flow[self.active] = 0.0
@@ -126,7 +127,7 @@ class Smooth:
         return None if self.separable(rho) else left
 
     def _line_search(self, rho, direction, gradient):
-        """Move along a descent direction; number of the index that stops it at zero, or None."""
+        """Move along a descent direction; return the number of the index that stops it, or None."""
         g, d = self.theta[self.free :], direction[self.free :]
         blocked = np.flatnonzero(rho[self.active] * (g + d) <= 0)
         fraction = -g[blocked] / d[blocked]

@@ -8,7 +8,7 @@ From event to event one or two indices change. Three things make an event cheap:
 computed when they are needed, a Cholesky factor that is updated, and a warm start.
 
 What the event solver of :mod:`dslbi_ref.iss` asks for, here of a quadratic, in
-:mod:`.active_newton` of any smooth loss:
+:mod:`dslbi_ref.solvers.active_newton` of any smooth loss:
 
     intercept               its present value, or None
     start()                 the flow, minus the gradient, at g = 0
@@ -75,7 +75,7 @@ class Factor:
         self.size = s - 1
 
     def solve(self, b):
-        """``H_PP^-1 b``."""
+        """Return ``H_PP^-1 b``."""
         half = blas.dtpsv(self.size, self.packed, b, trans=1)
         return blas.dtpsv(self.size, self.packed, half, overwrite_x=1)
 
@@ -98,7 +98,7 @@ class Rows:
         self.store = np.empty((min(p, 4 * BLOCK), p))
 
     def fetch(self, j, wait):
-        """Row j; on a miss the rows of smallest ``wait``, probably next, are computed with it."""
+        """Return row j; compute with it the rows of smallest ``wait``, which are probably next."""
         p = len(self.place)
         if self.place[j] < 0:
             absent = np.flatnonzero(self.place < 0)
@@ -149,15 +149,15 @@ class Quadratic:
         self.least = FLOW_TOLERANCE * np.abs(c).max()
 
     def start(self):
-        """Flow at g = 0."""
+        """Return the flow at g = 0."""
         return np.where(np.abs(self.c) > self.least, self.c, 0.0)
 
     def noise(self):
-        """Rounding error to expect in the flow, of c itself and of the sum H g."""
+        """Return the rounding error to expect in the flow, of c itself and of the sum H g."""
         return self.least + 4 * EPS * self.top * np.abs(self.values).sum()
 
     def flow(self, J=slice(None)):
-        """``c - H g`` at the indices J."""
+        """Return ``c - H g`` at the indices J."""
         s = len(self.active)
         g = np.empty(s)
         g[self.rows.place[self.active]] = self.values

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 
 
 class GramGradient:
-    """Gradient of the squared loss that never looks at X twice for the same column.
+    """The gradient of a quadratic loss, which never looks at X twice for the same column.
 
     ``X'(X beta - y) / n = sum over active j of beta_j (X'x_j / n) - X'y / n``: columns of the Gram
     matrix are computed as coefficients become active, up to the number at which a product with X is
@@ -43,7 +43,7 @@ class GramGradient:
 
 
 def sparse_gradient(problem):
-    """Function ``(beta, level) -> gradients`` in both, for a beta that is mostly zero.
+    """Return the function ``(beta, level) -> gradients`` in both, for a beta that is mostly zero.
 
     A quadratic loss keeps the level for ever: on centred columns the gradient in it does not depend
     on beta.
@@ -61,7 +61,7 @@ def sparse_gradient(problem):
 
 
 def dense_gradient(problem):
-    """As :func:`sparse_gradient`, for a dense beta: the whole Gram matrix may pay."""
+    """Return :func:`sparse_gradient` for a dense beta, for which the whole Gram matrix may pay."""
     design = problem.design
     n, p = design.X.shape
     if not problem.loss.quadratic or p > 2 * n or sp.issparse(design.X):

@@ -79,7 +79,7 @@ def solver(X, D, nu, *, minus=None):
 
 
 def _dense(A):
-    """Cholesky; the pseudo-inverse by eigenvalues where a pivot vanishes."""
+    """Solve by Cholesky, or with the pseudo-inverse by eigenvalues where a pivot vanishes."""
     if not np.abs(A).max(initial=0.0) > 0:
         raise ValueError("nu X'X/n + D'D must not be zero: X and D hold zeros only")
     try:
@@ -93,7 +93,7 @@ def _dense(A):
 
 
 def _spectral(A):
-    """Product with the pseudo-inverse of a symmetric, possibly indefinite, matrix."""
+    """Multiply by the pseudo-inverse of a symmetric, possibly indefinite, matrix."""
     w, Q = np.linalg.eigh(A)
     kept = np.abs(w) > len(A) * SINGULAR * np.abs(w).max()
     w, Q = w[kept], Q[:, kept]
@@ -151,7 +151,7 @@ def _grounded(B):
 
 
 def _without(K, x):
-    """x less its part in the span of the orthonormal columns of K."""
+    """Take off x its part in the span of the orthonormal columns of K."""
     return x - K @ (K.T @ x) if K.shape[1] else x
 
 
@@ -182,7 +182,7 @@ def _factor(B):
 
 
 def _kernel(B, width=8):
-    """Orthonormal basis of the kernel of a sparse positive semi-definite matrix.
+    """Return an orthonormal basis of the kernel of a sparse positive semi-definite matrix.
 
     Inverse iteration on a block, widened until it holds a vector outside the kernel.
     """
@@ -206,7 +206,7 @@ def _grid_laplacian(shape):
 
 
 def _grid_of(B):
-    """(c, w, shape) if B is ``c I + w D'D`` with the D of a grid of two or more axes, else None."""
+    """Return (c, w, shape) if B is ``c I + w D'D`` for a grid of two or more axes, else None."""
     coo = sp.coo_array(B)
     above = (coo.col > coo.row) & (coo.data != 0)
     strides = np.unique((coo.col - coo.row)[above])[::-1]
@@ -222,7 +222,7 @@ def _grid_of(B):
 
 
 def _cosine(c, w, shape):
-    """Pseudo-inverse of ``c I + w D'D`` on a grid: the cosine transform diagonalises D'D."""
+    """Invert ``c I + w D'D`` on a grid: the cosine transform diagonalises D'D."""
     axes = tuple(range(len(shape)))
     waves = np.ix_(*[2 - 2 * np.cos(np.pi * np.arange(length) / length) for length in shape])
     spectrum = c + w * sum(waves)

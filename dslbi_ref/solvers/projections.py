@@ -12,7 +12,7 @@ from scipy.sparse.linalg import splu
 
 
 def kernel_projector(D):
-    """Function ``(beta, inactive) -> projection of beta on the kernel of D[inactive]``.
+    """Return the function ``(beta, inactive) -> projection of beta on the kernel of D[inactive]``.
 
     Parameters
     ----------

@@ -16,14 +16,14 @@ from itertools import chain, count
 
 import numpy as np
 
-from ..path import check_times, evaluate, shrink
+from ..path import check_times, follow, shrink
 from ..problem import check_positive, checked_step, default_times, split_problem
 from ..split_lbi import SplitLBIState, first_split_jump, split_path
 from .start import dense_part
 
 
 def split_reduced_states(X, y, D, *, nu, kappa, alpha=None, lam=1.0, groups=None, intercept=False):
-    """The reduced path as an endless generator of :class:`dslbi_ref.split_lbi.SplitLBIState`.
+    """Generate the reduced path without end, as :class:`dslbi_ref.split_lbi.SplitLBIState`.
 
     State 0 is at t = 0, state 1 at exactly t0, Euler steps of size alpha follow. Parameters, and
     the errors raised, are those of :func:`split_reduced_path`.
@@ -54,7 +54,7 @@ def _states(problem, D, beta_of, *, nu, kappa, alpha, lam, groups):
 def split_reduced_path(
     X, y, D, *, nu, kappa, alpha=None, lam=1.0, times=None, groups=None, intercept=False
 ):
-    """Path of Split LBI with beta eliminated, evaluated at given times; the loss is squared.
+    """Compute the path of Split LBI with beta eliminated at given times; the loss is squared.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def split_reduced_path(
     if times is None:
         times = default_times(first_split_jump(D, first.beta, nu=nu, lam=lam, groups=groups)[0])
     t = check_times(times)
-    (z,) = evaluate(chain([first], states), t, "z")
+    (z,) = follow(chain([first], states), t, "z")
     gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
     beta = beta_of(gamma.T).T
     return split_path(problem, D, t, z, beta, problem.level, kappa=kappa, lam=lam, groups=groups)

@@ -19,7 +19,7 @@ def split_solver(design, D, *, nu):
 
 
 def dense_part(problem, D, *, nu):
-    """Function ``gamma -> beta(gamma)``, (m,) or (m, q) to (p,) or (p, q); the loss is quadratic.
+    """Return ``gamma -> beta(gamma)``, (m,) or (m, q) to (p,) or (p, q); the loss is quadratic.
 
     beta is the minimiser of the split loss, of least norm where there are several.
     """
@@ -31,7 +31,7 @@ def dense_part(problem, D, *, nu):
 
 
 def minimiser(problem, D, *, nu):
-    """Minimiser (beta, level) of the split loss at gamma = 0; the one of least norm in beta.
+    """Minimise the split loss at gamma = 0: return (beta, level), beta of least norm.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def _newton(problem, D, nu):
 
 
 def _newton_step(design, w, D, nu, g, g_b, intercept):
-    """Newton direction in (beta, intercept); w is the curvature in eta."""
+    """Return the Newton direction in (beta, intercept); w is the curvature in eta."""
     X, n = design.X, design.X.shape[0]
     root = np.sqrt(n * w)[:, None]
     if not intercept:

@@ -72,11 +72,11 @@ def test_plain_paths_are_those_of_the_solvers(normalize, fit_intercept, close):
     close(exact.coef_path_, path.gamma)
     close(exact.intercept_path_, path.intercept if fit_intercept else 0 * path.t)
     close(exact.coef_, path.gamma[-1])
-    damped = SplitLBIRegressor(kappa=5.0, **est).fit(X, y)
+    finite = SplitLBIRegressor(kappa=5.0, **est).fit(X, y)
     path = lbi_path(X, y, kappa=5.0, **options)
-    close(damped.t_, path.t)
-    close(damped.coef_path_, path.gamma)
-    close(damped.predict(X), X @ path.gamma[-1] + (path.intercept[-1] if fit_intercept else 0))
+    close(finite.t_, path.t)
+    close(finite.coef_path_, path.gamma)
+    close(finite.predict(X), X @ path.gamma[-1] + (path.intercept[-1] if fit_intercept else 0))
 
 
 def test_exact_split_path_with_an_intercept_is_that_of_centred_data(close):
@@ -92,7 +92,7 @@ def test_exact_split_path_with_an_intercept_is_that_of_centred_data(close):
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
-def test_damped_split_path_is_that_of_the_solver(loss, close):
+def test_split_path_of_finite_speed_is_that_of_the_solver(loss, close):
     X, y, _ = vectors.step_signal() if loss == "squared" else vectors.labels()
     D, kind = identity(X.shape[1]), SplitLBIRegressor if loss == "squared" else SplitLBIClassifier
     times = np.array([2.0, 9.0])
@@ -299,9 +299,9 @@ def test_more_classes_are_one_against_the_rest_at_one_time(options, close):
 
 def test_all_classes_end_at_one_time(close):
     X, y = load_iris(return_X_y=True)
-    damped = SplitLBIClassifier(kappa=3.0).fit(X, y)
-    firsts = [path.entry_times().min() for path in damped.paths_]
-    close(damped.t_[[0, -1]], [min(firsts), 20 * max(firsts)])
+    finite = SplitLBIClassifier(kappa=3.0).fit(X, y)
+    firsts = [path.entry_times().min() for path in finite.paths_]
+    close(finite.t_[[0, -1]], [min(firsts), 20 * max(firsts)])
     exact = SplitLBIClassifier(kappa=INF).fit(X, y)
     close(exact.t_stop_, 20 * max(firsts))
     # Setosa is separable by one column; the others run to the end
@@ -309,7 +309,7 @@ def test_all_classes_end_at_one_time(close):
 
 
 def test_separable_classes():
-    """The exact path rests at its last finite model, the damped one goes on and separates."""
+    """The exact path rests at its last finite model, the finite one goes on and separates."""
     X, y, _ = vectors.labels()
     y = np.sign(X[:, 0] + X[:, 1])
     exact = SplitLBIClassifier(kappa=INF).fit(X, y)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref.path import Path, evaluate, record, shrink
+from dslbi_ref.path import Path, follow, record, shrink
 
 matplotlib.use("Agg")
 
@@ -64,7 +64,7 @@ def test_record_of_a_short_generator_and_bad_counts():
 
 def test_evaluate_interpolates_and_hits_states_exactly():
     times = np.array([0.0, 0.2, 0.5, 0.75, 2.0])
-    (x,) = evaluate(states(), times, "x")
+    (x,) = follow(states(), times, "x")
     np.testing.assert_allclose(x[:, 0], 2 * times, rtol=1e-15, atol=0)
     assert x[2, 0] == 1.0 and x[4, 0] == 4.0
 
