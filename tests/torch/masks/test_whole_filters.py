@@ -4,11 +4,49 @@ import copy
 
 import pytest
 import torch
+import vectors
+from on_path import equal, filter_masks, make_net
 from settled import pictures, removed, settle
 from torch import nn
 from torch.nn import functional as F
 
 from dslbi_torch import compact, fold_norms, masked, whole_filters
+
+
+def test_a_removed_filter_emits_exactly_zero():
+    net, masks = make_net(), filter_masks()
+    x = torch.tensor(vectors.images(4, (1, 8, 8), 3)[0]).float()
+    net(x)  # running statistics of their own
+    before = copy.deepcopy(net.state_dict())
+    whole = whole_filters(net, masks, x)
+    equal(net.state_dict(), before)
+    assert net.training
+    assert set(whole) == {*masks, "0.bias", "1.weight", "1.bias", "5.bias"}
+    alive = torch.tensor([True, False, True, True, False, True])
+    for name in ("0.bias", "1.weight", "1.bias"):
+        torch.testing.assert_close(whole[name], alive)
+    torch.testing.assert_close(whole["5.bias"], torch.tensor([True, True, False]))
+    net.eval()
+    with masked(net, masks):
+        assert net[:2](x)[:, 1].any()  # without its bias and its BatchNorm it still says something
+    with masked(net, whole):
+        out = net[:2](x)
+        assert not out[:, [1, 4]].any()
+        assert out[:, [0, 2, 3, 5]].flatten(2).any(2).all()
+        assert not net(x)[:, 2].any()
+    assert set(filter_masks()) == set(masks)  # those given are left as they are
+
+
+def test_outputs_of_transposed_convolutions_lie_along_their_second_axis():
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6))
+    mask = torch.ones(4, 3, 3, 3, dtype=bool)
+    mask[:2, 1] = False  # of the first group
+    whole = whole_filters(net, {"0.weight": mask}, torch.randn(2, 4, 5, 5))
+    alive = torch.tensor([True, False, True, True, True, True])
+    torch.testing.assert_close(whole["1.bias"], alive)
+    with masked(net.eval(), whole):
+        out = net(torch.randn(2, 4, 5, 5)).flatten(2).any(2).any(0)
+    torch.testing.assert_close(out, alive)
 
 
 class Tokens(nn.Module):

@@ -1,7 +1,9 @@
-"""Multiplications that hide: of attention, which torch fuses, and of layers without any."""
+"""Weights and multiplications of a model, those that hide included: of attention, which torch
+fuses, and of layers without any."""
 
 import pytest
 import torch
+from on_path import filter_masks, make_net
 from torch import nn
 
 from dslbi_torch.surgery.costs import cost_table, count_macs, layer_costs
@@ -29,3 +31,36 @@ def test_layers_without_weights_cost_nothing():
     costs = layer_costs(net, None, torch.randn(2, 4))
     assert costs.macs == costs.macs_nonzero == 0
     assert "all layers" in cost_table(costs)
+
+
+def test_macs_and_densities_name_their_denominators():
+    net, masks = make_net(), filter_masks()
+    x = torch.zeros(3, 1, 8, 8)
+    macs = {"0": 6 * 9 * 36, "3": 4 * 54 * 16, "5": 64 * 3}
+    assert count_macs(net, x)[""] == sum(macs.values())
+    assert net.training
+    costs = layer_costs(net, masks, x)
+    assert [layer.name for layer in costs.layers] == list(macs)
+    kept = {"0": 54 - 18 - 1, "3": 3 * 54, "5": 2 * 64}
+    for layer in costs.layers:
+        assert layer.macs == macs[layer.name]
+        assert layer.nonzero == kept[layer.name]
+        share = layer.nonzero / layer.weights
+        assert layer.macs_nonzero == round(layer.macs * share)
+    assert [layer.filters_alive for layer in costs.layers] == [4, 3, 2]
+    weights, rest = 54 + 216 + 192, 6 + 6 + 6 + 3
+    assert (costs.masked, costs.masked_nonzero) == (weights, sum(kept.values()))
+    assert costs.parameters == weights + rest
+    assert costs.parameters_nonzero == sum(kept.values()) + rest
+    dense = layer_costs(net, None, x)
+    assert dense.macs_nonzero == dense.macs and dense.masked == 0
+    text = cost_table(costs)
+    assert "4/6" in text and "of the masked tensors" in text and "of all parameters" in text
+    assert f"{100 * sum(kept.values()) / weights:.2f} of 462" in text
+    with pytest.raises(ValueError, match="example_input must hold at least one example"):
+        count_macs(net, x[:0])
+
+
+def test_macs_of_depthwise_and_grouped_convolutions():
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1), nn.Conv2d(4, 8, 1, groups=2))
+    assert count_macs(net, torch.zeros(2, 4, 5, 5))[""] == 25 * (4 * 9 + 8 * 2)
