@@ -10,7 +10,7 @@ accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters fi
 
 from typing import NamedTuple
 
-from .penalties import named_penalty
+from .penalties import penalty_named
 from .problem import check_positive
 from .units import Units
 
@@ -63,8 +63,8 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1
         a group is ``lam * sqrt(size)``, the size of a joint one counted over all its tensors.
     """
     check_positive(kappa=kappa, lam=lam)
-    prox = named_penalty(penalty).prox
-    units = Units(group_dim, block, parts, weight=weight)
+    prox = penalty_named(penalty).prox
+    units = Units(group_dim, block, parts, weight)
     return [kappa * shrunk for shrunk in prox(Vs, lam, units)]  # (dslbi-gamma)
 
 

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 
 from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
-from .losses import named_loss
-from .penalties import dual_norm, penalty_of_labels
+from .losses import loss_named
+from .penalties import penalty_of_labels
 from .problem import column_deviation
 from .solvers.projections import kernel_projector
 from .split_lbi import split_lbi_path, split_lbi_states
@@ -35,7 +35,7 @@ class PathFit:
             raise ValueError(f"t must be None, or positive and finite, got {est.t}")
         if exact and est.groups is not None:
             raise ValueError("kappa must be finite with groups, got inf")
-        if exact and est.D is not None and not named_loss(loss).quadratic:
+        if exact and est.D is not None and not loss_named(loss).quadratic:
             raise ValueError("kappa must be finite for a classifier with D, got inf")
         self.est, self.loss, self.exact, self.D = est, loss, exact, est.D
         self.means = np.asarray(X.mean(axis=0)).ravel() if est.fit_intercept else np.zeros(p)
@@ -60,7 +60,7 @@ class PathFit:
                 states = split_lbi_states(self.X, y, self.D, nu=self.est.nu, kappa=1.0, **options)
             next(states)
             first = next(states)
-            if dual_norm(penalty, [first.z], units) > 1 - 1e-9:  # else the gradient is zero
+            if penalty.dual_norm([first.z], units) > 1 - 1e-9:  # else the gradient is zero
                 entries.append(first.t)
         t = self.est.t
         if not entries or (t is not None and t <= min(entries)):

@@ -168,7 +168,7 @@ LOSSES = {
 }
 
 
-def named_loss(word):
+def loss_named(word):
     """Return the row of the table; refuse another word with the list of them."""
     if word not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {word!r}")

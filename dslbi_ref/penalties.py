@@ -43,6 +43,10 @@ class Penalty(NamedTuple):
     score: Callable
     subgradient: Callable
 
+    def dual_norm(self, xs, units):
+        """Return the largest score (0 of a family without entries)."""
+        return max(score.max(initial=0.0) for score in self.score(xs, units))
+
 
 def _check_level(lam):
     if not 0 <= lam < float("inf"):
@@ -138,7 +142,7 @@ def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
 
 def group_dual_norm(x, *, group_dim=0, groups=None, weight=None):
     """Return the largest ``||x_g|| / w_g`` (0 without groups)."""
-    return dual_norm(PENALTIES["group"], [x], Units(group_dim, groups=groups, weight=weight))
+    return PENALTIES["group"].dual_norm([x], Units(group_dim, weight=weight, groups=groups))
 
 
 # ---- The table -------------------------------------------------------------------------------
@@ -154,7 +158,7 @@ PENALTIES = {
 }
 
 
-def named_penalty(word):
+def penalty_named(word):
     """Return the row of the table; refuse another word with the list of them."""
     if word not in PENALTIES:
         choices = " or ".join(f'"{known}"' for known in PENALTIES)
@@ -170,8 +174,3 @@ def penalty_of_labels(groups=None):
     if groups is None:
         return PENALTIES["l1"], Units(group_dim=None)
     return PENALTIES["group"], Units(groups=groups)
-
-
-def dual_norm(penalty, vs, units):
-    """Return the largest score of a family, for any row of the table (0 of an empty one)."""
-    return max(score.max(initial=0.0) for score in penalty.score(vs, units))

@@ -11,8 +11,8 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .losses import Loss, curved_loss, named_loss
-from .penalties import dual_norm, penalty_of_labels
+from .losses import Loss, curved_loss, loss_named
+from .penalties import penalty_of_labels
 
 # ---- Checks ----------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
     normalize : bool
         Scale the columns to norm sqrt(n), about their means with an intercept.
     """
-    X, row = check_design(X), named_loss(loss)
+    X, row = check_design(X), loss_named(loss)
     y = row.check_target(y, X.shape[0])
     scale = column_scale(X, intercept) if normalize else None
     if normalize:
@@ -273,12 +273,12 @@ def first_jump(gradient, lam, groups, noise):
     A gradient within ``noise`` is rounding error: nothing ever moves, t0 is infinite, z is zero.
     """
     penalty, units = penalty_of_labels(groups)
-    norm = dual_norm(penalty, [gradient], units)
+    norm = penalty.dual_norm([gradient], units)
     if not norm > noise:
         return np.inf, 0.0 * gradient
     t0 = lam / norm
     z = -t0 * gradient
-    while dual_norm(penalty, [z], units) > lam:  # rounding must not let anything in too early
+    while penalty.dual_norm([z], units) > lam:  # rounding must not let anything in too early
         z = z * (1 - 2.0**-52)
     return t0, z
 

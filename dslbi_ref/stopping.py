@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .losses import named_loss
+from .losses import loss_named
 from .path import TIME_TOLERANCE, check_times
 
 
@@ -50,7 +50,7 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     if point.intercept is not None and path.beta is not None and part != "beta":
         levels = levels + (point.beta - estimates) @ path.centre  # the intercept is that of beta
     pairs = zip(estimates, levels, strict=True)
-    value = named_loss(loss).value
+    value = loss_named(loss).value
     result[inside] = [value(X @ b + level, y) for b, level in pairs]
     return result
 

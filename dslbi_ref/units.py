@@ -24,18 +24,18 @@ class Units(NamedTuple):
     parts : int >= 1
         The axis is cut into so many equal parts first, and the k-th blocks of all parts are one
         unit: the queries, keys and values of a head in one array.
+    weight : None or "sqrt"
+        A unit counts once, or by the square root of its number of entries.
     groups : int array, optional
         A label for each slice along the single axis ``group_dim``, instead of blocks: slices of one
         label are one unit. Units are in the order of the labels.
-    weight : None or "sqrt"
-        A unit counts once, or by the square root of its number of entries.
     """
 
     group_dim: int | tuple[int, ...] | None = 0
     block: int = 1
     parts: int = 1
-    groups: np.ndarray | None = None
     weight: str | None = None
+    groups: np.ndarray | None = None
 
 
 def labels(xs, units):

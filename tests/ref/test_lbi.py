@@ -14,7 +14,7 @@ from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import mirror_descent_states
 from dslbi_ref.mirror_maps import elastic_net
 from dslbi_ref.path import Path, record, shrink
-from dslbi_ref.penalties import dual_norm, group_norm, l1_norm, penalty_of_labels
+from dslbi_ref.penalties import group_norm, l1_norm, penalty_of_labels
 from dslbi_ref.problem import Design, first_jump
 
 
@@ -329,7 +329,7 @@ def test_z_touches_the_threshold_at_t0_and_does_not_pass_it(groups, close):
     penalty, units = penalty_of_labels(groups)
     for seed in range(100):
         t0, z = first_jump(vectors.array(12, seed=seed), 0.7, groups, 0.0)
-        assert 0.7 * (1 - 1e-15) <= dual_norm(penalty, [z], units) <= 0.7
+        assert 0.7 * (1 - 1e-15) <= penalty.dual_norm([z], units) <= 0.7
         assert not shrink(z, kappa=1e3, lam=0.7, groups=groups).any()
         close(z, -t0 * vectors.array(12, seed=seed))
 

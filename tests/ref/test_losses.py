@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import vectors
 
-from dslbi_ref.losses import LOSSES, named_loss
+from dslbi_ref.losses import LOSSES, loss_named
 from dslbi_ref.problem import Design, centred, check_design, column_scale, spectral_norm_squared
 
 PROBLEMS = {
@@ -148,7 +148,7 @@ def test_lipschitz_of_a_design_counts_the_intercept(loss, close):
 )
 def test_bad_target(y, loss, message):
     with pytest.raises(ValueError, match=message):
-        named_loss(loss).check_target(y, 4)
+        loss_named(loss).check_target(y, 4)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ import scipy.sparse as sp
 import vectors
 from scipy.optimize import minimize
 
+from dslbi_ref import split_lbi
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.path import record
 from dslbi_ref.penalties import group_soft_threshold, soft_threshold
 from dslbi_ref.problem import Design
 from dslbi_ref.solvers.reduced import split_reduced_path, split_reduced_states
+from dslbi_ref.solvers.start import minimiser
 from dslbi_ref.split_lbi import split_lbi_path, split_lbi_states
 from dslbi_ref.theory import step_bound
 from dslbi_ref.transforms import differences, grid, identity, trend
@@ -420,3 +422,19 @@ def test_bad_input(path, change, message):
 def test_bad_choices(change, message):
     with pytest.raises(ValueError, match=message):
         split_lbi_path(**(GOOD | change))
+
+
+@pytest.mark.parametrize("times", [None, [1.0]])
+@pytest.mark.parametrize("start", ["minimiser", "zero"])
+def test_the_start_is_solved_for_once_at_most(monkeypatch, start, times):
+    """Default times need t0, which the start "minimiser" has found already."""
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(1)
+        return minimiser(*args, **options)
+
+    monkeypatch.setattr(split_lbi, "minimiser", counted)
+    X, y, _ = vectors.linear(n=30, p=6)
+    split_lbi_path(X, y, identity(6), nu=1.0, kappa=2.0, start=start, times=times)
+    assert len(calls) == int(start == "minimiser" or times is None)
