@@ -64,7 +64,7 @@ def factor(score: Tensor, lam: float) -> Tensor:
     """
     bounds = torch.finfo(score.dtype)
     level = score.clamp(lam or bounds.tiny, bounds.max)
-    return torch.sub(level, lam).div_(level)
+    return (level - lam).div_(level)
 
 
 def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:

@@ -68,10 +68,9 @@ def slice_norms(x: Tensor, group_dim=0) -> Tensor:
 
 def norms(xs: list[Tensor], units: Units) -> Tensor:
     """Return the Euclidean norm of every unit of a family, in the form of its first tensor."""
-    found = [slice_norms(x, units.group_dim) for x in xs]
-    if units.single and len(found) == 1:
-        return found[0]
-    found = [_pooled(whole(norm), units) for norm in found]
+    if len(xs) == 1 and units.single:
+        return slice_norms(xs[0], units.group_dim)
+    found = [_pooled(whole(slice_norms(x, units.group_dim)), units) for x in xs]
     if len(found) == 1:
         return found[0]
     first = found[0]
@@ -98,7 +97,7 @@ def spread(values: Tensor, x: Tensor, units: Units) -> Tensor:
     """
     if units.single:
         if values.ndim == x.ndim:
-            return beside(values.to(x.device), x)
+            return beside(values, x) if values.device == x.device else values.to(x.device)
         extended = axes(x.ndim, units.group_dim)
         shape = [1 if d in extended else n for d, n in enumerate(x.shape)]
         return beside(values.to(x.device).view(shape), x)

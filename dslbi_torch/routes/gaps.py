@@ -12,7 +12,7 @@ from .views import Tensors
 PIECE = 1 << 17
 
 
-def gap_of(W, V, scale, *, kappa, lam, row: Penalty, units: Units, out=None):
+def gap_of(W, V, scale, kappa, lam, row: Penalty, units: Units, out=None):
     """Return ``W - Gamma``, in ``out`` if given; None where Gamma is zero, and it is W.
 
     ``scale`` is the factor of prox where it is known already.
@@ -46,14 +46,13 @@ def axis(W, row: Penalty, units: Units, scale=None) -> int | None:
 
 
 def cut(tensors: tuple, dim: int | None):
-    """Yield pieces of the tensors along an axis; what is None or of length 1 there stays whole."""
+    """Return pieces of the tensors along an axis; what is None or of length 1 there stays whole."""
     if dim is None:
-        yield tensors
-        return
+        return (tensors,)
     W = tensors[0]
     size = max(1, PIECE * W.shape[dim] // W.numel())
     count = -(-W.shape[dim] // size)
-    yield from zip(
+    return zip(
         *([x] * count if x is None or x.shape[dim] == 1 else x.split(size, dim) for x in tensors),
         strict=True,
     )
@@ -72,7 +71,7 @@ def pull_duals_(tensors: Tensors, outs: list[Tensor], *, alpha, kappa, nu, lam, 
             continue
         for w, v, o, s in cut((W, V, out, scale), axis(W, row, units, scale)):
             w = w if w.dtype == v.dtype else w.to(v.dtype)
-            gap = gap_of(w, v, s, kappa=kappa, lam=lam, row=row, units=units, out=o)
+            gap = gap_of(w, v, s, kappa, lam, row, units, out=o)
             if gap is None:
                 o.copy_(w)
             _add_(v, o, alpha * (1 / nu))  # (dslbi-v)

@@ -18,7 +18,7 @@ from torch import nn
 from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
 from dslbi_torch.masks.density import density
 from dslbi_torch.masks.swap import gamma_weights
-from dslbi_torch.units import group_gamma, split_tensors
+from dslbi_torch.units import families, gammas, group_gamma, split_tensors
 
 STEPS = 21
 PATIENCE = 120  # seconds until a hanging scenario is given up
@@ -273,6 +273,44 @@ def cut(rank):
     assert [p.to_local().shape[0] for p in rows] == ([3, 1], [2, 0])[rank]
     entered = [(record.entry_steps(name) > 0).mean() for name in SPLIT]
     assert 0 < np.mean(entered) < 1 and entered[0] > 0 and entered[3] > 0, entered
+
+
+# Joint units whose shards hold them whole; blocks that lie across shards; both at once.
+JOINT = (
+    ("conv", dict(joint=True)),
+    ("dense", dict(block=2)),
+    ("dense", dict(joint=True, block=3, weight="sqrt", lam=0.05)),
+    ("kernels", dict(joint=True, foreach=True)),
+)
+
+
+def joint_units(rank):
+    for layer, options in JOINT:
+        runs = []
+        for model, half in ((net(), None), (sharded(), rank)):
+            parameters = dict(model.named_parameters())
+            own = [f"{layer}.weight", f"{layer}.bias"]
+            split = own if options.get("joint") else own[:1]
+            rest = [(n, p) for n, p in parameters.items() if n not in split]
+            chosen = dict(params=[(n, parameters[n]) for n in split], penalty="group", **options)
+            optimizer = DessiLBI([chosen, dict(params=rest)], lr=0.1, nu=1.5, lam=0.4, momentum=0.9)
+            path = PathRecorder(optimizer)
+            train(model, optimizer, range(STEPS), half=half)
+            runs.append((model, optimizer, flat(path.recorded()), support_masks(optimizer)))
+        (reference, expected, record, kept), (model, optimizer, path, masks) = runs
+        what = f"FSDP2, {layer} {options}"
+        for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
+            agree(p.detach(), q.detach(), f"{what}: {name}")
+            for key, value in expected.state[q].items():
+                agree(optimizer.state[p][key], value, f"{what}: {key} of {name}")
+        for ours, theirs in zip(
+            gammas(families(optimizer)[0]), gammas(families(expected)[0]), strict=True
+        ):
+            agree(ours, theirs, f"{what}: Gamma")
+        same_record(path, record)
+        assert (record[f"entry/{layer}.weight"] > 0).any(), (what, record)
+        for name, mask in kept.items():
+            assert torch.equal(masks[name], mask), (what, name)
 
 
 def cut_split(rank):
@@ -554,6 +592,7 @@ def laid_as(x, p):
 
 def shards(rank):
     cut(rank)
+    joint_units(rank)
     laid(rank)
     grid(rank)
     flattened(rank)
