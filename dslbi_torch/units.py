@@ -138,22 +138,3 @@ def gammas(family: Family) -> list[Tensor]:
         torch.view_as_complex(G) if V.is_complex() else G
         for G, V in zip(found, family.Vs, strict=True)
     ]
-
-
-def split_tensors(optimizer: Optimizer) -> list[tuple[str, Tensor, Tensor, dict]]:
-    """Return ``(name, W, V, group)`` of every tensor that the optimizer splits."""
-    return [
-        (name, W, V, family.group)
-        for family in families(optimizer)
-        for name, W, V in zip(family.names, family.Ws, family.Vs, strict=True)
-    ]
-
-
-def group_gamma(V: Tensor, group: dict) -> Tensor:
-    """Return Gamma of a tensor that is a family of its own."""
-    return gammas(Family([""], [V], [V], group))[0]
-
-
-def is_selected(V: Tensor, group: dict) -> Tensor:
-    """Return whether each entry's unit is selected, of a tensor that is a family of its own."""
-    return selected(Family([""], [V], [V], group))[0]

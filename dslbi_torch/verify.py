@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .dessilbi import DessiLBI
+from .dessilbi import GAMMA_OPTIONS, DessiLBI
 from .torch_private import undecorated_step
-from .units import group_gamma
+from .units import families, gammas
 
 N_STEPS = 100
 
@@ -22,9 +22,12 @@ PENALTIES = (
     ("l1", dict(penalty="l1")),
     ("group", dict(penalty="group", lam=2.0)),
     ("group sqrt", dict(penalty="group", weight="sqrt", lam=0.35)),
-    ("group dim 1", dict(penalty="group", group_dim=1, lam=3.0)),
+    ("group dim 1", dict(penalty="group", group_dim=1, lam=4.0)),
     ("kernel", dict(penalty="group", group_dim=(0, 1), lam=1.0)),
+    ("heads", dict(penalty="group", block=2, parts=2, lam=6.0)),
+    ("joint", dict(penalty="group", joint=True, lam=4.0)),
 )
+SHAPES = ((8, 4, 3, 3), (8, 5))  # of the tensors of a parameter group
 VARIANTS = (
     ("plain", dict(momentum=0.0)),
     ("momentum", dict(momentum=0.9)),
@@ -66,7 +69,7 @@ def devices() -> list[str]:
 
 
 def _gradients(shape, n_steps):
-    """A turning signal, stronger from slice to slice, and noise: groups enter, stay, leave."""
+    """Yield a turning signal, stronger from slice to slice, and noise: units enter, stay, leave."""
     rng = np.random.default_rng(0)
     strength = np.linspace(0.02, 0.4, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     signal, phase = strength * rng.standard_normal(shape), rng.uniform(0, 2 * np.pi, shape)
@@ -100,35 +103,42 @@ def _compare(device, route, dtype, options):
     """
     from dslbi_ref.dessilbi import gamma, step
 
-    shape = (8, 4, 3, 3)
     settings = {**dict(alpha=0.1, kappa=2.0, nu=5.0, lam=0.5), **options}
-    W = 0.3 * np.random.default_rng(1).standard_normal(shape)
-    p = torch.nn.Parameter(torch.tensor(W, dtype=dtype, device=device))
-    W = p.detach().double().cpu().numpy().copy()  # a float64 tensor on the CPU shares its memory
-    optimizer = DessiLBI([p], lr=settings.pop("alpha"), **settings, **ROUTES[route])
+    rng = np.random.default_rng(1)
+    params = [
+        torch.nn.Parameter(torch.tensor(0.3 * rng.standard_normal(s), dtype=dtype, device=device))
+        for s in SHAPES
+    ]
+    # A float64 tensor on the CPU shares its memory with the array.
+    Ws = [p.detach().double().cpu().numpy().copy() for p in params]
+    optimizer = DessiLBI(params, lr=settings.pop("alpha"), **settings, **ROUTES[route])
     take_step = _step(optimizer, route, device)
-    group, state = optimizer.param_groups[0], optimizer.state[p]
-    split = group["penalty"] is not None
-    V, m = (np.zeros(shape) if split else None), None
-    Gamma = None if V is None else 0.0 * V
-    reference = {**settings, "alpha": group["lr"]}
-    unit_keys = ("lam", "penalty", "group_dim", "weight")
-    units = {k: reference.pop(k) for k in unit_keys if k in reference}
+    group, split = optimizer.param_groups[0], settings["penalty"] is not None
+    shrink = {key: settings.pop(key) for key in GAMMA_OPTIONS if key in settings}
+    joint = settings.pop("joint", False)
+    kappa = shrink["kappa"]
+    Vs, ms = [0 * W if split else None for W in Ws], [None] * len(Ws)
+    Gammas = list(Vs)
     worst, share = 0.0, 0.0
 
     def differ(ours, theirs):
         theirs = theirs.detach().double().cpu().numpy()
         return np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max())
 
-    for g in _gradients(shape, N_STEPS):
-        p.grad = torch.tensor(g, dtype=dtype, device=device)
+    for grads in zip(*(_gradients(W.shape, N_STEPS) for W in Ws), strict=True):
+        for k, (p, g) in enumerate(zip(params, grads, strict=True)):
+            p.grad = torch.tensor(g, dtype=dtype, device=device)
+            old = Ws[k], Vs[k], Gammas[k], ms[k], p.grad.double().cpu().numpy()
+            Ws[k], Vs[k], ms[k] = step(*old, alpha=group["lr"], kappa=kappa, **settings)
         take_step()
-        W, V, m = step(W, V, Gamma, m, p.grad.double().cpu().numpy(), **reference)
-        worst = max(worst, differ(W, p))
+        worst = max(worst, *map(differ, Ws, params))
         if split:
-            (Gamma,) = gamma([V], kappa=reference["kappa"], **units)
-            worst = max(worst, differ(V, state["V"]), differ(Gamma, group_gamma(state["V"], group)))
-            share = np.count_nonzero(Gamma) / Gamma.size
+            parts = [Vs] if joint else [[V] for V in Vs]
+            Gammas = [G for part in parts for G in gamma(part, **shrink)]
+            found = [G for family in families(optimizer) for G in gammas(family)]
+            duals = [optimizer.state[p]["V"] for p in params]
+            worst = max(worst, *map(differ, Vs, duals), *map(differ, Gammas, found))
+            share = sum(map(np.count_nonzero, Gammas)) / sum(G.size for G in Gammas)
     return worst, share
 
 

@@ -2,6 +2,7 @@
 
 from dslbi_ref import dessilbi as reference
 from dslbi_torch import dessilbi as twin
+from dslbi_torch import units
 
 UNIT = ("lam", "penalty", "group_dim", "block", "parts", "weight")
 
@@ -30,3 +31,17 @@ def _shrunk(package, V, options):
     if V is None:
         return None, rest
     return package.gamma([V], kappa=options.get("kappa", 1.0), **unit)[0], rest
+
+
+def split_tensors(optimizer):
+    """``(name, W, V, group)`` of every tensor that an optimizer splits."""
+    return [
+        (name, W, V, family.group)
+        for family in units.families(optimizer)
+        for name, W, V in zip(family.names, family.Ws, family.Vs, strict=True)
+    ]
+
+
+def group_gamma(V, group):
+    """Gamma of a tensor of the twin, with the options of its parameter group."""
+    return units.gammas(units.Family([""], [V], [V], group))[0]

@@ -8,13 +8,11 @@ import torch
 
 from benchmarks import step
 from dslbi_torch import DessiLBI
-from dslbi_torch.units import is_selected, split_tensors
+from dslbi_torch.units import families, selected
 
 
 def shares(optimizer):
-    return [
-        is_selected(V, group).double().mean().item() for _, _, V, group in split_tensors(optimizer)
-    ]
+    return [selected(family)[0].double().mean().item() for family in families(optimizer)]
 
 
 def test_fresh_and_half_selected_stay_what_they_are():

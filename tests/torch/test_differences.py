@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from one_tensor import group_gamma
 from torch import nn
 
 from dslbi_torch import DessiLBI
-from dslbi_torch.units import group_gamma
 
 
 def param(shape, seed=0, scale=1.0):

@@ -12,13 +12,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from forked import FORKSERVER
+from one_tensor import group_gamma, split_tensors
 from recorded import flat
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, TargetDensity, sparse_weights, support_masks
 from dslbi_torch.masks.density import density
 from dslbi_torch.masks.swap import gamma_weights
-from dslbi_torch.units import families, gammas, group_gamma, split_tensors
+from dslbi_torch.units import families, gammas
 
 STEPS = 21
 PATIENCE = 120  # seconds until a hanging scenario is given up

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import vectors
-from one_tensor import step_
+from one_tensor import group_gamma, split_tensors, step_
 from torch import nn
 
 from dslbi_torch import DessiLBI, split_groups
-from dslbi_torch.units import group_gamma, split_tensors
 
 
 def param(shape, seed=0, dtype=torch.float64):

@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 import vectors
+from one_tensor import split_tensors
 from torch import nn
 
 from dslbi_torch import DessiLBI, PathRecorder, Split, sparse_weights, split_groups
-from dslbi_torch.units import split_tensors
 
 SETTINGS = dict(kappa=2.0, nu=1.5, lam=0.2)
 SGD = (

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 import vectors
-from one_tensor import gamma, step, step_
+from one_tensor import gamma, group_gamma, step, step_
 
 from dslbi_torch import DessiLBI
-from dslbi_torch import units as structure
 from dslbi_torch.routes import gaps
 
 # One tensor of every kind: shape, and how it is split.
@@ -93,7 +92,7 @@ class Lockstep:
                     assert "V" not in optimizer.state[p]
                     continue
                 V = optimizer.state[p]["V"]
-                G = structure.group_gamma(V, group).numpy()
+                G = group_gamma(V, group).numpy()
                 expected = gamma(self.V[name], **reference_options(self.options[name])[0])
                 close(V, self.V[name], dtype)
                 close(G, expected, dtype)

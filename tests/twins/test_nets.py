@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import vectors
+from one_tensor import group_gamma, split_tensors
 
 from dslbi_ref import layers, nets
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_torch import DessiLBI, split_groups
 from dslbi_torch.training.nets.small import LeNet5, LeNet300
-from dslbi_torch.units import group_gamma, split_tensors
 
 
 def tensors(*arrays):

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 import vectors
+from one_tensor import split_tensors
 from torch import nn
 
 from dslbi_torch import (
@@ -22,7 +23,6 @@ from dslbi_torch import (
     support_masks,
     whole_filters,
 )
-from dslbi_torch.units import split_tensors
 
 X = torch.tensor(vectors.images(16, (1, 8, 8), 3)[0], dtype=torch.float32)
 Y = torch.tensor(vectors.images(16, (1, 8, 8), 3)[1])

@@ -4,6 +4,7 @@ import pytest
 import torch
 import vectors
 from on_path import equal, make_net, trained
+from one_tensor import group_gamma, split_tensors
 from torch import nn
 
 from dslbi_torch import (
@@ -16,7 +17,6 @@ from dslbi_torch import (
     support_masks,
 )
 from dslbi_torch.masks.algebra import union
-from dslbi_torch.units import group_gamma, split_tensors
 
 
 def test_the_entry_order_is_that_of_the_supports():

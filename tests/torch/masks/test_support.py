@@ -3,9 +3,9 @@
 import pytest
 import torch
 from on_path import equal, trained, trained_filters
+from one_tensor import group_gamma, split_tensors
 
 from dslbi_torch import recorded_masks, support_masks
-from dslbi_torch.units import group_gamma, split_tensors
 
 
 def test_recorded_masks_are_the_supports_at_the_snapshots():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from on_path import trained_filters
+from one_tensor import group_gamma, split_tensors
 
 from dslbi_torch import gamma_weights, sparse_weights, support_masks
-from dslbi_torch.units import group_gamma, split_tensors
 
 
 def test_sparse_and_gamma_weights_swap_and_restore():
