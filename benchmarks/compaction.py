@@ -30,10 +30,11 @@ from torch.nn import functional as F
 from dslbi_torch import compact, fold_norms, masked, whole_filters
 from dslbi_torch.layers import NORM
 from dslbi_torch.surgery.costs import count_macs
-from dslbi_torch.training.data import sets as data
-from dslbi_torch.training.experiments.shrink import batch_times
-from dslbi_torch.training.nets import table as models
-from dslbi_torch.training.run.run_folder import environment, write_text
+from dslbi_torch.training.data import datasets
+from dslbi_torch.training.experiments.compare_nets import batch_times
+from dslbi_torch.training.nets import zoo
+from dslbi_torch.training.run.run_folder import write_text
+from dslbi_torch.training.run.sessions import environment
 
 
 class Net(NamedTuple):
@@ -64,7 +65,7 @@ NETS = {
 def prepared(name, pictures, batch_size, train):
     """A net after one epoch, or initial weights with the running statistics of a training."""
     torch.manual_seed(0)
-    net = models.build(name, init="he")
+    net = zoo.build(name, init="he")
     optimizer = torch.optim.Adam(net.parameters()) if train else None
     generator = torch.Generator().manual_seed(0)
     for k, (x, y) in enumerate(pictures.train.batches(batch_size, generator)):
@@ -117,7 +118,7 @@ def compared(net, masks, others, test):
 
 def measure(name, rounds, root):
     chosen = NETS[name]
-    pictures = data.load(chosen.dataset, root)
+    pictures = datasets.load(chosen.dataset, root)
     net = prepared(chosen.model, pictures, chosen.batch, chosen.train)
     x = pictures.test.x[: chosen.batch]
     found = kept(net, chosen.shares, by_norm=chosen.train, stream=chosen.stream)

@@ -16,10 +16,11 @@ from pathlib import Path
 from dslbi_torch.training import recipes
 from dslbi_torch.training.experiments import grow
 from dslbi_torch.training.run import run_folder as folders
+from dslbi_torch.training.run import sessions
 
 RECORD = Path(__file__).parent / "results" / "growing.json"
 RECIPE = "mnist-small-net"
-GROWTH = grow.Growth(budget=1500, start=3, every=1, rate=2.0)
+GROWTH = grow.GrowthPlan(budget=1500, start=3, every=1, rate=2.0)
 
 
 def command(seed):
@@ -31,12 +32,12 @@ def command(seed):
 def record(folder, seed):
     """What is kept of one grown net."""
     log = folders.read_log(folder)
-    session = folders.read_sessions(folder)[0]
+    session = sessions.read_sessions(folder)[0]
     return {
         "seed": seed,
         "command": command(seed),
         "date": session["started"][:10],
-        **folders.ran_on(session),
+        **sessions.ran_on(session),
         "rounds": [_short(row) for row in log if "grown" in row],
         "last": _short(log[-1]),
     }

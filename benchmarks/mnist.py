@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from dslbi_torch.training import recipes
-from dslbi_torch.training.run.run_folder import ran_on, read_sessions
+from dslbi_torch.training.run.sessions import ran_on, read_sessions
 from dslbi_torch.training.run.train import train
 
 RECORD = Path(__file__).parent / "results" / "mnist.json"

@@ -54,9 +54,9 @@ from dslbi_torch import (
 from dslbi_torch.figures import accuracy_by_density
 from dslbi_torch.files import atomic
 from dslbi_torch.penalties import prox
-from dslbi_torch.training.data import sets as data
-from dslbi_torch.training.nets import table as models
-from dslbi_torch.training.run.run_folder import environment
+from dslbi_torch.training.data import datasets
+from dslbi_torch.training.nets import zoo
+from dslbi_torch.training.run.sessions import environment
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
@@ -88,7 +88,7 @@ def train(model, optimizer, pictures, epochs, generator, warm_up=0):
         group["lr"] = start
 
 
-class Net(models.MODELS["lenet5"].make):
+class Net(zoo.NETS["lenet5"].make):
     """LeNet-5 with its third layer, which sees all of its input at once, as a matrix product: a
     quarter less time on a CPU."""
 
@@ -231,7 +231,7 @@ def with_fine_tuning(net, pictures, test, seed):
 
 def complete(folder, methods, seeds, holdout, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
-    pictures, test = data.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
+    pictures, test = datasets.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
     trained = dict.fromkeys("dessilbi" if m in ("gamma", "entry") else m for m in methods)
     runs = {"linbreg": DENSITIES}  # each of the others has one for all densities
     plan = [(m, D, seed) for m in trained for D in runs.get(m, (None,)) for seed in seeds]
@@ -287,7 +287,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
-    parser.add_argument("--holdout", type=int, default=0, help="as in training.data.sets")
+    parser.add_argument("--holdout", type=int, default=0, help="as in training.data.datasets")
     parser.add_argument("--runs", type=Path, default=Path("runs/ranking"))
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)

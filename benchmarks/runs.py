@@ -20,7 +20,8 @@ from dslbi_torch import support_masks
 from dslbi_torch.training import config as configs
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run.report import read_path
-from dslbi_torch.training.run.train import open_run
+from dslbi_torch.training.run.sessions import ran_on, read_sessions
+from dslbi_torch.training.run.set_up import open_run
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("acc_dense", "acc_sparse", "acc_gamma", "nonzero_split", "nonzero_all")
@@ -41,7 +42,7 @@ def record(folder):
         "seed": config.seed,
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": first["started"][:10],
-        **folders.ran_on(first),
+        **ran_on(first),
         "outside": _short(outside(open_run(folder, device="cpu"))),
         "log": rows,
         "layers": {name: _short(share) for name, share in log[-1]["layers"].items()},
@@ -51,7 +52,7 @@ def record(folder):
 
 def environment(folder):
     """What a run was made on: of its first session, and in what those that went on differ."""
-    sessions = folders.read_sessions(folder)
+    sessions = read_sessions(folder)
     first = sessions[0]
     if len(sessions) > 1:
         own = ("started", "command")

@@ -32,7 +32,7 @@ import torch
 from dslbi_torch.training import recipes
 from dslbi_torch.training.experiments import tickets
 from dslbi_torch.training.run import report
-from dslbi_torch.training.run.run_folder import environment
+from dslbi_torch.training.run.sessions import environment
 
 RECORD = Path(__file__).parent / "results" / "tickets.json"
 FILTERS = {"epochs": 20, "lr": 0.05, "warmup": 1.0}
@@ -41,15 +41,15 @@ SHORT_FILTERS, SHORT_WEIGHTS = FILTERS | {"epochs": 5}, WEIGHTS | {"epochs": 20}
 PLANS = {
     "filters": (
         "mnist-caffe-lenet5-ticket",
-        tickets.Plan(at=(2,), methods=("ticket",), retrain=FILTERS),
+        tickets.TicketPlan(at=(2,), methods=("ticket",), retrain=FILTERS),
     ),
     "weights": (
         "mnist-lenet300-ticket",
-        tickets.Plan(at=(10,), methods=("tuned", "ticket"), retrain=WEIGHTS, tune=WEIGHTS),
+        tickets.TicketPlan(at=(10,), methods=("tuned", "ticket"), retrain=WEIGHTS, tune=WEIGHTS),
     ),
     "filters-compared": (
         "mnist-caffe-lenet5-ticket",
-        tickets.Plan(
+        tickets.TicketPlan(
             at=(2,),
             rounds=2,
             retrain=SHORT_FILTERS,
@@ -59,7 +59,9 @@ PLANS = {
     ),
     "weights-compared": (
         "mnist-lenet300-ticket",
-        tickets.Plan(at=(5,), retrain=SHORT_WEIGHTS, tune=SHORT_WEIGHTS, transfer="fashion-mnist"),
+        tickets.TicketPlan(
+            at=(5,), retrain=SHORT_WEIGHTS, tune=SHORT_WEIGHTS, transfer="fashion-mnist"
+        ),
     ),
 }
 

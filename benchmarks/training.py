@@ -23,8 +23,9 @@ import torch
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import without_path
 from dslbi_torch.training.run.evaluate import evaluate
-from dslbi_torch.training.run.run_folder import environment
-from dslbi_torch.training.run.train import set_up, train_step
+from dslbi_torch.training.run.loop import train_step
+from dslbi_torch.training.run.sessions import environment
+from dslbi_torch.training.run.set_up import set_up
 
 
 def clock(device):

@@ -9,18 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from .text import one_line
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 
 @contextmanager
 def atomic(path: str | Path):
-    """``with atomic(path) as temporary``: what was written there replaces ``path``, whole or not.
+    """Give a temporary file that replaces ``path`` when the block ends, whole or not at all.
 
     The temporary file keeps the suffix, is forced to the disk before the renaming, and is removed
     if the body fails.
@@ -45,8 +41,8 @@ def _host():
 
 @contextmanager
 def locked(folder: str | Path):
-    """A folder that this process alone writes to inside the block; made if absent, and removed
-    again if nothing was written.
+    """Keep a folder for this process alone inside the block; make it if it is absent, and remove
+    it again if nothing was written.
 
     The lock ends with the process, however that ends. A file system without locks has none, and
     nothing is refused there.
@@ -60,16 +56,33 @@ def locked(folder: str | Path):
     absent = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except (FileExistsError, NotADirectoryError) as error:
         places = (place for place in (folder, *folder.parents) if os.path.lexists(place))
-        raise ValueError(f"the run folder must be a folder, but {_what(next(places))}") from None
+        raise ValueError(f"the run folder must be a folder, but {_what(next(places))}") from error
+    # A soft lock, which is a mere file, would outlive a killed process.
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
-        with _lock(folder):
-            yield
+        with suppress(OSError):  # a disk without locks
+            _acquire(lock, folder)
+        yield
     finally:
+        if lock.is_locked:
+            with suppress(OSError):  # before it is free: the next one would lock a file of no name
+                os.unlink(lock.lock_file)
+            with suppress(OSError):
+                lock.release()
         with suppress(OSError):  # it is not empty
             for place in absent:
                 place.rmdir()
+
+
+def _acquire(lock, folder):
+    try:  # twice: who had the lock may remove its file between the opening and the locking
+        lock.acquire(timeout=0.1, poll_interval=0.05)
+    except Timeout as error:
+        raise ValueError(
+            f"{folder} must have one run at a time, but another process trains in it"
+        ) from error
 
 
 def _what(place):
@@ -77,43 +90,6 @@ def _what(place):
     if not place.exists():
         return f"{place} is a link to {os.readlink(place)}, which does not exist"
     return f"{place} is {'a file' if place.is_file() else 'something else'}"
-
-
-@contextmanager
-def _lock(folder):
-    if fcntl is None:
-        yield
-        return
-    file = folder / ".lock"
-    handle = _acquired(file)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # before it is unlocked: see ``_acquired``
-            file.unlink()
-        with suppress(OSError):  # closing is not enough: worker processes may have it open still
-            fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
-
-
-def _acquired(file):
-    """The open file, locked. It is open for writing, since NFS locks nothing else: no folder."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # NFS may answer with either
-            os.close(handle)
-            raise ValueError(
-                f"{file.parent} must have one run at a time, but another process trains in it"
-            ) from None
-        except OSError:  # a disk without locks
-            return handle
-        # Who had the lock may have removed the file after it was opened here.
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(handle), os.stat(file)):
-                return handle
-        os.close(handle)
 
 
 def remove_stale(folder: Path) -> None:
@@ -143,7 +119,7 @@ def write_tensors(content: dict, file: str | Path, kind: str) -> None:
 
 
 def is_plain(content: dict) -> bool:
-    """Whether :func:`read_tensors` could read this back."""
+    """Return whether :func:`read_tensors` could read this back."""
     buffer = io.BytesIO()
     try:
         torch.save(content, buffer)
@@ -155,8 +131,16 @@ def is_plain(content: dict) -> bool:
 
 
 def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
-    """``unpack(content)`` of a file that :func:`write_tensors` wrote with this kind; only data is
-    loaded, no code. ValueError for any other or a damaged file."""
+    """Return ``unpack(content)`` of a file that :func:`write_tensors` wrote with this kind.
+
+    Only data is loaded, no code.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        For a file of another kind, or a damaged one.
+    """
     try:
         _check_sums(file)
         content = torch.load(file, map_location=device, weights_only=True)
@@ -167,7 +151,7 @@ def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} must be a file of {kind}, but does not exist") from None
     except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
-        raise ValueError(f"{file} must be a file of {kind}, but: {one_line(error, 120)}") from None
+        raise ValueError(f"{file} must be a file of {kind}, but: {one_line(error, 120)}") from error
 
 
 def _check_sums(file):
@@ -175,7 +159,7 @@ def _check_sums(file):
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile:
-        raise ValueError("it is a file of something else, or a damaged one") from None
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is a file of something else, or a damaged one") from error
     if damaged:
         raise ValueError(f"its part {damaged} is damaged")

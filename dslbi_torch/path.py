@@ -55,7 +55,7 @@ class RecordedPath(NamedTuple):
     def load(cls, file: str | Path) -> "RecordedPath":
         """Read a record back; ValueError for a file of something else, or a damaged one."""
         try:
-            with np.load(file) as archive:
+            with open(file, "rb") as stream, np.load(stream) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             parts = {field: {} for field in cls._fields[2:]}
             for key, x in arrays.items():

@@ -3,12 +3,12 @@
 import os
 import signal
 
-from dslbi_torch.training.run import train
+from dslbi_torch.training.run import loop
 
 
 def stop_after(monkeypatch, count):
     """SIGTERM reaches this process in its ``count``-th step; the list grows by one in each."""
-    step, calls = train.train_step, []
+    step, calls = loop.train_step, []
 
     def signalled(*args):
         calls.append(None)
@@ -16,5 +16,5 @@ def stop_after(monkeypatch, count):
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*args)
 
-    monkeypatch.setattr(train, "train_step", signalled)
+    monkeypatch.setattr(loop, "train_step", signalled)
     return calls

@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-import math
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import idle
-from .data import sets as datasets
-from .nets import table as models
+from . import config_checks as checks
+from .data.datasets import DATASETS
+from .nets.zoo import NETS
+from .run.optimizers import OPTIMIZERS
+
+FORMAT = 2  # of ``config.json``: raised when a field gets another meaning
 
 
 def option(default, about):
@@ -18,24 +18,19 @@ def option(default, about):
     return field(default=default, metadata={"about": about})
 
 
-OPTIMIZERS = (
-    *("dessilbi", "sgd", "adam", "adamw", "amsgrad", "adagrad"),
-    *("adamax", "radam", "nadam", "adabound"),
-)
-
-
 @dataclass(frozen=True)
 class Config:
     """Everything that decides the result of a run, and where it lives.
 
     The defaults are those of :class:`dslbi_torch.DessiLBI` where it has the option. Impossible
-    values raise ValueError on construction; ``dataclasses.replace`` makes a variant.
+    values raise ValueError on construction; ``dataclasses.replace`` makes a variant. Where a field
+    takes a number for each tensor, it is a dict of names; None: there are none.
     """
 
     # What is learned from what
     recipe: str = option("", "name of the recipe that this config was made from")
-    dataset: str = option("digits", f"data set: {', '.join(datasets.DATASETS)}")
-    model: str = option("digits-net", f"net: {', '.join(models.MODELS)}")
+    dataset: str = option("digits", f"data set: {', '.join(DATASETS)}")
+    model: str = option("digits-net", f"net: {', '.join(NETS)}")
     normalize: bool = option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
     shift: int = option(0, "training pictures are moved by up to this many pixels each way")
     flip: bool = option(False, "training pictures are mirrored left to right by chance")
@@ -60,10 +55,7 @@ class Config:
     ema: float = option(0.0, "decay of a running average of the weights, in [0, 1); 0: none")
 
     # Which optimizer
-    optimizer: str = option(
-        "dessilbi",
-        "dessilbi, sgd, adam, adamw, amsgrad, adagrad, adamax, radam, nadam or adabound",
-    )
+    optimizer: str = option("dessilbi", f"optimizer: {', '.join(OPTIMIZERS)}")
     split: bool = option(
         False, "put Split around an optimizer that is not dessilbi, whose lr is then kappa * alpha"
     )
@@ -85,15 +77,17 @@ class Config:
     linear: str | None = option("l1", "penalty of linear layers: group (neurons), l1 or none")
     lam_conv: float = option(1.0, "penalty level lambda of convolutions")
     lam_linear: float = option(1.0, "penalty level lambda of linear layers")
-    lam_named: str = option("", "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1")
-    target: str = option(
-        "", "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
+    lam_named: dict[str, float] | None = option(
+        None, "levels of single tensors, as conv3.weight=0.7,fc1.weight=0.1"
+    )
+    target: float | dict[str, float] | None = option(
+        None, "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
     )
     ramp: float = option(
         0.5, "target: share of the run in which the selected share grows (gradual: falls)"
     )
     weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
-    kappa: float = option(1.0, "damping kappa")
+    kappa: float = option(1.0, "speed kappa of Gamma")
     nu: float = option(100.0, "coupling nu")
     nu_schedule: str = option("constant", "course of nu: constant, or lr: it falls as lr does")
     momentum: float = option(0.9, "dessilbi, sgd: momentum of the gradient, in [0, 1)")
@@ -134,131 +128,24 @@ class Config:
     corrupt: str = option("refuse", "a picture file that cannot be decoded: refuse or skip")
 
     def __post_init__(self):
-        _check_types(self)
-        one_of = {
-            "dataset": datasets.DATASETS,
-            "model": tuple(models.MODELS),
-            "init": ("torch", "he"),
-            "schedule": ("constant", "step", "cosine"),
-            "nu_schedule": ("constant", "lr"),
-            "conv": ("group", "l1", None),
-            "linear": ("group", "l1", None),
-            "weight": ("sqrt", None),
-            "coupling": ("outside", "inside"),
-            "dtype": ("float32", "float64"),
-            "corrupt": ("refuse", "skip"),
-            "optimizer": OPTIMIZERS,
-            "amp": ("bf16", "fp16", None),
-            "cut": ("keep", "new", None),
-            "prune": ("gradual", "soft", None),
-        }
-        for name, allowed in one_of.items():
-            _require(self, name, lambda x, a=allowed: x in a, f"one of {_words(allowed)}")
-        for name in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor"):
-            _require(self, name, lambda x: 0 < x < float("inf"), "positive and finite")
-        for name in ("epochs", "batch_size", "record_every", "accumulate", "keep"):
-            _require(self, name, lambda x: x >= 1, "at least 1")
-        for name in ("momentum", "dampening", "label_smoothing", "ema"):
-            _require(self, name, lambda x: 0 <= x < 1, "in [0, 1)")
-        for name in (
-            *("shift", "image_size", "n_classes", "train_size", "holdout"),
-            *("threads", "workers", "checkpoint_steps"),
-        ):
-            _require(self, name, lambda x: x >= 0, "at least 0")
-        _require(self, "threads", lambda x: x <= 1024, "at most 1024")
-        _require(self, "ramp", lambda x: 0 <= x <= 1, "in [0, 1]")
-        _require(self, "seed", lambda x: 0 <= x < 2**63, "in [0, 2**63)")
-        for name in ("weight_decay", "l1", "l1_scales"):
-            _require(self, name, lambda x: 0 <= x < float("inf"), "at least 0 and finite")
-        _require(self, "warmup", lambda x: 0 <= x < self.epochs, f"in [0, epochs = {self.epochs})")
-        _require(self, "lr_min", lambda x: 0 <= x <= self.lr, f"in [0, lr = {self.lr:g}]")
-        _require(
-            self,
-            "milestones",
-            lambda x: all(a < b for a, b in zip((0, *x), x, strict=False)),
-            "increasing epochs from 1 on",
-        )
-        if self.schedule == "step" and not self.milestones:
-            raise ValueError("milestones must name at least one epoch for schedule step, got none")
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise ValueError(
-                "nesterov needs momentum > 0 and dampening 0, "
-                f"got momentum {self.momentum} and dampening {self.dampening}"
-            )
-        named_numbers("lam_named", self.lam_named)
-        _ = self.shares  # refuses what is no share
-        self._check_combinations()
-
-    def _check_combinations(self):
-        if self.splits and self.conv is None and self.linear is None:
-            raise ValueError("conv or linear must be group or l1, got none for both: no path")
-        if self.splits and self.l1:
-            raise ValueError(f"l1 must be 0 where weights are split, got {self.l1}")
-        if self.split and self.optimizer == "dessilbi":
-            raise ValueError("split must be no for dessilbi, which splits by itself, got yes")
-        if self.target and not (self.splits or self.prune):
-            raise ValueError(f"target needs an optimizer that splits, got {self.optimizer}")
-        if self.prune and (self.splits or self.masks or not self.target):
-            raise ValueError("prune needs a target, an optimizer that does not split, and no masks")
-        if self.prune and self.conv is None and self.linear is None:
-            raise ValueError("conv or linear must be group or l1, got none for both: no pruning")
-        if self.cut and not self.masks:
-            raise ValueError("cut needs the masks to cut the net by, got none")
-        if self.cut == "new" and self.initial:
-            raise ValueError("initial must be none for a net that draws new weights (cut)")
-        if self.shard and (self.masks or self.prune):
-            raise ValueError("masks and prune must be none where weights are sharded (shard)")
-        if self.prune and self.amp == "fp16":  # which leaves steps out
-            raise ValueError("amp must be bf16 or none where the net is pruned, got fp16")
-        if self.target and self.amp == "fp16":  # likewise
-            raise ValueError("amp must be bf16 or none with a target, got fp16")
-        if self.amp == "fp16" and self.shard:
-            raise ValueError("amp must be bf16 or none where weights are sharded, got fp16")
-        if self.shard and (self.ema or self.compile):
-            raise ValueError("ema and compile must be off where weights are sharded (shard)")
-        idle.refuse_idle(self, ("decoupled", "coupling", "fused"))  # no recipe hands these on
+        checks.check_types(self)
+        checks.check_words(self)
+        checks.check_ranges(self)
+        checks.check_shares(self)
+        checks.check_schedule(self)
+        checks.check_combinations(self)
+        # No recipe hands these on, so they are refused wherever they would do nothing.
+        checks.refuse_idle(self, ("decoupled", "coupling", "fused"))
 
     @property
     def splits(self) -> bool:
         """Whether the run has a path: dessilbi, or another optimizer with ``split``."""
-        return self.split or self.optimizer == "dessilbi"
+        return self.split or OPTIMIZERS[self.optimizer].splits
 
     @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.out or f"runs/{self.recipe or self.dataset}")
-
-    @property
-    def shares(self) -> float | dict[str, float] | None:
-        """``target`` as numbers: a share of all, one for each name, or None."""
-        if not self.target:
-            return None
-        if "=" in self.target:
-            return named_numbers("target", self.target, at_most=1)
-        share = _number(self.target)
-        if not 0 < share <= 1:
-            raise ValueError(f"target must be in (0, 1] or NAME=SHARE,..., got {self.target!r}")
-        return share
-
-
-def named_numbers(field_name: str, text: str, at_most: float = math.inf) -> dict[str, float]:
-    """``{"conv3.weight": 0.7}`` of ``"conv3.weight=0.7"``; several are separated by commas."""
-    want = "NAME=POSITIVE,..." if at_most == math.inf else f"NAME=SHARE,... of at most {at_most:g}"
-    numbers = {}
-    for part in filter(None, text.split(",")):
-        name, _, number = part.partition("=")
-        numbers[name] = _number(number)
-        if not (name and 0 < numbers[name] <= at_most and math.isfinite(numbers[name])):
-            raise ValueError(f"{field_name} must be {want}, got {part!r}")
-    return numbers
-
-
-def _number(text):
-    """The number that a text is; NaN, which no interval holds, if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 # Fields that say where a run happens and what it leaves, not what it computes (a run that refused a
@@ -269,70 +156,46 @@ PLACE = (
 )
 
 
-def types_of(field_name):
-    """Types that a field takes, as a tuple: ``(float, NoneType)`` for ``float | None``."""
-    hint = typing.get_type_hints(Config)[field_name]
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
 def without_path(config: Config, optimizer: str) -> Config:
-    """The same training by an optimizer that does not split: what is for a path alone, or for
-    dessilbi alone, is as usual."""
-    plain = dict(split=False, target="", nu_schedule="constant", elements=False)
+    """Return the same training by an optimizer that does not split: what is for a path alone, or
+    for dessilbi alone, has its default."""
+    plain = dict(split=False, target=None, nu_schedule="constant", elements=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)
     return dataclasses.replace(config, optimizer=optimizer, **plain)
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """Names of the fields in which two configs would compute something else."""
+    """Return the names of the fields in which two configs would compute something else."""
     names = [f.name for f in dataclasses.fields(Config) if f.name not in PLACE]
     return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
+class OtherFormat(ValueError):
+    """A config that another version of the package wrote."""
+
+
 def to_json(config: Config) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    """Return a config as JSON, with the number of the format."""
+    return json.dumps({"format": FORMAT} | dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """The config that :func:`to_json` wrote; ValueError for unknown fields, impossible values."""
+    """Return the config that :func:`to_json` wrote.
+
+    Raises
+    ------
+    OtherFormat
+        Another version of the package wrote it.
+    ValueError
+        For unknown fields, and for impossible values.
+    """
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError(f"a config must be a JSON object, got {type(values).__name__}")
+    found = values.pop("format", None)
+    if found != FORMAT:
+        raise OtherFormat(f"a config must have format {FORMAT}, got {found or 'none'}")
     unknown = sorted(set(values) - {f.name for f in dataclasses.fields(Config)})
     if unknown:
         raise ValueError(f"a config must hold fields of Config only, got {', '.join(unknown)}")
     return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def _check_types(config):
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        kinds = types_of(f.name)
-        if kinds == (tuple[int, ...],):
-            good = isinstance(value, tuple) and all(type(x) is int for x in value)
-            expected = "a tuple of whole numbers"
-        else:
-            # A whole number is a fine float, but a bool is no number, nor the other way round.
-            good = type(value) in kinds or (float in kinds and type(value) is int)
-            expected = " or ".join(_TYPE_WORDS[kind] for kind in kinds)
-        if not good:
-            raise ValueError(f"{f.name} must be {expected}, got {value!r}")
-
-
-_TYPE_WORDS = {
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    types.NoneType: "none",
-}
-
-
-def _require(config, name, holds, expected):
-    value = getattr(config, name)
-    if not holds(value):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-
-
-def _words(values):
-    return ", ".join("none" if v is None else v for v in values)

@@ -28,7 +28,7 @@ class Recipe(NamedTuple):
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; ValueError names the others."""
+    """Return the recipe of that name; ValueError names the others."""
     if name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]
@@ -78,7 +78,7 @@ _HALF = replace(  # half of the single weights, selected early; W ends on the su
     nu=80.0,
     nu_schedule="lr",
     weight_decay=5e-4,
-    target="0.5",
+    target=0.5,
     ramp=0.2,
     record_every=50,
 )
@@ -156,8 +156,8 @@ RECIPES = {
             nu=6.0,
             lam_conv=0.25,
             lam_linear=0.05,
-            lam_named="conv3.weight=0.7",
-            target="conv3.weight=0.15",  # 18 of 120 filters
+            lam_named={"conv3.weight": 0.7},
+            target={"conv3.weight": 0.15},  # 18 of 120 filters
             ramp=0.2,
         ),
         "LeNet-5, whole filters selected in the convolutions, single weights in the linear layers",
@@ -209,14 +209,19 @@ RECIPES = {
             linear="group",
             nu=10.0,
             # a share of its own for each layer, and every class
-            lam_named="conv1.weight=1,conv2.weight=2,fc1.weight=3,fc2.weight=1e-6",
-            target="conv1.weight=0.15,conv2.weight=0.36,fc1.weight=0.6",
+            lam_named={
+                "conv1.weight": 1.0,
+                "conv2.weight": 2.0,
+                "fc1.weight": 3.0,
+                "fc2.weight": 1e-6,
+            },
+            target={"conv1.weight": 0.15, "conv2.weight": 0.36, "fc1.weight": 0.6},
         ),
         "search for a ticket of filters in the LeNet-5 of Caffe: 3 of 20, 18 of 50, 300 of 500",
         "mnist; 1.3 GB of memory; 10 s an epoch on one core",
     ),
     "mnist-lenet300-ticket": Recipe(
-        replace(_LENET5, model="lenet300", epochs=10, nu=5.0, target="0.02"),
+        replace(_LENET5, model="lenet300", epochs=10, nu=5.0, target=0.02),
         "search for a ticket of one weight in fifty in LeNet-300-100",
         "mnist; 1.8 GB of memory; 4 s an epoch on one core",
     ),
@@ -241,7 +246,7 @@ RECIPES = {
             weight_decay=5e-4,
             lam_conv=1.0,
             lam_linear=1.0,
-            target="0.5",
+            target=0.5,
             ramp=0.3,
             weight="sqrt",
             amp="bf16",
@@ -326,7 +331,7 @@ RECIPES = {
     **{
         f"cifar10-conv{depth}": Recipe(
             replace(_CIFAR, model=f"conv{depth}", conv="l1", linear="l1", lr=0.02, epochs=60,
-                    milestones=(30, 45), target="0.1"),
+                    milestones=(30, 45), target=0.1),
             f"Conv-{depth}{' of Tables 9 and 10' if depth < 6 else ''}, a tenth of the weights",
             f"cifar10; {_gpu(megabytes, 60)}",
         )

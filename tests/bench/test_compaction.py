@@ -9,7 +9,7 @@ import torch
 from benchmarks import compaction
 from dslbi_torch import compact, masked, whole_filters
 from dslbi_torch.surgery.costs import count_macs
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 RECORD = Path(compaction.__file__).parent / "results" / "compaction.json"
 
@@ -17,7 +17,7 @@ RECORD = Path(compaction.__file__).parent / "results" / "compaction.json"
 @pytest.mark.parametrize("name", compaction.NETS)
 def test_the_kept_filters_cost_half(name):
     chosen = compaction.NETS[name]
-    net = models.build(chosen.model).eval()
+    net = zoo.build(chosen.model).eval()
     x = torch.zeros(1, *((1, 28, 28) if chosen.dataset == "mnist" else (3, 32, 32)))
     found = compaction.kept(net, chosen.shares, chosen.train, chosen.stream)
     masks = whole_filters(net, found, x)

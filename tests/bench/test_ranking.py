@@ -12,14 +12,15 @@ from torch.testing import assert_close
 from benchmarks import ranking
 from dslbi_torch import split_groups
 from dslbi_torch.masks.algebra import nested
-from dslbi_torch.training.data import sets as data
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.data import datasets
+from dslbi_torch.training.data.in_memory import PicturesInMemory
+from dslbi_torch.training.nets import zoo
 
 
 def test_the_net_is_lenet5():
     torch.manual_seed(0)
     net = ranking.Net()
-    same = models.build("lenet5")
+    same = zoo.build("lenet5")
     same.load_state_dict(net.state_dict())
     x = torch.randn(3, 1, 28, 28)
     assert_close(net(x), same(x), rtol=1e-5, atol=1e-6)
@@ -63,9 +64,9 @@ def test_linbreg_begins_on_the_sparse_weights():
 def small(monkeypatch):
     """Noise in place of MNIST, and an epoch a stage: a second for everything."""
     torch.manual_seed(0)
-    part = data.Tensors(torch.randn(40, 1, 28, 28), torch.arange(40) % 10)
-    found = data.Data("mnist", part, part, tuple("0123456789"), (1, 28, 28))
-    monkeypatch.setattr(ranking.data, "load", lambda *_, **__: found)
+    part = PicturesInMemory(torch.randn(40, 1, 28, 28), torch.arange(40) % 10)
+    found = datasets.Data("mnist", part, part, tuple("0123456789"), (1, 28, 28))
+    monkeypatch.setattr(ranking.datasets, "load", lambda *_, **__: found)
     monkeypatch.setattr(ranking, "STAGES", tuple((D, 1, 0.05) for D in ranking.DENSITIES))
     monkeypatch.setattr(ranking, "EPOCHS", 1)
     monkeypatch.setattr(ranking, "FINE_TUNING", 1)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dslbi_torch.saliency import activation_maximisation, guided_backprop
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 RELUS = {
     "module": nn.ReLU(),
@@ -51,7 +51,7 @@ def test_the_best_picture_for_a_linear_filter_is_the_filter():
 
 def test_the_picture_excites_more_than_any_of_many_others():
     torch.manual_seed(0)
-    model = models.build("lenet5", init="he").double()
+    model = zoo.build("lenet5", init="he").double()
     best = activation_maximisation(model, "conv3", range(8), shape=(1, 28, 28), norm=10.0)
     torch.testing.assert_close(best.flatten(1).norm(dim=1), torch.full((8,), 10.0).double())
     others = torch.from_numpy(vectors.array((200, 1, 28, 28)))
@@ -65,7 +65,7 @@ def test_the_picture_excites_more_than_any_of_many_others():
 
 def test_a_silent_filter_has_no_picture_and_the_seed_decides_the_others():
     torch.manual_seed(0)
-    model = models.build("lenet5", init="he")
+    model = zoo.build("lenet5", init="he")
     nn.init.zeros_(model.conv3.weight[1].data)
     first, again, other = (
         activation_maximisation(model, "conv3", [0, 1], shape=(1, 28, 28), steps=5, seed=seed)
@@ -106,7 +106,7 @@ def test_of_several_places_the_strongest_is_taken():
 
 def test_works_through_batch_norm_and_residual_blocks():
     torch.manual_seed(0)
-    model = models.build("resnet20", init="he")
+    model = zoo.build("resnet20", init="he")
     x = torch.from_numpy(vectors.images(n=2, shape=(3, 32, 32))[0]).float()
     guided = guided_backprop(model, "layer2.0.conv1", [0, 5], x)
     assert guided.shape == x.shape and guided.isfinite().all() and guided.flatten(1).any(1).all()
@@ -116,7 +116,7 @@ def test_works_through_batch_norm_and_residual_blocks():
 
 def test_the_model_is_left_as_it_was():
     torch.manual_seed(0)
-    model = models.build("resnet20")
+    model = zoo.build("resnet20")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.from_numpy(vectors.images(n=1, shape=(3, 32, 32))[0]).float()
     for call in (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...files import atomic
-from .small_sets import torchvision_sets
+from .sources import Parts, Wanted, torchvision_sets
 
 # Where below the root a data set may lie, or else the root is the data set.
 FOLDERS = {
@@ -24,8 +24,8 @@ FOLDERS = {
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def find(name: str, root: Path):
-    """The files of a data set below a root, or of the root itself.
+def find(name: str, root: Path, _: Wanted) -> Parts:
+    """Return the files of a data set below a root, or of the root itself.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def find(name: str, root: Path):
 
     Returns
     -------
-    folder, train, test, classes
-        The parts as pairs of arrays: names relative to the folder (bytes), and classes.
+    Parts
+        With the names of the files, relative to the folder, as bytes.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def find(name: str, root: Path):
         folder = next(filter(_holds_classes, places))
     if not (folder / "train").is_dir():
         part, classes = _pictures("", index(folder))
-        return folder, part, part, classes
+        return Parts(part, part, classes, folder)
     if not (folder / "val").is_dir():
         raise FileNotFoundError(f"{folder} must hold train and val, but has no val")
     train, test = index(folder / "train"), index(folder / "val")
@@ -75,7 +75,7 @@ def find(name: str, root: Path):
             f"{' only in train, '.join(words)} only in val"
         )
     (train, classes), (test, _) = _pictures("train/", train), _pictures("val/", test)
-    return folder, train, test, classes
+    return Parts(train, test, classes, folder)
 
 
 def _holds_classes(folder):
@@ -95,8 +95,8 @@ def _pictures(prefix, files):
 
 
 def index(folder: Path) -> dict[str, list[str]]:
-    """The picture files of each class folder, both in alphabetical order, from the cache if it is
-    up to date."""
+    """Return the picture files of each class folder, both in alphabetical order, from the cache if
+    it is up to date."""
     folder = folder.resolve()
     subfolders = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
     if not subfolders:

@@ -28,19 +28,23 @@ from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
 from ...surgery.saving import save_compact
 from ...surgery.widen import Width, reset, widen_, widths
+from ...text import text_table
 from ..config import Config
-from ..nets import table as models
+from ..nets import zoo
 from ..run import checkpoint
 from ..run import run_folder as folders
-from ..run.around import asked_to_stop, fitting, settings
+from ..run.contexts import asked_to_stop, memory_errors_in_one_line, torch_switches
 from ..run.evaluate import accuracy
-from ..run.optimizers import lr_factor, make_optimizer
+from ..run.loop import train_epoch
+from ..run.make_optimizer import make_optimizer
 from ..run.processes import pick_device, require_one
-from ..run.sparse_start import example
-from ..run.train import Run, set_up, train_epoch
-from . import growth_folder as growths
-from . import shrink
-from .growth_folder import Growth
+from ..run.schedules import lr_factor
+from ..run.set_up import set_up
+from ..run.state import Run
+from . import grow_folder
+from .compact_run import architecture
+from .compare_nets import comparison
+from .grow_folder import GrowthPlan
 
 
 class Grown(NamedTuple):
@@ -51,12 +55,12 @@ class Grown(NamedTuple):
     log: list[dict]  # one row for each epoch: see :func:`grow`
 
 
-def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
-    """Grow a net as the config and the growth say, and leave it in its run folder.
+def grow(config: Config, plan: GrowthPlan, *, progress: bool = True) -> Grown:
+    """Grow a net as the config and the plan say, and leave it in its run folder.
 
     Rounds run at the config's constant ``lr``; then follow its ``epochs`` with its schedule. The
     penalty is that of the config: a layer can grow if its filters (neurons) are groups there. The
-    start net is the config's, cut down to ``growth.start`` units a layer and drawn anew.
+    start net is the config's, cut down to ``plan.start`` units a layer and drawn anew.
 
     In the folder: ``grown.pt`` (:func:`dslbi_torch.save_compact`), ``config.json``,
     ``growth.json``, ``environment.json``, ``growth.pt`` (the last checkpoint) and
@@ -73,7 +77,9 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
         For a config without groups, or with what growing does not go with (``UNFIT``), a budget
         below the start net, a net that cannot be followed, several processes, and a folder that
         holds a net, a run or another growth, or in which another process trains. Nothing has been
-        written then. Also where the memory of the GPU does not hold a batch.
+        written then.
+    torch.OutOfMemoryError
+        The memory of the GPU does not hold a batch.
     OSError
         A checkpoint could not be written; the one before is as it was.
     FloatingPointError
@@ -85,52 +91,51 @@ def grow(config: Config, growth: Growth, *, progress: bool = True) -> Grown:
     _check(config)
     with ExitStack() as stack:
         device = pick_device(config.device)
-        stack.enter_context(settings(config, device))
+        stack.enter_context(torch_switches(config, device))
         asked = stack.enter_context(asked_to_stop())
-        stack.enter_context(fitting(config, device))
+        stack.enter_context(memory_errors_in_one_line(config, device))
         stack.enter_context(locked(config.folder))
-        saved = growths.unfinished(config, growth)
-        return _grown(start_run(config, growth), growth, saved, asked, progress)
+        saved = grow_folder.unfinished(config, plan)
+        return _grown(start_run(config, plan), plan, saved, asked, progress)
 
 
-def _grown(run, growth, saved, asked, progress):
-    x = example(run.data)
+def _grown(run, plan, saved, asked, progress):
+    x = run.data.example()
     run, start = (run, None) if saved is None else _restored(run, saved, x)
-    growths.begin(run, growth)
+    grow_folder.begin(run, plan)
 
     def stop(run):
-        growths.save(run, start)
-        raise growths.stopped(run)
+        grow_folder.save(run, start)
+        raise grow_folder.stopped(run)
 
     while (left := _left(run)) != 0:
         _epoch(run, x, progress, asked, stop)
-        if left is None and run.at.epoch % growth.every == 0:
+        if left is None and run.at.epoch % plan.every == 0:
             start = copy.deepcopy(run.model) if start is None else start
-            run.at.log[-1]["grown"] = widen_saturated_(run, growth, x)
+            run.at.log[-1]["grown"] = widen_saturated_(run, plan, x)
             run = run if run.at.log[-1]["grown"] else _last(run)
-        growths.save(run, start)
+        grow_folder.save(run, start)
         if asked and _left(run) != 0:
-            raise growths.stopped(run)
-    save_compact(run.model, run.config.folder / "grown.pt", shrink.architecture(run))
+            raise grow_folder.stopped(run)
+    save_compact(run.model, run.config.folder / "grown.pt", architecture(run))
     return Grown(run, start, run.at.log)
 
 
 def report(grown: Grown) -> str:
-    """What the rounds did, and what the net costs and reaches before and after."""
-    rows = [row for row in grown.log if "grown" in row]
-    lines = [f"{'epoch':>5}{'parameters':>12}{'accuracy %':>12}  units (selected %)"]
-    for row in [*rows, grown.log[-1]]:
+    """Return what the rounds did, and what the net costs and reaches before and after."""
+    rounds = [row for row in grown.log if "grown" in row]
+    rows = []
+    for row in [*rounds, grown.log[-1]]:
         units = (
             f"{name} {n}{f' + {more}' if (more := row.get('grown', {}).get(name)) else ''}"
             f" ({100 * row['selected'][name]:.0f})"
             for name, n in row["units"].items()
         )
-        lines.append(
-            f"{row['epoch']:>5}{row['parameters']:>12,}{100 * row['accuracy']:>12.2f}"
-            f"  {', '.join(units)}"
-        )
+        accuracy_percent = f"{100 * row['accuracy']:.2f}"
+        rows.append((row["epoch"], f"{row['parameters']:,}", accuracy_percent, ", ".join(units)))
+    head = ("epoch", "parameters", "accuracy %", "units (selected %)")
     nets = {"start": grown.start, "grown": grown.run.model}
-    return "\n".join([*lines, "", shrink.comparison(grown.run, nets)])
+    return f"{text_table(head, rows, '>>><', (5, 10, 10))}\n\n{comparison(grown.run, nets)}"
 
 
 # The start
@@ -152,12 +157,13 @@ def _check(config):
         raise ValueError("growing needs a split of conv or linear into groups, got none")
 
 
-def start_run(config: Config, growth: Growth) -> Run:
-    """The run of a config with its net cut down to the start, at constant lr, nothing recorded."""
+def start_run(config: Config, plan: GrowthPlan) -> Run:
+    """Return the run of a config with its net cut down to the start, at constant lr, nothing
+    recorded."""
     run = set_up(config)
     if run.recorder is not None:
         run.recorder.detach()
-    x = example(run.data)
+    x = run.data.example()
     masks = {}
     growing = _selected(run, x)
     if not growing:
@@ -166,14 +172,14 @@ def start_run(config: Config, growth: Growth) -> Run:
         for layer in width.layers:
             W = run.model.get_submodule(layer).weight
             masks[f"{layer}.weight"] = torch.zeros_like(W, dtype=bool)
-            masks[f"{layer}.weight"][: growth.start] = True
+            masks[f"{layer}.weight"][: plan.start] = True
     model = compact(run.model, whole_filters(run.model, masks, x), x)
     torch.manual_seed(config.seed)
-    models.initialise_(model, init=config.init)
+    zoo.initialise_(model, init=config.init)
     size = count(model)
-    if size > growth.budget:
+    if size > plan.budget:
         raise ValueError(
-            f"budget must be at least the {size:,} parameters of the start net, got {growth.budget}"
+            f"budget must be at least the {size:,} parameters of the start net, got {plan.budget}"
         )
     optimizer = make_optimizer(config, model)
     run = run._replace(model=model, net=model, optimizer=optimizer, recorder=None)
@@ -195,7 +201,7 @@ def _draw(config):
     def draw(layer):
         reset(layer)
         if config.init == "he":
-            models.he_(layer)
+            zoo.he_(layer)
 
     return draw
 
@@ -228,35 +234,35 @@ def _left(run):
 
 
 def open_grown(folder: str | Path, *, data: str | None = None, device: str = "auto") -> Run:
-    """The run of a growth's folder at its last checkpoint: the net as it has grown, its optimizer
-    with V, no path; arguments as in :func:`dslbi_torch.training.run.train.open_run`."""
+    """Return the run of a growth's folder at its last checkpoint: the net as it has grown, its
+    optimizer with V, no path; arguments as in :func:`dslbi_torch.training.run.set_up.open_run`."""
     config = folders.read_config(folder)
     config = replace(config, out=str(folder), data=data or config.data, device=device, threads=0)
-    run = start_run(config, growths.read_growth(config.folder))
-    saved = growths.read(config, run.processes.device)
-    return _restored(run, saved, example(run.data))[0]
+    run = start_run(config, grow_folder.read_plan(config.folder))
+    saved = grow_folder.read(config, run.processes.device)
+    return _restored(run, saved, run.data.example())[0]
 
 
 # A round
 
 
 def count(model: nn.Module) -> int:
-    """Parameters of a net, all of them."""
+    """Return the number of parameters of a net."""
     return sum(p.numel() for p in model.parameters())
 
 
-def widen_saturated_(run: Run, growth: Growth, x: torch.Tensor) -> dict[str, int]:
-    """Widen what is saturated, as far as the budget goes; the units that came, by the first layer
-    of each width. Nothing: growing is over.
+def widen_saturated_(run: Run, plan: GrowthPlan, x: torch.Tensor) -> dict[str, int]:
+    """Widen what is saturated, as far as the budget goes; return the units that came, by the first
+    layer of each width. Nothing: growing is over.
 
     Where the budget is short, the widths whose units cost the fewest parameters come first."""
-    saturated = [width for width, share in _selected(run, x) if share >= growth.saturated]
+    saturated = [width for width, share in _selected(run, x) if share >= plan.saturated]
     grown = {}
     for name in (width.layers[0] for width in sorted(saturated, key=lambda width: width.cost)):
         # asked anew: a unit costs more once the layer before it has grown
         width = next(width for width in widths(run.model, x) if name in width.layers)
-        wanted = max(growth.least, math.floor(growth.rate * width.units) - width.units)
-        units = min(wanted, (growth.budget - count(run.model)) // width.cost)
+        wanted = max(plan.least, math.floor(plan.rate * width.units) - width.units)
+        units = min(wanted, (plan.budget - count(run.model)) // width.cost)
         if units > 0:
             widen_(run.model, run.optimizer, {name: units}, x, draw=_draw(run.config))
             grown[name] = units

@@ -29,8 +29,7 @@ returns the config of a finished run, and the epochs that were spent before it.
 
 from ...masks.budget import random_masks, ranked_masks
 from ...masks.ranking import magnitude_ranking, scale_ranking
-from ..run.optimizers import groups_of
-from ..run.sparse_start import example
+from ..run.make_optimizer import groups_of
 
 OTHER_SEED = 1000  # added to the seed where weights are to be others
 
@@ -76,11 +75,8 @@ def _magnitude(trial, epoch):
 
 
 def _iterative(trial, epoch):
-    source, shares, rounds = (
-        trial.trained("dense", trial.retrain),
-        trial.shares(epoch),
-        trial.plan.rounds,
-    )
+    source = trial.trained("dense", trial.retrain)
+    shares, rounds = trial.shares(epoch), trial.plan.rounds
     for k in range(1, rounds + 1):
         due = {name: share ** (k / rounds) for name, share in shares.items()}
         name = f"iterative-{epoch}-{k}-of-{rounds}"
@@ -93,12 +89,12 @@ def _iterative(trial, epoch):
 
 
 def _gradual(trial, epoch):
-    own = dict(prune="gradual", target=_target(trial.shares(epoch)))
+    own = dict(prune="gradual", target=trial.shares(epoch))
     return trial.trained(f"gradual-{epoch}", trial.retrain, **own), 0
 
 
 def _soft(trial, epoch):
-    own = dict(prune="soft", target=_target(trial.shares(epoch)))
+    own = dict(prune="soft", target=trial.shares(epoch))
     return trial.trained(f"soft-{epoch}", trial.retrain, **own), 0
 
 
@@ -108,7 +104,7 @@ def _slimming(trial, epoch):
 
     def largest(run):
         groups = groups_of(run.config, run.model)
-        return ranked_masks(scale_ranking(groups, run.model, example(run.data)), shares)
+        return ranked_masks(scale_ranking(groups, run.model, run.data.example()), shares)
 
     masks = trial.masks(f"slimming-{epoch}", slim, largest)
     own = dict(masks=masks, initial=slim.folder / "checkpoint.pt")
@@ -117,10 +113,6 @@ def _slimming(trial, epoch):
 
 def _largest(run, shares):
     return ranked_masks(magnitude_ranking(groups_of(run.config, run.model)), shares)
-
-
-def _target(shares):
-    return ",".join(f"{name}={share!r}" for name, share in shares.items())
 
 
 METHODS = {

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from functools import partial
 
+from ...text import text_table
 from ..config import Config
 from ..run import run_folder as folders
 from ..run import train
@@ -19,7 +20,8 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # 20, 40, 80 and 160 of 160 epochs
 
 
 def runs(config: Config, kappas=(), nus=()) -> dict[str, list[Config]]:
-    """The configs of a sweep, by what is swept: each has a folder of its own below ``config``'s."""
+    """Return the configs of a sweep, by what is swept. Each has a folder of its own below that of
+    ``config``."""
     if not config.splits:
         raise ValueError(f"a sweep needs an optimizer that splits, got {config.optimizer}")
     if not (kappas or nus):
@@ -42,8 +44,8 @@ def _placed(config, folder):
 
 
 def scaled(recipe: Config, changes: dict) -> dict:
-    """The changes of a recipe by flags, and its milestones in proportion to other epochs: the
-    tables take their epochs so too."""
+    """Return the changes of a recipe by flags, with its milestones in proportion to other epochs,
+    as the tables take theirs."""
     own = {"milestones", "schedule"} & changes.keys()
     if recipe.schedule != "step" or "epochs" not in changes or own:
         return changes
@@ -53,7 +55,7 @@ def scaled(recipe: Config, changes: dict) -> dict:
 
 
 def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) -> str | None:
-    """Train a config for every kappa and every nu; writes the tables to ``tables.txt``, and returns
+    """Train a config for every kappa and every nu, write the tables to ``tables.txt``, and return
     them (of several processes, in the first one; None in the others).
 
     A run that is finished in its folder is not trained again, an unfinished one goes on: the same
@@ -72,7 +74,7 @@ def sweep(config: Config, kappas=(), nus=(), *, progress: bool | None = None) ->
 
 
 def tables(config: Config, plan: dict[str, list[Config]]) -> str:
-    """The logs of a sweep in the layout of the paper's Tables 3 to 6."""
+    """Return the logs of a sweep in the layout of the paper's Tables 3 to 6."""
     blocks, measured = [], "held-out" if config.holdout else "test"
     for name, configs in plan.items():
         other = "nu" if name == "kappa" else "kappa"
@@ -86,28 +88,24 @@ def tables(config: Config, plan: dict[str, list[Config]]) -> str:
     return "\n\n".join(blocks)
 
 
-def _row(head, cells, width=9):
-    return f"{head:<22}" + "".join(f"{cell:>{width}}" for cell in cells)
-
-
 def _best(name, logs):
     """Layout of Tables 3 and 5."""
-    lines = [_row(name, [f"{v:g}" for v, _ in logs])]
+    rows = []
     for key, title in (("acc_dense", "Full"), ("acc_sparse", "Sparse")):
         best = [max(row[key] for row in log[1:]) for _, log in logs]
-        lines.append(_row(title, [f"{100 * x:.2f}" for x in best]))
-    return "\n".join(lines)
+        rows.append((title, *(f"{100 * x:.2f}" for x in best)))
+    head = (name, *(f"{value:g}" for value, _ in logs))
+    return text_table(head, rows, "<" + ">" * len(logs), (20, *[7] * len(logs)))
 
 
 def _course(name, logs, epochs):
     """Layout of Tables 4 and 6."""
     chosen = sorted({max(1, round(share * epochs)) for share in SHARES})
-    lines = [
-        _row(name, [f"epoch {epoch}" for epoch in chosen for _ in range(2)], 11),
-        _row("", ["non-zero", "accuracy"] * len(chosen), 11),
-    ]
+    rows = []
     for value, log in logs:
-        rows = [log[epoch] for epoch in chosen]
-        cells = [100 * row[key] for row in rows for key in ("nonzero_split", "acc_sparse")]
-        lines.append(_row(f"{value:g}", [f"{x:.2f}" for x in cells], 11))
-    return "\n".join(lines)
+        cells = [
+            100 * log[epoch][key] for epoch in chosen for key in ("nonzero_split", "acc_sparse")
+        ]
+        rows.append((f"{value:g}", *(f"{x:.2f}" for x in cells)))
+    head = [f"epoch {epoch}\n{what}" for epoch in chosen for what in ("non-zero", "accuracy")]
+    return text_table((name, *head), rows, "<" + ">" * len(head), (20, *[9] * len(head)))

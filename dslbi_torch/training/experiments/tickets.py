@@ -22,13 +22,15 @@ from ...masks.support import support_masks
 from ...masks.whole_filters import whole_filters
 from ...surgery.compact import compact
 from ..config import Config, without_path
-from ..data import sets as datasets
-from ..nets import table as models
+from ..data import datasets
+from ..nets import zoo
 from ..run import report, train
 from ..run import run_folder as folders
-from ..run.optimizers import groups_of
+from ..run.make_optimizer import groups_of
 from ..run.processes import pick_device, require_one
-from ..run.sparse_start import example
+from ..run.sessions import environment
+from ..run.set_up import open_run
+from ..run.state import Run
 from .methods import METHODS, MOVABLE
 
 # What of a config the trainings after the search may have otherwise.
@@ -39,7 +41,7 @@ TRAINING = (
 )
 
 
-class Plan(NamedTuple):
+class TicketPlan(NamedTuple):
     """What is compared.
 
     Attributes
@@ -69,7 +71,7 @@ class Plan(NamedTuple):
     cut: bool = True
 
 
-def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
+def compare(config: Config, plan: TicketPlan, *, progress: bool | None = None) -> str:
     """Search, train every method, and return the table; ``tickets.json`` and ``tickets.txt`` in the
     config's folder hold it too.
 
@@ -82,7 +84,7 @@ def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
     config : Config
         Of the search. When it stops is said beforehand: by ``epochs``, or by ``plan.at`` within
         them. No rule looks at the path and stops it.
-    plan : Plan
+    plan : TicketPlan
     progress : bool, optional
         As in :func:`dslbi_torch.training.run.train.train`.
 
@@ -97,7 +99,7 @@ def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
     rows = []
     for seed in plan.seeds:
         rows += Trial(config, plan, seed, progress).rows()
-    about = folders.environment(pick_device(config.device))
+    about = environment(pick_device(config.device))
     content = {"about": about, "plan": plan._asdict(), "rows": rows}
     folders.write_text(config.folder / "tickets.json", json.dumps(content, indent=1) + "\n")
     text = report.ticket_table(rows, holdout=config.holdout)
@@ -105,8 +107,8 @@ def compare(config: Config, plan: Plan, *, progress: bool | None = None) -> str:
     return text
 
 
-def checked(config: Config, plan: Plan) -> Plan:
-    """The plan with its methods named; ValueError for what cannot be done."""
+def checked(config: Config, plan: TicketPlan) -> TicketPlan:
+    """Return the plan with its methods named; ValueError for what cannot be done."""
     if not config.splits:
         raise ValueError(f"a search needs an optimizer that splits, got {config.optimizer}")
     if config.masks:
@@ -146,7 +148,7 @@ def checked(config: Config, plan: Plan) -> Plan:
 
 
 def _has_norms(config):
-    net = models.build(config.model)
+    net = zoo.build(config.model)
     return any(isinstance(module, NORM) and module.affine for module in net.modules())
 
 
@@ -165,7 +167,7 @@ def _check_transfer(config, name):
 class Trial:
     """The runs of one seed, each in a folder of its own below the config's, trained once."""
 
-    def __init__(self, config: Config, plan: Plan, seed: int, progress: bool | None = None):
+    def __init__(self, config: Config, plan: TicketPlan, seed: int, progress: bool | None = None):
         self.plan, self.progress, self.suffix = plan, progress, ""
         self.last = None  # the run that was trained last, which need not be read again
         self.folder = config.folder / f"seed-{seed}"
@@ -178,7 +180,7 @@ class Trial:
         self.tune = replace(self.retrain, **({"lr": self.retrain.lr / 10} | plan.tune))
 
     def rows(self) -> list[dict]:
-        """One for each method, epoch of the search, and data set."""
+        """Return one row for each method, epoch of the search, and data set."""
         for epoch in self.plan.at:  # first: an empty layer is found out before anything else
             self.ticket(epoch)
         trials = [self]
@@ -196,7 +198,7 @@ class Trial:
         ]
 
     def row(self, method: str, epoch: int | None) -> dict:
-        """What a method reaches; written down beside its run, once."""
+        """Return what a method reaches; it is written down beside its run, once."""
         config, before = METHODS[method](self, epoch)
         file = config.folder / "row.json"
         if not file.exists():
@@ -208,7 +210,7 @@ class Trial:
         return head | json.loads(file.read_text())
 
     def trained(self, name: str, config: Config, *, masks=None, initial=None, **changes) -> Config:
-        """The config of a run that is finished now."""
+        """Train a run, unless it is finished; return its config."""
         if masks is not None:
             changes = {"masks": str(masks), "cut": "keep" if self.plan.cut else None} | changes
         if initial is not None:
@@ -218,7 +220,7 @@ class Trial:
         )
 
     def searched(self) -> Config:
-        """The config of the search, which is finished now."""
+        """Run the search, unless it is finished; return its config."""
         return self._finished(self.search)
 
     def _finished(self, config):
@@ -227,37 +229,37 @@ class Trial:
         return config
 
     def weights(self, epoch: int) -> Path:
-        """The checkpoint of an epoch of the search."""
+        """Return the checkpoint of an epoch of the search."""
         return folders.checkpoint_file(self.searched().folder, epoch)
 
     def masks(self, name: str, config: Config, choose, epoch: int | None = None) -> Path:
-        """A file of what ``choose(run)`` keeps of a finished run, as it was after an epoch, with
-        all that belongs to a removed filter; chosen once."""
+        """Return a file of what ``choose(run)`` keeps of a finished run as it was after an epoch,
+        with all that belongs to a removed filter; chosen once."""
         file = self.folder / f"{name}.pt"
         if not file.exists():
             run = opened(config, epoch)
-            save_masks(whole_filters(run.model, choose(run), example(run.data)), file)
+            save_masks(whole_filters(run.model, choose(run), run.data.example()), file)
         return file
 
     def ticket(self, epoch: int) -> Path:
-        """The masks of what the search has selected after an epoch."""
+        """Return the file of what the search has selected after an epoch."""
         return self.masks(
             f"ticket-{epoch}", self.searched(), lambda run: _selected(run, epoch), epoch
         )
 
     def shares(self, epoch: int) -> dict[str, float]:
-        """Of each split layer, the share of its weights that is in the ticket."""
+        """Return, of each split layer, the share of its weights that is in the ticket."""
         masks = self.split(self.ticket(epoch))
         return {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
 
     def split(self, file: Path) -> dict[str, torch.Tensor]:
-        """The masks of a file without those of biases and norms."""
+        """Return the masks of a file without those of biases and norms."""
         return {name: mask for name, mask in load_masks(file).items() if mask.ndim > 1}
 
 
-def opened(config: Config, epoch: int | None = None) -> train.Run:
-    """The finished run of a config, as it was after an epoch; None: the last."""
-    return train.open_run(config.folder, data=config.data, device=config.device, epoch=epoch)
+def opened(config: Config, epoch: int | None = None) -> Run:
+    """Return the finished run of a config, as it was after an epoch; None: the last."""
+    return open_run(config.folder, data=config.data, device=config.device, epoch=epoch)
 
 
 def _selected(run, epoch):
@@ -275,18 +277,18 @@ def _selected(run, epoch):
 # What is measured
 
 
-def measured(run: train.Run) -> dict:
-    """Accuracy of the last epoch of a finished run and what its net consists of.
+def measured(run: Run) -> dict:
+    """Return the accuracy of the last epoch of a finished run, and what its net consists of.
 
     ``density``: share of the weights that a search splits; ``parameters``: of all, their number.
     Those are counted that are not zero once dead filters are cut out with what reads them.
     """
     config = run.config
-    whole = models.build(config.model, len(run.data.classes), run.data.shape[0])
+    whole = zoo.build(config.model, len(run.data.classes), run.data.shape[0])
     groups = groups_of(config, whole)
     sizes = {name: p.numel() for g in groups if g["penalty"] for name, p in g["params"]}
     try:
-        small = compact(run.model, None, example(run.data))
+        small = compact(run.model, None, run.data.example())
     except ValueError:  # a dead layer, or a net that cannot be followed
         small = run.model
     trained = {name: p for name, p in small.named_parameters() if p.requires_grad}

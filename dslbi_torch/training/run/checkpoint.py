@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,28 +18,11 @@ from torch.distributed.checkpoint import state_dict as gathered
 from ...text import one_line
 from .. import config as configs
 from . import run_folder as folders
+from .state import Run
 
 
-@dataclass
-class Position:
-    """How far a run has come."""
-
-    epoch: int = 0  # epochs that were finished
-    batch: int = 0  # batches that were finished of the epoch after them
-    losses: torch.Tensor | None = None  # of these batches: the sum over their pictures
-    order: torch.Tensor | None = None  # state of the generator before that epoch
-    log: list[dict] = field(default_factory=list)
-    result: dict = field(default_factory=dict)  # of the last evaluation
-    started: float = field(default_factory=time.perf_counter)  # as if never interrupted
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on the run so far, in all its sessions."""
-        return time.perf_counter() - self.started
-
-
-def save(run) -> None:
-    """Log, path and checkpoint; each file is replaced whole or not at all.
+def save(run: Run) -> None:
+    """Write log, path and checkpoint; each file is replaced whole or not at all.
 
     The checkpoint comes last and holds the log: a run killed in between resumes from the one
     before, and drops what was written after it. Every process must call it.
@@ -50,14 +32,14 @@ def save(run) -> None:
     OSError
         Where the disk is full, or the like; the checkpoint before is as it was.
     """
-    everything = state(run)
+    content = everything(run)
     sharded = run.config.shard and not run.processes.first
     if sharded and run.recorder is not None:
         run.recorder.recorded()  # gathered by all for the one that writes
-    run.processes.agreed(lambda: _write(run, everything))
+    run.processes.agreed(lambda: _write(run, content))
 
 
-def _write(run, everything):
+def _write(run, content):
     folder = run.config.folder
     last = folder / "checkpoint.pt"
     with writing(run, last):
@@ -65,14 +47,14 @@ def _write(run, everything):
         if run.recorder is not None:
             run.recorder.save(folder / "path.npz")
         with folders.atomic(last) as temporary:
-            torch.save(everything, temporary)
+            torch.save(content, temporary)
         if run.config.keep > 1 and run.at.batch == 0:
             _keep(folder, run.at.epoch, run.config.keep)
 
 
 @contextmanager
-def writing(run, last: Path):
-    """A block that writes the checkpoint ``last``: what goes wrong in it is said in one line."""
+def writing(run: Run, last: Path):
+    """Enclose what writes the checkpoint ``last``: say in one line what goes wrong in it."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
@@ -80,7 +62,7 @@ def writing(run, last: Path):
         before = f"; {last} is the one before" if last.exists() else ""
         raise OSError(
             f"the checkpoint of step {run.step} was not written: {reason}{_full(last)}{before}"
-        ) from None
+        ) from error
 
 
 def _full(last):
@@ -105,12 +87,12 @@ def _keep(folder, epoch, count):
 
 
 def kept(folder: Path) -> list[Path]:
-    """The checkpoints that a folder keeps by ``keep``, oldest first."""
+    """Return the checkpoints that a folder keeps by ``keep``, oldest first."""
     return sorted(Path(folder).glob("checkpoint-[0-9][0-9][0-9][0-9]*.pt"))
 
 
 @contextmanager
-def naming_another(config):
+def naming_another(config: configs.Config):
     """Where the last checkpoint proves damaged inside the block, say which kept one is not."""
     try:
         yield
@@ -121,7 +103,7 @@ def naming_another(config):
         raise ValueError(
             f"{error}; {other.name} is whole: evaluate it by --epoch {_epoch(other)}, or copy it "
             "to checkpoint.pt to go on from there"
-        ) from None
+        ) from error
 
 
 def _newest_whole(config):
@@ -137,8 +119,8 @@ def _epoch(path):
     return int(path.stem.split("-")[1])
 
 
-def state(run) -> dict:
-    """All that changes in a run, as tensors and plain data."""
+def everything(run: Run) -> dict:
+    """Return all that changes in a run, as tensors and plain data."""
     model, optimizer = run.model.state_dict(), run.optimizer.state_dict()
     if run.config.shard:
         whole = gathered.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -177,7 +159,7 @@ def _own_statistics(run):
     return [b.cpu() for b in _statistics(run)] if run.processes.world > 1 else []
 
 
-def share_statistics(run) -> None:
+def share_statistics(run: Run) -> None:
     """Give every process the mean over the processes of the running statistics, which each has of
     its own pictures alone: what is evaluated then is what the first one saves."""
     if run.processes.world > 1:
@@ -206,7 +188,7 @@ def _parts(run):
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def restore(run, checkpoint: dict) -> None:
+def restore(run: Run, checkpoint: dict) -> None:
     """Put a checkpoint into a run that was just set up; every process must call it.
 
     Raises
@@ -223,7 +205,7 @@ def restore(run, checkpoint: dict) -> None:
         raise ValueError(
             f"the checkpoint in {run.config.folder} must hold all of such a run, but: "
             f"{type(error).__name__} {reason}"
-        ) from None
+        ) from error
 
 
 def _restore(run, checkpoint):

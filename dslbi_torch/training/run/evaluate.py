@@ -10,17 +10,24 @@ from ...masks.density import density
 from ...masks.swap import gamma_weights, sparse_weights
 from ...sharding import whole
 from ..config import Config
-from ..data.picture_files import Files
-from ..data.pictures import Tensors
+from ..data.in_memory import PicturesInMemory
+from ..data.on_disk import PicturesOnDisk
 from .processes import Processes
-from .report import MODELS
+from .state import Run
 
+EVALUATED = {  # what is evaluated of a run, and how tables call it
+    "dense": "dense W",
+    "sparse": "sparse W * 1{Gamma != 0}",
+    "gamma": "Gamma itself",
+    "ema": "running average of W",
+}
 FEW = 10  # classes: with more, the five most likely ones count as well
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def forward(net: nn.Module, x: torch.Tensor, config: Config) -> torch.Tensor:
-    """Logits of pictures, as the config wants them computed: mixed precision, channels last."""
+    """Return the logits of pictures, computed as the config wants: mixed precision, channels
+    last."""
     if config.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     if not config.amp:
@@ -32,12 +39,12 @@ def forward(net: nn.Module, x: torch.Tensor, config: Config) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(
     model: nn.Module,
-    part: Tensors | Files,
+    part: PicturesInMemory | PicturesOnDisk,
     config: Config,
     processes: Processes,
     batch_size=500,
 ) -> float:
-    """Share of pictures that the model, in evaluation mode, puts into the right class.
+    """Return the share of pictures that the model, in evaluation mode, puts into the right class.
 
     Each process takes its rows of every batch; all must call it, and all get the share of the
     whole.
@@ -68,8 +75,8 @@ def _accuracies(models, part, config, processes, batch_size=500, between=None):
     }
 
 
-def evaluate(run, between=None) -> dict[str, dict[str, float]]:
-    """Accuracy and densities, as fractions, of the models that a run holds.
+def evaluate(run: Run, between=None) -> dict[str, dict[str, float]]:
+    """Return accuracy and densities, as fractions, of the models that a run holds.
 
     Parameters
     ----------
@@ -119,8 +126,9 @@ def _zeros(model, names):
     }
 
 
-def log_row(run, *, loss=None, lr=None, pictures_s=None, between=None) -> dict:
-    """One line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's mean.
+def log_row(run: Run, *, loss=None, lr=None, pictures_s=None, between=None) -> dict:
+    """Return one line of ``log.jsonl``: accuracies and densities are fractions, loss the epoch's
+    mean.
 
     What the run has not is None: before the first epoch the loss, and without a split the accuracy
     of the sparse models. With more than ten classes there are ``acc5_dense``, ... too, of the five
@@ -139,7 +147,7 @@ def log_row(run, *, loss=None, lr=None, pictures_s=None, between=None) -> dict:
         "pictures_s": pictures_s,
         "lr": lr,
         "loss": loss,
-        **{f"acc_{name}": rows.get(name, {}).get("accuracy") for name in MODELS},
+        **{f"acc_{name}": rows.get(name, {}).get("accuracy") for name in EVALUATED},
         **top5,
         "nonzero_all": sparse.get("nonzero_all"),
         "nonzero_split": sparse.get("nonzero_split"),

@@ -28,31 +28,31 @@ class Processes(NamedTuple):
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over the processes, in place; every process must call it."""
+        """Sum values over the processes, in place; every process must call it."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over the processes, in place; every process must call it."""
+        """Average values over the processes, in place; every process must call it."""
         return self.total(values).div_(self.world)
 
     def gathered(self, value) -> list:
-        """The value of every process, by rank; every process must call it."""
+        """Return the value of every process, by rank; every process must call it."""
         values = [value] * self.world
         if self.world > 1:
             dist.all_gather_object(values, value)
         return values
 
     def agreed(self, make):
-        """What ``make()`` returns in the first process, or its error, in all of them."""
+        """Return ``make()`` of the first process, or raise its error, in all of them."""
         if self.world == 1:
             return make()
         answer = [None, None]
         if self.first:
             try:
                 answer[0] = make()
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ImportError) as error:
                 answer[1] = error
         dist.broadcast_object_list(answer, src=0)
         if answer[1] is not None:
@@ -60,8 +60,8 @@ class Processes(NamedTuple):
         return answer[0]
 
     def in_turn(self, make):
-        """``make()`` in the first process of each machine, then in the others, so that what the
-        first one downloads or indexes lies ready; an error of one is that of all."""
+        """Return ``make()``, called in the first process of each machine, then in the others, so
+        that what the first one downloads or indexes lies ready; an error of one is that of all."""
         if self.world == 1:
             return make()
         leads = os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
@@ -70,7 +70,7 @@ class Processes(NamedTuple):
             if turn == leads:
                 try:
                     made = make()
-                except (ValueError, OSError) as error:
+                except (ValueError, OSError, ImportError) as error:
                     failed = error
             for error in self.gathered(failed):
                 if error is not None:
@@ -79,7 +79,7 @@ class Processes(NamedTuple):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto": a GPU if there is one, else the CPU."""
+    """Return the device of that name; "auto": a GPU if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -89,18 +89,18 @@ def pick_device(name: str) -> torch.device:
         reason = one_line(error, 120)
         raise ValueError(
             f"device must be one that torch can use here, got {name!r}: {reason}"
-        ) from None
+        ) from error
     return device
 
 
 @contextmanager
 def joined(device: str):
-    """The processes of this run inside the block: those of torchrun, or this one alone.
+    """Give the processes of this run inside the block: those of torchrun, or this one alone.
 
     They meet once and stay together until the process ends: a second meeting at the same address
     could read what the first one left there.
     """
-    place, world = _own(pick_device(device)), int(os.environ.get("WORLD_SIZE", "1"))
+    place, world = _own_gpu(pick_device(device)), int(os.environ.get("WORLD_SIZE", "1"))
     if dist.is_initialized():  # by the run before, or by the caller
         yield Processes(dist.get_rank(), dist.get_world_size(), place)
         return
@@ -112,8 +112,8 @@ def joined(device: str):
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = one_line(error, 200)
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from None
-    atexit.register(_part)
+        raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from error
+    atexit.register(_leave)
     yield Processes(dist.get_rank(), dist.get_world_size(), place)
 
 
@@ -125,12 +125,12 @@ def require_one(what: str) -> None:
         raise ValueError(f"{what} must run in one process, got {world}: start it without torchrun")
 
 
-def _part():
+def _leave():
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _own(device):
+def _own_gpu(device):
     """The GPU of this process, where there is one for each."""
     local = os.environ.get("LOCAL_RANK")
     if device.type != "cuda" or device.index is not None or local is None:

@@ -6,18 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from ...path import NEVER
+from ...text import text_table
 from . import run_folder as folders
-
-MODELS = {
-    "dense": "dense W",
-    "sparse": "sparse W * 1{Gamma != 0}",
-    "gamma": "Gamma itself",
-    "ema": "running average of W",
-}
+from .evaluate import EVALUATED
 
 
 def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
-    """The result of :func:`dslbi_torch.training.run.train.evaluate` as aligned text, in percent.
+    """Return the result of :func:`dslbi_torch.training.run.evaluate.evaluate` as a table, in
+    percent.
 
     Parameters
     ----------
@@ -26,36 +22,24 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
         Of the config: the head of the accuracy says what it was measured on.
     """
     measured = f"on {holdout} held out" if holdout else "on the test set"
-    top5 = any("top5" in row for row in rows.values())
-    head, blank = (f"{'top-5 %':>10}", " " * 10) if top5 else ("", "")
+    columns = {
+        "accuracy": (f"accuracy %\n{measured}", 18),
+        "top5": ("top-5 %", 8),
+        "nonzero_split": ("non-zero % of\nsplit tensors", 16),
+        "nonzero_all": ("non-zero % of\nall parameters", 16),
+    }
+    if not any("top5" in row for row in rows.values()):
+        del columns["top5"]
+    heads, widths = zip(*columns.values(), strict=True)
     lines = [
-        f"{'':<26}{'accuracy %':>20}{head}{'non-zero % of':>18}{'non-zero % of':>18}",
-        f"{'model':<26}{measured:>20}{blank}{'split tensors':>18}{'all parameters':>18}",
+        (EVALUATED[name], *(f"{100 * row[key]:.2f}" if key in row else "-" for key in columns))
+        for name, row in rows.items()
     ]
-    for key, row in rows.items():
-        cells = f"{MODELS[key]:<26}{100 * row['accuracy']:>20.2f}"
-        cells += f"{100 * row['top5']:>10.2f}" if top5 else ""
-        for share in ("nonzero_split", "nonzero_all"):
-            cells += f"{100 * row[share]:>18.2f}" if share in row else f"{'-':>18}"
-        lines.append(cells)
-    return "\n".join(lines)
-
-
-def epoch_line(row: dict, epochs: int) -> str:
-    """One row of the log as a line for the screen."""
-    shown = [name for name in MODELS if row[f"acc_{name}"] is not None]
-    accuracies = "  ".join(f"{name} {100 * row[f'acc_{name}']:6.2f}" for name in shown)
-    line = (
-        f"epoch {row['epoch']:>3}/{epochs}  {row['time_s']:6.1f} s  loss {row['loss']:.4f}  "
-        f"accuracy %: {accuracies}"
-    )
-    if row["nonzero_all"] is not None:
-        line += f"  non-zero % of all: {100 * row['nonzero_all']:6.2f}"
-    return line + (f"  damaged files skipped: {row['skipped']}" if row["skipped"] else "")
+    return text_table(("\nmodel", *heads), lines, "<" + ">" * len(heads), (26, *widths))
 
 
 def read_path(folder: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of ``path.npz``: see :meth:`dslbi_torch.PathRecorder.arrays`."""
+    """Return the arrays of ``path.npz``: see :meth:`dslbi_torch.PathRecorder.arrays`."""
     file = Path(folder) / "path.npz"
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -66,11 +50,11 @@ def read_path(folder: str | Path) -> dict[str, np.ndarray]:
             "nor has a growth: its log.jsonl says how the units came)"
         ) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from None
+        raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from error
 
 
 def path_table(folder: str | Path) -> str:
-    """When the groups and weights of each tensor entered, then the density along the epochs."""
+    """Say when the groups and weights of each tensor entered, then the density along the epochs."""
     path, log = read_path(folder), folders.read_log(folder)
     weights = folders.read_checkpoint(folder, folders.read_config(folder))["model"]
     names = [key.removeprefix("nonzero/") for key in path if key.startswith("nonzero/")]
@@ -112,10 +96,7 @@ def draw_path(folder: str | Path) -> Path:
 
 
 def _entries(path, names, weights):
-    lines = [
-        "Entry: steps by which the first, half and all of what was ever selected had entered",
-        f"{'tensor':<20}{'unit':>8}{'selected':>10}{'of':>10}{'first':>9}{'half':>9}{'all':>9}",
-    ]
+    rows = []
     for name in names:
         if f"entry/{name}" in path:
             entry = path[f"entry/{name}"]
@@ -127,32 +108,31 @@ def _entries(path, names, weights):
             unit, of = "weight", weights[name].numel()
             steps = path["steps"][np.searchsorted(counts, np.arange(1, counts[-1] + 1))]
         when = [steps[0], steps[(len(steps) - 1) // 2], steps[-1]] if len(steps) else ["-"] * 3
-        times = "".join(f"{step:>9}" for step in when)
-        lines.append(f"{name:<20}{unit:>8}{len(steps):>10}{of:>10}{times}")
-    return "\n".join(lines)
+        rows.append((name, unit, len(steps), of, *when))
+    head = ("tensor", "unit", "selected", "of", "first", "half", "all")
+    return (
+        "Entry: steps by which the first, half and all of what was ever selected had entered\n"
+        + text_table(head, rows, "<>>>>>>", (20, 6, 8, 8, 7, 7, 7))
+    )
 
 
 def _densities(log, names):
-    heads = [name.removesuffix(".weight") for name in names]
-    widths = [max(9, len(head) + 2) for head in heads]
-    lines = [
-        "Density: non-zero % of each tensor, of all parameters, and accuracy %, by epoch",
-        f"{'epoch':>6}"
-        + "".join(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True))
-        + f"{'all':>9}{'dense':>9}{'sparse':>9}{'gamma':>9}",
-    ]
+    rows = []
     # At most a dozen rows, evenly spaced, the first and the last among them.
     for k in sorted({round(k) for k in np.linspace(0, len(log) - 1, min(12, len(log)))}):
-        row = log[k]
-        shares = [row["layers"][name] for name in names]
-        cells = "".join(f"{100 * x:>{w}.2f}" for x, w in zip(shares, widths, strict=True))
-        rest = (row[key] for key in ("nonzero_all", "acc_dense", "acc_sparse", "acc_gamma"))
-        lines.append(f"{row['epoch']:>6}{cells}" + "".join(f"{100 * x:>9.2f}" for x in rest))
-    return "\n".join(lines)
+        shares = [log[k]["layers"][name] for name in names]
+        shares += [log[k][key] for key in ("nonzero_all", "acc_dense", "acc_sparse", "acc_gamma")]
+        rows.append((log[k]["epoch"], *(f"{100 * x:.2f}" for x in shares)))
+    heads = [name.removesuffix(".weight") for name in names] + ["all", "dense", "sparse", "gamma"]
+    return (
+        "Density: non-zero % of each tensor, of all parameters, and accuracy %, by epoch\n"
+        + text_table(("epoch", *heads), rows, ">" * (1 + len(heads)), (6, *[7] * len(heads)))
+    )
 
 
 def ticket_table(rows: list[dict], *, holdout: int = 0) -> str:
-    """Mean (largest minus smallest) over the seeds, one line for each method, epoch and data set.
+    """Return mean (largest minus smallest) over the seeds, one line for each method, epoch and
+    data set.
 
     Parameters
     ----------
@@ -161,28 +141,24 @@ def ticket_table(rows: list[dict], *, holdout: int = 0) -> str:
     holdout : int
         Of the config: what the accuracy was measured on.
     """
-    measured_on = "held-out" if holdout else "test"
-    lines = [
-        f"{'data set':<14}{'method':<10}{'epoch':>5}{f'{measured_on} accuracy %':>22}"
-        f"{'non-zero %':>12}{'parameters':>12}{'epochs':>8}"
-    ]
+    lines = []
     for key in dict.fromkeys((row["dataset"], row["method"], row["at"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"], row["at"]) == key]
-        mean = {
-            name: sum(row[name] for row in own) / len(own)
+        density, parameters, accuracy = (
+            sum(row[name] for row in own) / len(own)
             for name in ("density", "parameters", "accuracy")
-        }
+        )
         right = [row["accuracy"] for row in own]
         spread = f"({100 * (max(right) - min(right)):.2f})"
-        lines.append(
-            f"{key[0]:<14}{key[1]:<10}{'-' if key[2] is None else key[2]:>5}"
-            f"{100 * mean['accuracy']:>15.2f}{spread:>7}"
-            f"{100 * mean['density']:>12.2f}{mean['parameters']:>12,.0f}{own[0]['epochs']:>8}"
-        )
+        dataset, method, epoch = key
+        numbers = f"{100 * accuracy:.2f}{spread:>7}", f"{100 * density:.2f}", f"{parameters:,.0f}"
+        epoch = "-" if epoch is None else epoch
+        lines.append((dataset, method, epoch, *numbers, own[0]["epochs"]))
+    head = ("data set", "method", "epoch", f"{'held-out' if holdout else 'test'} accuracy %")
+    head += ("non-zero %", "parameters", "epochs")
     seeds = len({row["seed"] for row in rows})
-    lines.append(
-        f"{seeds} seed(s): mean (largest minus smallest). epoch: of the search;\n"
+    return text_table(head, lines, "<<>>>>>", (12, 8, 5, 20, 10, 10, 6)) + (
+        f"\n{seeds} seed(s): mean (largest minus smallest). epoch: of the search;\n"
         "non-zero %: of the split weights; parameters: non-zero ones;\n"
         "epochs: all that it took, the search included"
     )
-    return "\n".join(lines)

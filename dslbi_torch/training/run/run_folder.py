@@ -3,7 +3,7 @@
 ====================  ====================================================================
 ``config.json``       the Config
 ``environment.json``  revision, versions, device, command of every session: the first one and each
-                      that went on from it
+                      that went on from it: see ``sessions.py``
 ``log.jsonl``         one line before training and one for each epoch
 ``path.npz``          the path: see :class:`dslbi_torch.PathRecorder`
 ``checkpoint.pt``     everything that a resumed run needs: see ``checkpoint.py``
@@ -14,18 +14,12 @@
 A run without a split has no ``path.npz``. With ``keep`` there are ``checkpoint-EPOCH.pt`` of the
 last epochs too, and with ``tensorboard`` a folder of that name. What ``prune`` chooses later lies
 in ``pruned.pt``, and what ``compact`` makes in ``compact.pt``. The folder of a growth is another:
-see ``grow.py``.
+see ``grow_folder.py``.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -47,46 +41,49 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_log(folder: Path, log: list[dict]) -> None:
-    """All rows anew: with a checkpoint's rows this drops what a killed run wrote after it."""
+    """Write all rows anew: with a checkpoint's rows this drops what a killed run wrote after it."""
     write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
 
 
 def read_log(folder: str | Path) -> list[dict]:
-    """The rows of ``log.jsonl``."""
+    """Return the rows of ``log.jsonl``."""
     path = Path(folder) / "log.jsonl"
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a run folder, but has no log.jsonl") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must hold one JSON object a line, got {error}") from None
+        raise ValueError(f"{path} must hold one JSON object a line, got {error}") from error
 
 
 def read_config(folder: str | Path) -> configs.Config:
-    """The config of a run folder."""
+    """Return the config of a run folder; ValueError where an older or newer version wrote it."""
     path = Path(folder) / "config.json"
     try:
         return configs.from_json(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a run folder, but has no config.json") from None
+    except configs.OtherFormat as error:
+        raise ValueError(f"{path} is of another version: {error}") from error
     except ValueError as error:  # JSON errors included
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def checkpoint_file(folder: str | Path, epoch: int | None = None) -> Path:
-    """The last checkpoint of a run folder, or the one that it keeps of an epoch."""
+    """Return where the last checkpoint of a run folder lies, or the one kept of an epoch."""
     return Path(folder) / ("checkpoint.pt" if epoch is None else f"checkpoint-{epoch:04d}.pt")
 
 
 def last_file(folder: str | Path) -> Path:
-    """Where the last checkpoint of a run or of a growth lies, or will lie."""
+    """Return where the last checkpoint of a run or of a growth lies, or will lie."""
     return Path(folder) / "growth.pt" if grows(folder) else checkpoint_file(folder)
 
 
 def read_checkpoint(
     folder: str | Path, config: configs.Config, device="cpu", epoch: int | None = None
 ) -> dict:
-    """The last checkpoint of a run folder, or that of an epoch, if it belongs to ``config``."""
+    """Return the last checkpoint of a run folder, or that of an epoch, if it belongs to
+    ``config``."""
     if grows(folder):
         raise ValueError(
             f"{folder} must be a run folder, but holds a growth, which grow.open_grown reads"
@@ -97,8 +94,8 @@ def read_checkpoint(
 def read_state(
     path: Path, config: configs.Config, device="cpu", holds=("epoch", "log", "world")
 ) -> dict:
-    """All that changes in a run, from a file that says of which config it is; refused where what
-    it ``holds`` is not all there."""
+    """Return all that changes in a run, from a file that says of which config it is; refuse a file
+    that lacks some of what it ``holds``."""
     try:
         state, found = _load(path, device, lambda c: configs.from_json(c["config"]))
     except FileNotFoundError:
@@ -115,7 +112,7 @@ def read_state(
 
 
 def differences(a: configs.Config, b: configs.Config) -> list[str]:
-    """Names of the fields in which two configs would compute something else. A file that lies as
+    """Return the fields in which two configs would compute something else. A file that lies as
     before beside the run folder is the same: both may have been moved."""
     return [
         name
@@ -136,7 +133,7 @@ def grows(folder: str | Path) -> bool:
 
 
 def unfinished(config: configs.Config, world: int = 1) -> dict | None:
-    """The checkpoint from which a run of ``config`` goes on, or None where it starts afresh.
+    """Return the checkpoint from which a run of ``config`` goes on, or None where it starts afresh.
 
     A folder that holds a finished run, or a run of another config or number of processes, is
     refused: nothing is overwritten.
@@ -176,18 +173,18 @@ def require_config(config: configs.Config, what: str) -> None:
 
 
 def _load(path, device, look):
-    """A checkpoint and what ``look`` sees in it; Unreadable where the file is none."""
+    """A checkpoint, and what ``look`` sees in it; Unreadable where the file is none."""
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         return checkpoint, look(checkpoint)
-    except FileNotFoundError:
+    except (FileNotFoundError, configs.OtherFormat):
         raise
     # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
     except Exception as error:
         raise Unreadable(
             f"{path} cannot be read, it is truncated or not a checkpoint of a run "
             f"({one_line(error, 120)})"
-        ) from None
+        ) from error
 
 
 def is_finished(config: configs.Config) -> bool:
@@ -201,14 +198,14 @@ def is_finished(config: configs.Config) -> bool:
 
 
 def source(config: configs.Config, name: str) -> Path:
-    """The file that ``initial`` or ``masks`` names; of a run that has begun, its own copy."""
+    """Return the file that ``initial`` or ``masks`` names; once a run has begun, its own copy."""
     own = config.folder / f"{name}.pt"
     begun = own.exists() and (config.folder / "checkpoint.pt").exists()
     return own if begun else Path(getattr(config, name))
 
 
 def read_weights(file: str | Path, device="cpu") -> dict[str, torch.Tensor]:
-    """State of the net of a checkpoint, whatever run it belongs to."""
+    """Return the state of the net of a checkpoint, whatever run it belongs to."""
     try:
         return _load(file, device, lambda c: c["model"])[1]
     except FileNotFoundError:
@@ -230,85 +227,3 @@ def keep_sources(config: configs.Config) -> None:
 def _compare(found, wanted, names):
     parts = [f"{n} {getattr(found, n)!r} there, {getattr(wanted, n)!r} here" for n in names[:3]]
     return "; ".join(parts) + ("; ..." if len(names) > 3 else "")
-
-
-def write_environment(folder: Path, device: torch.device, world: int, step: int) -> None:
-    """Add this session (from ``step`` on) to ``environment.json``.
-
-    Each session is there with all it ran on; what stands above them is that of the first.
-    """
-    sessions = []
-    if step:
-        with suppress(OSError, ValueError):  # absent or damaged: no run depends on it
-            sessions = read_sessions(folder)
-    sessions.append({"from_step": step, **environment(device), "processes": world})
-    text = json.dumps({**ran_on(sessions[0]), "sessions": sessions}, indent=2) + "\n"
-    write_text(folder / "environment.json", text)
-
-
-def read_sessions(folder: str | Path) -> list[dict]:
-    """The sessions of a run or a growth, oldest first, each with all that it ran on:
-    ``from_step, started, command, revision, python, packages, platform, device, threads,
-    processes``.
-
-    Older runs say what they ran on for the last session alone, which then stands in all of them,
-    and the first ones of all have ``from_epoch`` in place of ``from_step``.
-    """
-    path = Path(folder) / "environment.json"
-    try:
-        found = json.loads(path.read_text())
-        return [found | session for session in found.pop("sessions")]
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{folder} must be a run folder, but has no environment.json"
-        ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} must hold the sessions of a run, got {error!r}") from None
-
-
-def ran_on(session: dict) -> dict:
-    """What a session ran on, without when and how it was started."""
-    own = ("from_step", "started", "command")
-    return {key: value for key, value in session.items() if key not in own}
-
-
-def environment(device: torch.device) -> dict:
-    """What a run depends on besides its config."""
-    packages = ("dslbi", "torch", "torchvision", "numpy", "scikit-learn")
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return {
-        "revision": _revision(),
-        "python": platform.python_version(),
-        "packages": {package: _version(package) for package in packages},
-        "platform": platform.platform(),
-        "device": f"{device}: {name}",
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-    }
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _revision():
-    """Git revision of the checkout this file lies in, ``-dirty`` if changed; None without one."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

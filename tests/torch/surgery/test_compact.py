@@ -22,7 +22,7 @@ from dslbi_torch import (
 )
 from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.surgery.saving import load_compact, save_compact, save_onnx, save_program
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 
 def filter_masks(net, share=0.6, seed=2):
@@ -68,7 +68,7 @@ NETS = {
 def test_the_small_net_equals_the_masked_one(name):
     torch.manual_seed(0)
     channels, size = NETS[name]
-    net = settle(models.build(name, init="he"), torch.float32)
+    net = settle(zoo.build(name, init="he"), torch.float32)
     masks = filter_masks(net)
     x = pictures(2, channels, size, size, dtype=torch.float32)
     masks = whole_filters(net, masks, x)
@@ -298,7 +298,7 @@ def test_without_masks_what_is_zero_goes():
 
 def test_the_three_lines_of_the_design():
     torch.manual_seed(0)
-    net = models.build("digits-net")
+    net = zoo.build("digits-net")
     groups = split_groups(net, conv="group", linear="l1", nu=1.0, lam={"conv": 0.8, "linear": 0.1})
     optimizer = DessiLBI(groups, lr=0.1)
     X, y = vectors.images(64, (1, 8, 8), 10)
@@ -392,7 +392,7 @@ def test_masks_of_another_model_and_pruning_twice_are_refused():
 
 def cut_resnet():
     torch.manual_seed(0)
-    net, x = settle(models.build("resnet20"), torch.float32), pictures(2, 3, 32, 32)
+    net, x = settle(zoo.build("resnet20"), torch.float32), pictures(2, 3, 32, 32)
     masks = whole_filters(net, filter_masks(net), x.float())
     return compact(net, masks, x.float()), x.float()
 
@@ -402,21 +402,21 @@ def test_a_compact_model_loads_without_the_original(tmp_path):
     file = tmp_path / "small.pt"
     state = torch.get_rng_state()
     save_compact(small, file, {"name": "resnet20", "n_classes": 10})
-    loaded = load_compact(file, models.build)
+    loaded = load_compact(file, zoo.build)
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(loaded(x), small(x), rtol=0, atol=0)
     frozen = [{n for n, p in m.named_parameters() if not p.requires_grad} for m in (small, loaded)]
     assert frozen[0] == frozen[1] != set()  # the shortcuts that were paddings
     loaded.train()(x).sum().backward()
     assert [f.name for f in tmp_path.iterdir()] == ["small.pt"]
-    for build in (lambda **_: models.build("resnet32"), lambda **_: models.build("lenet5")):
+    for build in (lambda **_: zoo.build("resnet32"), lambda **_: zoo.build("lenet5")):
         with pytest.raises(ValueError, match="is not of the architecture that was built"):
             load_compact(file, build)
     content = file.read_bytes()
     for broken in (b"", content[: len(content) // 2]):
         file.write_bytes(broken)
         with pytest.raises(ValueError, match="must be a file of dslbi compact model 1, but: "):
-            load_compact(file, models.build)
+            load_compact(file, zoo.build)
 
 
 def test_single_layers_and_odd_options_load(tmp_path):
@@ -439,14 +439,14 @@ def test_single_layers_and_odd_options_load(tmp_path):
 
 def test_zeros_take_a_bit_each_on_the_disk(tmp_path):
     torch.manual_seed(0)
-    net = models.build("lenet300")
+    net = zoo.build("lenet300")
     save_compact(net, tmp_path / "dense.pt")
     masks = {"fc1.weight": torch.rand(300, 784) < 0.05}
     save_compact(apply_masks_(net, masks), tmp_path / "sparse.pt")
     sizes = [(tmp_path / name).stat().st_size for name in ("dense.pt", "sparse.pt")]
     saved = 4 * 235_200 - 235_200 // 8 - 4 * int(masks["fc1.weight"].sum())
     np.testing.assert_allclose(sizes[0] - sizes[1], saved, atol=2000)
-    loaded = load_compact(tmp_path / "sparse.pt", lambda: models.build("lenet300"))
+    loaded = load_compact(tmp_path / "sparse.pt", lambda: zoo.build("lenet300"))
     torch.testing.assert_close(loaded.state_dict(), net.state_dict(), rtol=0, atol=0)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dslbi_torch import fold_norms
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 
 def pictures(*shape):
@@ -33,7 +33,7 @@ def norms(net):
 @pytest.mark.parametrize("name", ["resnet20", "vgg11-bn", "mobilenetv2"])
 def test_outputs_are_the_same_without_any_norm(name):
     torch.manual_seed(0)
-    net = settle(models.build(name))
+    net = settle(zoo.build(name))
     x = pictures(2, 3, 32, 32)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     small = fold_norms(net, x)

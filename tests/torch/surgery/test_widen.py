@@ -21,7 +21,7 @@ from dslbi_torch import (
     widen_,
 )
 from dslbi_torch.surgery.widen import widths
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 
 class Tangle(nn.Module):
@@ -257,7 +257,7 @@ def test_channels_last_stays_channels_last():
 )
 def test_the_nets_by_name(name, shape):
     torch.manual_seed(0)
-    net = models.build(name, 10, shape[0]).double()
+    net = zoo.build(name, 10, shape[0]).double()
     x = torch.randn(2, *shape, dtype=torch.float64)
     optimizer = dessilbi(net)
     before = net.eval()(x)

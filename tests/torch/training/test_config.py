@@ -13,11 +13,13 @@ from dslbi_torch import __main__ as cli
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config
-from dslbi_torch.training.data import sets as data
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.data import datasets
+from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.recipes import RECIPES
+from dslbi_torch.training.run import train
+from dslbi_torch.training.run.make_optimizer import make_optimizer
 from dslbi_torch.training.run.processes import Processes
-from dslbi_torch.training.run.train import lr_factor, make_optimizer
+from dslbi_torch.training.run.schedules import lr_factor
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_recipes_are_configs_that_survive_json(name):
 def test_what_an_untried_recipe_needs_is_arithmetic(name):
     config, needs = RECIPES[name].config, RECIPES[name].needs
     imagenet = config.dataset == "imagenet"
-    net = models.build(config.model, 1000 if imagenet else 10, 3)
+    net = zoo.build(config.model, 1000 if imagenet else 10, 3)
     split = sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear))
     megabytes = 4 * (3 * sum(p.numel() for p in net.parameters()) + split) / 1e6
     found = float(re.search(r"estimate: ([\d.]+) MB", needs)[1])
@@ -63,7 +65,7 @@ def test_columns_of_the_tables_are_flags_that_work(capsys, monkeypatch):
     rows = re.findall(r"^\| ((?:DessiLBI|SGD|A|R)[\w -]*) \| (`--.*?`|none)", text, re.M)
     assert len(rows) == 13
     seen = []
-    monkeypatch.setattr(cli.train, "train", lambda config, **_: seen.append(config) or Stopped())
+    monkeypatch.setattr(train, "train", lambda config, **_: seen.append(config) or Stopped())
     for recipe in (
         *("imagenet-resnet18", "imagenet-alexnet"),
         *("cifar10-resnet20-paper", "mnist-lenet5-paper"),
@@ -129,7 +131,7 @@ def test_recipes_print_the_settings_of_one(capsys):
 def test_the_help_names_every_data_set_and_net(capsys):
     assert cli.main(["train", "--help"]) == 0
     words = set(re.findall(r"[\w-]+", re.sub(r"-\n +", "-", capsys.readouterr().out)))
-    assert {*models.MODELS, *data.DATASETS} <= words
+    assert {*zoo.NETS, *datasets.DATASETS} <= words
 
 
 def test_milestones_of_a_recipe_that_never_come(capsys):
@@ -170,19 +172,27 @@ def test_recipes_have_the_settings_of_their_sources():
 
 
 def test_json_keeps_tuples_and_none():
-    config = Config(milestones=(3, 5), schedule="step", conv=None, data="/x", epochs=7)
+    config = Config(
+        milestones=(3, 5), schedule="step", conv=None, data="/x", epochs=7,
+        lam_named={"fc1.weight": 0.1 + 0.2}, target={"conv1.weight": 1 / 3},
+    )  # fmt: skip
     again = configs.from_json(configs.to_json(config))
     assert again == config and again.milestones == (3, 5) and again.conv is None
+    assert again.target == {"conv1.weight": 1 / 3}
+    assert json.loads(configs.to_json(config))["lam_named"] == {"fc1.weight": 0.1 + 0.2}
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         ("[1]", "a config must be a JSON object, got list"),
-        ('{"epochs": 3, "epoch": 4}', "fields of Config only, got epoch"),
-        ('{"nu": -1}', "nu must be positive and finite, got -1"),
-        ('{"epochs": 2.5}', "epochs must be a whole number, got 2.5"),
-        ('{"milestones": [1, "a"]}', "milestones must be a tuple of whole numbers"),
+        ('{"format": 2, "epochs": 3, "epoch": 4}', "fields of Config only, got epoch"),
+        ('{"format": 2, "nu": -1}', "nu must be positive and finite, got -1"),
+        ('{"format": 2, "epochs": 2.5}', "epochs must be a whole number, got 2.5"),
+        ('{"format": 2, "milestones": [1, "a"]}', "milestones must be a tuple of whole numbers"),
+        ('{"format": 2, "target": {"a": "b"}}', "target must be a number or numbers by name or no"),
+        ('{"nu": 2, "epoch": 4}', "a config must have format 2, got none"),
+        ('{"format": 3}', "a config must have format 2, got 3"),
     ],
 )
 def test_json_that_is_no_config(text, message):
@@ -211,7 +221,7 @@ NAN, INF = float("nan"), float("inf")
         ({"seed": -1}, r"seed must be in \[0, 2\*\*63\), got -1"),
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
         ({"threads": 10**6}, "threads must be at most 1024, got 1000000"),
-        ({"target": "0.5", "amp": "fp16"}, "amp must be bf16 or none with a target, got fp16"),
+        ({"target": 0.5, "amp": "fp16"}, "amp must be bf16 or none with a target, got fp16"),
         ({"lr": 0.1, "lr_min": 0.2}, r"lr_min must be in \[0, lr = 0.1\], got 0.2"),
         ({"dataset": "minst"}, "dataset must be one of digits, mnist, .*, got 'minst'"),
         ({"corrupt": "repair"}, "corrupt must be one of refuse, skip, got 'repair'"),
@@ -274,7 +284,7 @@ def test_optimizer_gets_every_setting():
         conv="group", linear="l1", lam_conv=2.0, lam_linear=0.3, weight="sqrt", kappa=1.5, nu=7.0,
         lr=0.03, momentum=0.8, dampening=0.1, weight_decay=1e-3, decoupled=True, coupling="inside",
     )  # fmt: skip
-    model = models.build("digits-net")
+    model = zoo.build("digits-net")
     optimizer = make_optimizer(config, model)
     seen = {}
     for group in optimizer.param_groups:
@@ -302,30 +312,67 @@ def test_optimizer_gets_every_setting():
 
 
 def test_single_tensors_may_have_levels_of_their_own():
-    config = Config(lam_conv=2.0, lam_linear=0.3, lam_named="conv2.weight=5,fc1.weight=0.1")
-    optimizer = make_optimizer(config, models.build("digits-net"))
+    config = Config(lam_conv=2.0, lam_linear=0.3, lam_named={"conv2.weight": 5, "fc1.weight": 0.1})
+    optimizer = make_optimizer(config, zoo.build("digits-net"))
     levels = {
         n: g["lam"] for g in optimizer.param_groups for n in g["param_names"] if "weight" in n
     }
     expected = {"conv1.weight": 2.0, "conv2.weight": 5.0, "fc1.weight": 0.1, "fc2.weight": 0.3}
     assert levels == expected
-    for text in ("conv2.weight", "conv2.weight=x", "conv2.weight=-1", "=1", "conv2.weight=nan"):
-        with pytest.raises(ValueError, match="lam_named must be NAME=POSITIVE"):
-            Config(lam_named=text)
-    with pytest.raises(ValueError, match="rule 'conv9.weight' must match a parameter among"):
-        make_optimizer(Config(lam_named="conv9.weight=1"), models.build("digits-net"))
+    for levels in ({}, {"conv2.weight": -1.0}, {"": 1.0}, {"conv2.weight": NAN}, {"fc": INF}):
+        with pytest.raises(ValueError, match="lam_named must be a positive number for each name"):
+            Config(lam_named=levels)
+    for levels in ("conv2.weight=1", {"conv2.weight": "1"}, {"conv2.weight": True}, {3: 1.0}):
+        with pytest.raises(ValueError, match="lam_named must be numbers by name or none, got"):
+            Config(lam_named=levels)
+    with pytest.raises(ValueError, match="rule 'conv9.weight' must match a parameter"):
+        make_optimizer(Config(lam_named={"conv9.weight": 1.0}), zoo.build("digits-net"))
 
 
 def test_target_is_a_share_or_a_share_for_each_name():
-    assert Config().shares is None
-    assert Config(target="0.1").shares == 0.1
-    assert Config(target="conv3.weight=0.15,fc1.weight=1").shares == {
-        "conv3.weight": 0.15,
-        "fc1.weight": 1.0,
-    }
-    for text in ("0", "1.5", "nan", "x", "conv1.weight"):
-        with pytest.raises(ValueError, match=r"target must be in \(0, 1\] or NAME=SHARE,..., got"):
-            Config(target=text)
-    for text in ("conv1.weight=2", "=0.1", "conv1.weight=x"):
-        with pytest.raises(ValueError, match="target must be NAME=SHARE,... of at most 1, got"):
-            Config(target=text)
+    assert Config().target is None and Config(target=0.1).target == 0.1
+    shares = {"conv3.weight": 0.15, "fc1.weight": 1.0}
+    assert Config(target=shares).target == shares
+    for target in (0.0, 1.5, NAN, {}, {"conv1.weight": 2.0}, {"": 0.1}):
+        with pytest.raises(ValueError, match=r"target must be in \(0, 1\], or such a share for ea"):
+            Config(target=target)
+    for target in ("0.1", {"conv1.weight": "x"}, True):
+        with pytest.raises(ValueError, match="target must be a number or numbers by name or none"):
+            Config(target=target)
+
+
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        (["--target=0.1"], {"target": 0.1}),
+        (["--target=a.weight=0.15,b.weight=1"], {"target": {"a.weight": 0.15, "b.weight": 1.0}}),
+        (["--target=none"], {"target": None}),
+        (["--lam-named=fc1.weight=1e-6"], {"lam_named": {"fc1.weight": 1e-6}}),
+        (["--lam-named=none"], {"lam_named": None}),
+        (["--milestones=1,2", "--schedule=step"], {"milestones": (1, 2), "schedule": "step"}),
+        (["--conv=none", "--no-normalize"], {"conv": None, "normalize": False}),
+    ],
+)  # fmt: skip
+def test_flags_are_values(monkeypatch, argv, values):
+    seen = []
+    monkeypatch.setattr(train, "train", lambda config, **_: seen.append(config) or Stopped())
+    assert cli.main(["train", "digits", *argv]) == 0
+    assert seen == [dataclasses.replace(RECIPES["digits"].config, **values)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--target=x", "argument --target: invalid float value: 'x'"),
+        ("--target=conv1.weight=x", "--target: must be NAME=NUMBER,..., got 'conv1.weight=x'"),
+        ("--target=conv1.weight=2", "target must be in (0, 1], or such a share for each name"),
+        ("--target==0.1", "--target: must be NAME=NUMBER,..., got '=0.1'"),
+        ("--target=7", "target must be in (0, 1], or such a share for each name, or none, got 7.0"),
+        ("--lam-named=conv2.weight", "must be NAME=NUMBER,..., got 'conv2.weight'"),
+        ("--lam-named=conv2.weight=-1", "lam_named must be a positive number for each name"),
+    ],
+)
+def test_flags_that_are_no_values(capsys, flag, message):
+    assert cli.main(["train", "digits", flag]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1

@@ -17,14 +17,16 @@ from dslbi_torch import load_compact
 from dslbi_torch.files import locked
 from dslbi_torch.training import recipes
 from dslbi_torch.training.experiments import grow
-from dslbi_torch.training.experiments.grow import Growth
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.experiments.grow_folder import GrowthPlan
+from dslbi_torch.training.nets import zoo
+from dslbi_torch.training.run import loop
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run import train
+from dslbi_torch.training.run.contexts import Terminated
+from dslbi_torch.training.run.set_up import open_run
 
 FIELDS = dict(epochs=2, lam_conv=0.5, batch_size=32, device="cpu", threads=1)
 FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in FIELDS.items()]
-GROWTH = Growth(budget=2500, start=3, every=2, saturated=0.8, rate=1.5)
+GROWTH = GrowthPlan(budget=2500, start=3, every=2, saturated=0.8, rate=1.5)
 LINEAR = dataclasses.replace(GROWTH, start=8, budget=7000)
 
 
@@ -82,9 +84,9 @@ def test_the_folder_says_everything_and_the_net_loads(grown):
     assert names == [
         *("config.json", "environment.json", "grown.pt", "growth.json", "growth.pt", "log.jsonl")
     ]
-    assert Growth(**json.loads((folder / "growth.json").read_text())) == GROWTH
+    assert GrowthPlan(**json.loads((folder / "growth.json").read_text())) == GROWTH
     assert [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()] == grown.log
-    net = load_compact(folder / "grown.pt", models.build)
+    net = load_compact(folder / "grown.pt", zoo.build)
     x = next(iter(grown.run.data.test.batches(20)))[0]
     with torch.no_grad():
         torch.testing.assert_close(net(x), grown.run.model.eval()(x), rtol=0, atol=0)
@@ -142,7 +144,7 @@ def test_growing_that_cannot_saturate_ends_after_one_round(tmp_path):
 def test_the_start_is_the_net_of_the_recipe_cut_down(tmp_path, start):
     growth = dataclasses.replace(GROWTH, start=start, budget=100_000)
     run = grow.start_run(config(tmp_path), growth)
-    full = models.build("digits-net")
+    full = zoo.build("digits-net")
     for name in ("conv1", "conv2"):
         units = len(run.model.get_submodule(name).weight)
         assert units == min(start, len(full.get_submodule(name).weight))
@@ -194,7 +196,7 @@ MISTAKES = [
     (("--budget=3000", "--rate=0.9"), "rate must be at least 1 and finite, got 0.9"),
     (("--budget=3000", "--conv=l1"), "growing needs a split of conv or linear into groups"),
     (("--budget=3000", "--optimizer=sgd"), "growing needs a split of conv or linear into groups"),
-    (("--budget=3000", "--target=0.5"), "target must not be set for growing, got '0.5'"),
+    (("--budget=3000", "--target=0.5"), "target must not be set for growing, got 0.5"),
     (("--budget=3000", "--nu-schedule=lr"), "nu_schedule must not be set for growing, got 'lr'"),
     (("--budget=3000", "--masks=a.pt"), "masks must not be set for growing, got 'a.pt'"),
     (("--budget=3000", "--ema=0.9"), "ema must not be set for growing, got 0.9"),
@@ -260,7 +262,7 @@ def test_a_growth_that_was_stopped_goes_on_bit_for_bit(grown, stopped, monkeypat
     assert again.log == grown.log == folders.read_log(folder)
     equal(again.run.model.state_dict(), grown.run.model.state_dict())
     equal(again.start.state_dict(), grown.start.state_dict())
-    states = [grow.growths.checkpoint.state(g.run)["optimizer"]["state"] for g in (again, grown)]
+    states = [grow.checkpoint.everything(g.run)["optimizer"]["state"] for g in (again, grown)]
     for own, other in zip(*(s.values() for s in states), strict=True):
         equal(own, other)
     sessions = json.loads((folder / "environment.json").read_text())["sessions"]
@@ -277,7 +279,7 @@ def test_a_terminated_growth_goes_on_bit_for_bit(grown, tmp_path, monkeypatch, s
     with monkeypatch.context() as patch:
         calls = stop_after(patch, step)
         message = f"stopped after step {step} with a checkpoint in {folder}"
-        with pytest.raises(train.Terminated, match=message):
+        with pytest.raises(Terminated, match=message):
             grow.grow(config(folder), GROWTH, progress=False)
     assert len(calls) == step
     assert grow.open_grown(folder, device="cpu").step == step
@@ -312,7 +314,7 @@ def test_a_full_gpu_is_one_line(tmp_path, capsys, monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(train, "train_step", full)
+    monkeypatch.setattr(loop, "train_step", full)
     words = ("grow", "digits", *FLAGS, "--budget=3000", "--out", tmp_path / "a")
     status, _, err = call(capsys, *words)
     assert status == 2 and "batch_size must fit the memory of cpu, got 32: lower it" in err
@@ -417,7 +419,7 @@ def test_a_grown_net_is_evaluated_pruned_and_compacted(grown, tmp_path, capsys):
     assert "masks: " in out and (folder / "pruned.pt").exists()
     status, out, err = call(capsys, "compact", folder, "--device=cpu", "--program")
     assert (status, err) == (0, "")
-    small = load_compact(folder / "compact.pt", models.build)
+    small = load_compact(folder / "compact.pt", zoo.build)
     assert sum(p.numel() for p in small.parameters()) < grown.log[-1]["parameters"]
     x = next(iter(grown.run.data.test.batches(20)))[0]
     program = torch.export.load(folder / "compact.pt2").module()
@@ -443,7 +445,7 @@ def test_a_grown_net_has_no_path(grown, capsys, argv, message):
 
 def test_a_growth_is_no_run(grown):
     with pytest.raises(ValueError, match="but holds a growth, which grow.open_grown reads"):
-        train.open_run(grown.run.config.folder)
+        open_run(grown.run.config.folder)
 
 
 @pytest.mark.parametrize(("flags", "message"), MISTAKES)
@@ -456,7 +458,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, flags, m
 
 def test_a_net_without_a_layer_that_can_grow_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(
-        models.MODELS, "digits-net", models.Net(lambda **_: torch.nn.Sequential(
+        zoo.NETS, "digits-net", zoo.Net(lambda **_: torch.nn.Sequential(
             torch.nn.Conv2d(1, 10, 8), torch.nn.Flatten()), 8, 8),
     )  # fmt: skip
     with pytest.raises(ValueError, match="model digits-net must have a layer that can grow"):
@@ -471,8 +473,8 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
 
 def test_a_run_that_diverges_later_names_its_checkpoint(stopped, capsys, monkeypatch):
     folder = stopped(1)
-    original = train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *args: original(*args) * float("nan"))
+    original = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *args: original(*args) * float("nan"))
     with pytest.raises(FloatingPointError, match=f"; the last good checkpoint is {folder}/growth"):
         grow.grow(config(folder), GROWTH, progress=False)
     assert grow.open_grown(folder, device="cpu").at.epoch == 1

@@ -22,10 +22,11 @@ from dslbi_torch import __main__ as cli
 from dslbi_torch.surgery.compact import compact_with_masks
 from dslbi_torch.training.config import Config
 from dslbi_torch.training.experiments import methods, tickets
-from dslbi_torch.training.nets import table as models
-from dslbi_torch.training.run import report, train
+from dslbi_torch.training.nets import zoo
+from dslbi_torch.training.run import initial_net, loop, pruning, report, train
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run import sparse_start as sparse
+from dslbi_torch.training.run.contexts import Terminated
+from dslbi_torch.training.run.set_up import open_run, set_up
 
 # Twelve steps of an epoch.
 TINY = Config(
@@ -47,13 +48,13 @@ def trained(config, out, **changes):
 
 def all_epochs(run):
     for epoch in range(run.config.epochs):
-        train.train_epoch(run)
+        loop.train_epoch(run)
         run.at.epoch, run.at.batch, run.at.losses = epoch + 1, 0, None
 
 
 def drawn(config, share=0.3, seed=0):
     """Masks by chance: whole filters of convolutions, single weights of linear layers."""
-    model, generator = models.build(config.model, in_channels=1), torch.Generator()
+    model, generator = zoo.build(config.model, in_channels=1), torch.Generator()
     generator.manual_seed(seed)
     masks = {}
     for group in split_groups(model, conv="group", linear="l1"):
@@ -79,7 +80,7 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint_bit_for_bit(tmp_path):
     run = trained(TINY, tmp_path / "a", keep=9)
     for epoch in (0, 2, 3):
         file = folders.checkpoint_file(tmp_path / "a", epoch)
-        begun = train.set_up(replace(SGD, seed=7, initial=str(file), out=str(tmp_path / "b")))
+        begun = set_up(replace(SGD, seed=7, initial=str(file), out=str(tmp_path / "b")))
         equal(begun.model.state_dict(), folders.read_weights(file))
     equal(begun.model.state_dict(), run.model.state_dict())
 
@@ -87,7 +88,7 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint_bit_for_bit(tmp_path):
 def test_rewinding_to_epoch_0_gives_the_initial_weights_of_the_seed(tmp_path):
     trained(TINY, tmp_path / "a", keep=9, seed=3)
     torch.manual_seed(3)
-    initial = models.build("digits-net", in_channels=1).state_dict()
+    initial = zoo.build("digits-net", in_channels=1).state_dict()
     equal(folders.read_weights(folders.checkpoint_file(tmp_path / "a", 0)), initial)
 
 
@@ -139,12 +140,12 @@ def test_a_run_folder_is_enough_to_go_on_when_its_sources_are_gone(tmp_path, mas
     config = replace(SGD, out=str(tmp_path / "c"), checkpoint_steps=5, **own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_agree_to_stop", lambda run, _: run.step == 17)
-        with pytest.raises(train.Terminated):
+        with pytest.raises(Terminated):
             train.train(config, progress=False)
     shutil.rmtree(tmp_path / "a")
     masks_file.unlink()
     equal(train.train(config, progress=False).model.state_dict(), whole.model.state_dict())
-    opened = train.open_run(tmp_path / "c", device="cpu")
+    opened = open_run(tmp_path / "c", device="cpu")
     equal(opened.model.state_dict(), whole.model.state_dict())
 
 
@@ -161,7 +162,7 @@ def test_a_cut_net_is_trained_as_the_masked_one(tmp_path, net):
     masked, small = trained(config, tmp_path / "a"), trained(config, tmp_path / "b", cut="keep")
     sizes = [sum(p.numel() for p in run.model.parameters()) for run in (masked, small)]
     assert sizes[1] < 0.8 * sizes[0]
-    x = sparse.example(masked.data, 50)
+    x = masked.data.example(50)
     with torch.no_grad():
         logits = [run.model.eval()(x) for run in (masked, small)]
     torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
@@ -172,8 +173,8 @@ def test_a_cut_net_is_trained_as_the_masked_one(tmp_path, net):
 
 def test_the_control_from_scratch_is_dense_small_and_new(tmp_path, masks_file):
     own = dict(masks=str(masks_file))
-    kept = train.set_up(replace(SGD, cut="keep", out=str(tmp_path / "a"), **own)).model
-    new = train.set_up(replace(SGD, cut="new", out=str(tmp_path / "b"), **own)).model
+    kept = set_up(replace(SGD, cut="keep", out=str(tmp_path / "a"), **own)).model
+    new = set_up(replace(SGD, cut="new", out=str(tmp_path / "b"), **own)).model
     shapes = [{n: tuple(p.shape) for n, p in net.named_parameters()} for net in (kept, new)]
     assert shapes[0] == shapes[1]
     assert (kept.fc1.weight == 0).any() and new.fc1.weight.all()
@@ -185,12 +186,12 @@ def test_the_control_from_scratch_is_dense_small_and_new(tmp_path, masks_file):
 
 def test_what_is_no_weight_of_the_net_is_not_drawn_anew():
     """A shortcut that pads becomes a fixed convolution where the net is cut."""
-    model = models.build("resnet20", in_channels=1)
+    model = zoo.build("resnet20", in_channels=1)
     masks = drawn(replace(SGD, model="resnet20"), share=0.5)
     small = compact_with_masks(model, masks, torch.randn(2, 1, 8, 8))[0]
     fixed = {n: p.clone() for n, p in small.named_parameters() if not p.requires_grad}
     assert fixed
-    models.initialise_(small)
+    zoo.initialise_(small)
     equal({n: p for n, p in small.named_parameters() if n in fixed}, fixed)
 
 
@@ -198,26 +199,28 @@ def test_what_is_no_weight_of_the_net_is_not_drawn_anew():
 
 
 def test_weights_for_other_classes_come_without_the_last_layer():
-    ten, three = (models.build("digits-net", n, in_channels=1) for n in (10, 3))
+    ten, three = (zoo.build("digits-net", n, in_channels=1) for n in (10, 3))
     before = three.fc2.weight.detach().clone()
-    sparse.load_initial_(three, ten.state_dict(), 3)
+    initial_net.load_initial_(three, ten.state_dict(), 3)
     equal({"w": three.fc1.weight.detach()}, {"w": ten.fc1.weight.detach()})
     equal({"w": three.fc2.weight.detach()}, {"w": before})
     for other, message in (
-        (models.build("lenet5"), "initial must be of the same kind of net, which differs in conv3"),
+        (zoo.build("lenet5"), "initial must be of the same kind of net, which differs in conv3"),
         (
-            models.build("digits-net", in_channels=3),
+            zoo.build("digits-net", in_channels=3),
             r"conv1.weight has shape \(16, 3, 5, 5\) there",
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            sparse.load_initial_(three, other.state_dict(), 3)
+            initial_net.load_initial_(three, other.state_dict(), 3)
 
 
 def test_masks_for_other_classes_leave_the_last_layer_whole(masks_file):
-    data = train.set_up(TINY).data
-    three = models.build("digits-net", 3, in_channels=1)
-    masks = sparse._masks(replace(SGD, masks=str(masks_file)), three, data._replace(classes="abc"))
+    data = set_up(TINY).data
+    three = zoo.build("digits-net", 3, in_channels=1)
+    masks = initial_net._masks(
+        replace(SGD, masks=str(masks_file)), three, data._replace(classes="abc")
+    )
     assert set(load_masks(masks_file)) - set(masks) == {"fc2.weight", "fc2.bias"}
 
 
@@ -225,22 +228,22 @@ def test_masks_for_other_classes_leave_the_last_layer_whole(masks_file):
 
 
 def test_the_cubic_schedule():
-    assert [sparse.gradual_density(k, 10, 0.1) for k in (0, 10, 11)] == [1.0, 0.1, 0.1]
-    assert sparse.gradual_density(5, 10, 0.2) == pytest.approx(0.2 + 0.8 / 8, rel=1e-15)
-    due = [sparse.gradual_density(k, 20, 0.05) for k in range(25)]
+    assert [pruning.gradual_density(k, 10, 0.1) for k in (0, 10, 11)] == [1.0, 0.1, 0.1]
+    assert pruning.gradual_density(5, 10, 0.2) == pytest.approx(0.2 + 0.8 / 8, rel=1e-15)
+    due = [pruning.gradual_density(k, 20, 0.05) for k in range(25)]
     assert all(a > b for a, b in pairwise(due[:21]))
     falls = [a - b for a, b in pairwise(due[:21])]
     assert all(a > b for a, b in pairwise(falls))  # fast at first
 
 
-@pytest.mark.parametrize("target", ["0.1", "conv1.weight=0.25,fc1.weight=0.05"])
+@pytest.mark.parametrize("target", [0.1, {"conv1.weight": 0.25, "fc1.weight": 0.05}])
 def test_gradual_pruning_follows_the_schedule_and_nothing_comes_back(tmp_path, target):
     config = replace(SGD, prune="gradual", target=target, ramp=0.5, out=str(tmp_path))
-    run, held = train.set_up(config), []
+    run, held = set_up(config), []
     run.optimizer.register_step_post_hook(lambda *_: held.append(run.pruning.held.masks))
     all_epochs(run)
     assert len(held) == 36
-    shares = config.shares
+    shares = config.target
     for k, masks in enumerate(held, 1):
         if isinstance(shares, dict):
             parts = [([name], share) for name, share in shares.items()]
@@ -248,7 +251,7 @@ def test_gradual_pruning_follows_the_schedule_and_nothing_comes_back(tmp_path, t
             parts = [([name for name, mask in masks.items() if mask.ndim > 1], shares)]
         for names, share in parts:
             kept, of = (sum(int(f(masks[n])) for n in names) for f in (torch.sum, torch.numel))
-            due = sparse.gradual_density(k, 18, share) * of
+            due = pruning.gradual_density(k, 18, share) * of
             largest = 288  # weights of a filter of conv2, the largest group
             assert due - largest < kept <= due * (1 + 1e-9)
     for before, after in pairwise(held):
@@ -259,18 +262,18 @@ def test_gradual_pruning_follows_the_schedule_and_nothing_comes_back(tmp_path, t
 
 @pytest.mark.parametrize("prune", ["gradual", "soft"])
 def test_a_pruned_run_goes_on_bit_for_bit(tmp_path, prune):
-    config = replace(SGD, prune=prune, target="0.2", checkpoint_steps=5)
+    config = replace(SGD, prune=prune, target=0.2, checkpoint_steps=5)
     whole = trained(config, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_agree_to_stop", lambda run, _: run.step == 8)
-        with pytest.raises(train.Terminated):
+        with pytest.raises(Terminated):
             trained(config, tmp_path / "b")
     equal(trained(config, tmp_path / "b").model.state_dict(), whole.model.state_dict())
 
 
 def test_soft_pruned_filters_come_back_and_the_last_epoch_ends_pruned(tmp_path):
-    target = "conv1.weight=0.5,conv2.weight=0.5"
-    run = train.set_up(replace(SGD, prune="soft", target=target, out=str(tmp_path)))
+    target = {"conv1.weight": 0.5, "conv2.weight": 0.5}
+    run = set_up(replace(SGD, prune="soft", target=target, out=str(tmp_path)))
     alive = []
     run.optimizer.register_step_post_hook(
         lambda *_: alive.append(run.model.conv2.weight.detach().flatten(1).any(1).clone())
@@ -290,7 +293,7 @@ def test_filters_are_ranked_by_the_scale_of_the_norm_that_follows(tmp_path):
     from dslbi_torch.masks.budget import ranked_masks
     from dslbi_torch.masks.ranking import scale_ranking
 
-    model, x = models.build("resnet20", in_channels=1), torch.randn(2, 1, 8, 8)
+    model, x = zoo.build("resnet20", in_channels=1), torch.randn(2, 1, 8, 8)
     groups = split_groups(model, conv="group", linear="l1")
     norm = dict(model.named_modules())
     scales = {name: m for name, m in norm.items() if isinstance(m, torch.nn.BatchNorm2d)}
@@ -318,10 +321,10 @@ def test_the_l1_norm_of_the_scales_enters_the_gradient(tmp_path):
     config = replace(
         SGD, model="resnet20", train_size=128, epochs=1, weight_decay=0.0, momentum=0.0
     )
-    a, b = (train.set_up(replace(config, l1_scales=c, out=str(tmp_path))) for c in (0.0, 0.3))
+    a, b = (set_up(replace(config, l1_scales=c, out=str(tmp_path))) for c in (0.0, 0.3))
     x, y = next(iter(a.data.train.batches(64)))
     for run in (a, b):
-        train.train_step(run, x, y, len(y))
+        loop.train_step(run, x, y, len(y))
     gradients = [dict(run.model.named_parameters()) for run in (a, b)]
     for name, p in gradients[0].items():
         norm = name.rsplit(".", 1)[0].split(".")[-1].startswith("bn") and name.endswith("weight")
@@ -334,11 +337,16 @@ def test_the_l1_norm_of_the_scales_enters_the_gradient(tmp_path):
 SEARCH = replace(
     TINY,
     epochs=4,
-    target="conv1.weight=0.5,conv2.weight=0.3,fc1.weight=0.3",
+    target={"conv1.weight": 0.5, "conv2.weight": 0.3, "fc1.weight": 0.3},
     ramp=0.5,
-    lam_named="conv1.weight=1,conv2.weight=1.1,fc1.weight=0.1,fc2.weight=1e-6",
+    lam_named={
+        "conv1.weight": 1.0,
+        "conv2.weight": 1.1,
+        "fc1.weight": 0.1,
+        "fc2.weight": 1e-6,
+    },
 )
-PLAN = tickets.Plan(at=(2, 4), rounds=2, retrain={"epochs": 2}, transfer=None)
+PLAN = tickets.TicketPlan(at=(2, 4), rounds=2, retrain={"epochs": 2}, transfer=None)
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +361,7 @@ def rows_of(config):
 
 
 def test_what_is_for_a_path_alone_is_left_out_of_retraining():
-    search = replace(TINY, nu_schedule="lr", coupling="inside", decoupled=True, target="0.5")
+    search = replace(TINY, nu_schedule="lr", coupling="inside", decoupled=True, target=0.5)
     trial = tickets.Trial(search, PLAN, 0)
     assert trial.search.nu_schedule == "lr" and trial.search.coupling == "inside"
     assert trial.retrain.nu_schedule == "constant" and not trial.retrain.splits
@@ -370,10 +378,10 @@ def test_a_ticket_is_what_the_path_had_selected_at_that_epoch(compared, tmp_path
         assert {n for n, m in ticket.items() if m.ndim == 1} == {
             name.replace("weight", "bias") for name in masks
         }
-    stopped = trained(replace(SEARCH, target=""), tmp_path / "b", epochs=2)
-    whole = trained(replace(SEARCH, target=""), tmp_path / "c", keep=9)
+    stopped = trained(replace(SEARCH, target=None), tmp_path / "b", epochs=2)
+    whole = trained(replace(SEARCH, target=None), tmp_path / "c", keep=9)
     assert whole.at.epoch == 4
-    early = train.open_run(tmp_path / "c", device="cpu", epoch=2)
+    early = open_run(tmp_path / "c", device="cpu", epoch=2)
     equal(support_masks(early.optimizer), support_masks(stopped.optimizer))
 
 
@@ -404,7 +412,7 @@ def test_methods_begin_with_the_weights_that_they_should(compared):
     at = {e: folders.read_weights(folders.checkpoint_file(folder / "search", e)) for e in (0, 2)}
     dense = folders.read_weights(folder / "dense" / "checkpoint.pt")
     torch.manual_seed(0)
-    equal(at[0], models.build("digits-net", in_channels=1).state_dict())
+    equal(at[0], zoo.build("digits-net", in_channels=1).state_dict())
     for name, wanted in (
         ("ticket-2", at[0]),
         ("random-2", at[0]),
@@ -448,7 +456,7 @@ def test_rows_say_what_the_nets_are(compared):
         soft=2,
     )
     # a run is its method's alone: of a cut net, the ticket's density is that of its small net
-    run = train.open_run(config.folder / "seed-0" / "ticket-4", device="cpu")
+    run = open_run(config.folder / "seed-0" / "ticket-4", device="cpu")
     assert by["ticket", 4]["parameters"] == sum(
         int(p.count_nonzero()) for p in run.model.parameters()
     )
@@ -509,10 +517,10 @@ def test_a_comparison_may_be_moved(compared, tmp_path, monkeypatch):
 def test_a_ticket_becomes_a_small_file(compared, tmp_path, capsys):
     config, _ = compared
     folder = shutil.copytree(config.folder / "seed-0" / "ticket-4", tmp_path / "ticket")
-    masks, run = (folder / "masks.pt").read_bytes(), train.open_run(folder, device="cpu")
+    masks, run = (folder / "masks.pt").read_bytes(), open_run(folder, device="cpu")
     assert cli.main(["compact", str(folder), "--device=cpu", "--program"]) == 0
-    small = load_compact(folder / "compact.pt", models.build)
-    x = sparse.example(run.data, 50)
+    small = load_compact(folder / "compact.pt", zoo.build)
+    x = run.data.example(50)
     program = torch.export.load(folder / "compact.pt2").module()
     with torch.no_grad():
         wanted = run.model.eval()(x)
@@ -524,12 +532,12 @@ def test_a_ticket_becomes_a_small_file(compared, tmp_path, capsys):
     assert cli.main(["compact", str(folder), "--device=cpu", f"--out={out}"]) == 0
     assert "masks: " + str(folder / "pruned.pt") in capsys.readouterr().out
     nonzero = [
-        sum(int(p.count_nonzero()) for p in load_compact(file, models.build).parameters())
+        sum(int(p.count_nonzero()) for p in load_compact(file, zoo.build).parameters())
         for file in (folder / "compact.pt", out)
     ]
     assert nonzero[1] < 0.7 * nonzero[0]
     assert (folder / "masks.pt").read_bytes() == masks
-    equal(train.open_run(folder, device="cpu").model.state_dict(), run.model.state_dict())
+    equal(open_run(folder, device="cpu").model.state_dict(), run.model.state_dict())
 
 
 def test_whole_and_cut_nets_reach_the_same(compared, tmp_path):
@@ -545,10 +553,10 @@ def test_whole_and_cut_nets_reach_the_same(compared, tmp_path):
 
 def test_a_net_with_batchnorm_is_slimmed(tmp_path):
     config = replace(
-        SEARCH, model="resnet20", train_size=128, epochs=1, target="0.5", lam_conv=1.0,
-        lam_named="fc.weight=1e-6", out=str(tmp_path),
+        SEARCH, model="resnet20", train_size=128, epochs=1, target=0.5, lam_conv=1.0,
+        lam_named={"fc.weight": 1e-6}, out=str(tmp_path),
     )  # fmt: skip
-    plan = tickets.Plan(at=(1,), methods=("slimming",), l1_scales=0.01, tune={"epochs": 2})
+    plan = tickets.TicketPlan(at=(1,), methods=("slimming",), l1_scales=0.01, tune={"epochs": 2})
     tickets.compare(config, plan, progress=False)
     (row,) = rows_of(config)
     assert row["epochs"] == 3 and row["density"] < 0.5
@@ -560,7 +568,7 @@ def test_a_net_with_batchnorm_is_slimmed(tmp_path):
 
 def test_tickets_are_trained_on_other_data(tmp_path, monkeypatch):
     """The other set has the same pictures, turned upside down."""
-    from dslbi_torch.training.data import sets as datasets
+    from dslbi_torch.training.data import datasets
 
     original = datasets.load
 
@@ -631,8 +639,8 @@ def test_mistakes_are_one_line(capsys, tmp_path, argv, message):
         (dict(cut="keep"), "cut needs the masks to cut the net by, got none"),
         (dict(cut="new", masks="a", initial="b"), "initial must be none for a net that draws new"),
         (dict(optimizer="sgd", prune="soft"), "prune needs a target"),
-        (dict(optimizer="sgd", prune="soft", target="0.1", masks="a"), "prune needs a target"),
-        (dict(optimizer="sgd", prune="hard", target="0.1"), "prune must be one of gradual, soft"),
+        (dict(optimizer="sgd", prune="soft", target=0.1, masks="a"), "prune needs a target"),
+        (dict(optimizer="sgd", prune="hard", target=0.1), "prune must be one of gradual, soft"),
         (dict(masks="a", shard=True), "masks and prune must be none where weights are sharded"),
     ],
 )
@@ -648,7 +656,10 @@ def test_impossible_configs(values, message):
         (dict(initial="none.pt"), "initial must be a checkpoint, but none.pt does not exist"),
         (dict(initial="{masks}"), "cannot be read, it is truncated or not a checkpoint of a run"),
         (dict(masks="{other}"), "masks must be of this model, which has no parameter 'x'"),
-        (dict(prune="soft", target="x.weight=0.5"), "density must name ranked tensors, got 'x.wei"),
+        (
+            dict(prune="soft", target={"x.weight": 0.5}),
+            "density must name ranked tensors, got 'x.wei",
+        ),
     ],
 )
 def test_sources_that_do_not_fit_write_nothing(tmp_path, masks_file, values, message):
@@ -661,7 +672,7 @@ def test_sources_that_do_not_fit_write_nothing(tmp_path, masks_file, values, mes
 
 
 def test_masks_may_change_while_a_net_is_trained():
-    model = models.build("digits-net", in_channels=1)
+    model = zoo.build("digits-net", in_channels=1)
     masks = drawn(SGD, share=0.8)
     held = MaskedTraining(model, torch.optim.SGD(model.parameters(), 0.1), masks)
     fewer = {name: mask & drawn(SGD, share=0.5, seed=1)[name] for name, mask in masks.items()}

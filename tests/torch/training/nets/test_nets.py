@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dslbi_torch import split_groups
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.nets import zoo
 
 IMAGENET = ("alexnet", "resnet18", "resnet34", "resnet50")
 
@@ -70,26 +70,26 @@ MACS = {
 
 def smallest_shape(name):
     """Two pictures of a size that the net is meant for, or for ImageNet a small one."""
-    channels = 1 if models.MODELS[name].largest <= 28 else 3
-    size = 64 if name in IMAGENET else min(models.MODELS[name].largest, 32)
+    channels = 1 if zoo.NETS[name].largest <= 28 else 3
+    size = 64 if name in IMAGENET else min(zoo.NETS[name].largest, 32)
     return (2, channels, size, size)
 
 
 def on_meta(name, **options):
     with torch.device("meta"):  # shapes without numbers
-        return models.build(name, **options)
+        return zoo.build(name, **options)
 
 
 def test_every_net_is_in_the_table():
-    assert list(PARAMETERS) == list(models.MODELS)
+    assert list(PARAMETERS) == list(zoo.NETS)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.NETS)
 def test_parameter_counts(name):
     model = on_meta(name, n_classes=1000 if name in IMAGENET else 10)
     count = sum(p.numel() for p in model.parameters())
     assert count == PARAMETERS[name]
-    printed = [line for line in models.__doc__.splitlines() if line.startswith(f"``{name}``")]
+    printed = [line for line in zoo.__doc__.splitlines() if line.startswith(f"``{name}``")]
     assert all(f" {count:,} " in line for line in printed), "the docstring's table"
 
 
@@ -113,10 +113,10 @@ def test_the_last_map_of_32x32_pictures():
         assert seen[0][2:] == (side, side)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.NETS)
 def test_the_signal_goes_forward_and_the_gradient_all_the_way_back(name):
     torch.manual_seed(0)
-    model = models.build(name, init="he")
+    model = zoo.build(name, init="he")
     x, y = vectors.images(n=2, shape=smallest_shape(name)[1:])
     x = torch.from_numpy(x).float()
     logits = model(x)
@@ -129,7 +129,7 @@ def test_the_signal_goes_forward_and_the_gradient_all_the_way_back(name):
     assert first.grad.count_nonzero() > 0
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.NETS)
 def test_every_convolution_and_linear_layer_is_split(name):
     model = on_meta(name)
     groups = split_groups(model, conv="group", linear="l1", lam=0.1)
@@ -148,14 +148,14 @@ def test_the_seed_decides_the_initial_weights(name, init):
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        states.append(models.build(name, init=init).state_dict())
+        states.append(zoo.build(name, init=init).state_dict())
     for key, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][key], rtol=0, atol=0)
     assert not all(torch.equal(tensor, states[2][key]) for key, tensor in states[0].items())
 
 
 def test_shortcut_a_is_the_strided_identity_and_has_no_parameters():
-    block = models.build("resnet20").layer2[0]
+    block = zoo.build("resnet20").layer2[0]
     assert not list(block.downsample.parameters())
     x = torch.from_numpy(vectors.array((2, 16, 6, 6)))
     y = block.downsample(x)
@@ -169,15 +169,15 @@ def test_shortcut_a_is_the_strided_identity_and_has_no_parameters():
 
 
 def test_shortcut_b_projects_where_the_shape_changes_only():
-    model = models.build("resnet20-b")
+    model = zoo.build("resnet20-b")
     projected = [n for n, layer in model.named_modules() if n.endswith("downsample.0")]
     assert projected == ["layer2.0.downsample.0", "layer3.0.downsample.0"]
     assert model.layer2[0].downsample[0].kernel_size == (1, 1)
 
 
 def test_layers_have_names_that_figures_can_use():
-    names = {name: [n for n, _ in on_meta(name).named_parameters()] for name in models.MODELS}
-    assert [n for n, _ in models.build("lenet5").named_children()] == [
+    names = {name: [n for n, _ in on_meta(name).named_parameters()] for name in zoo.NETS}
+    assert [n for n, _ in zoo.build("lenet5").named_children()] == [
         *("conv1", "conv2", "conv3", "fc1", "fc2")
     ]
     assert names["one-conv"] == ["conv1.weight", "conv1.bias", "fc.weight", "fc.bias"]
@@ -206,10 +206,10 @@ def test_initial_filter_norms():
     """sqrt(2) under he, where each entry has variance 2/fan_in; 1/sqrt(3) under torch."""
     torch.manual_seed(0)
     for init, norm in (("he", math.sqrt(2)), ("torch", 1 / math.sqrt(3))):
-        filters = models.build("lenet5", init=init).conv3.weight.detach().flatten(1)
+        filters = zoo.build("lenet5", init=init).conv3.weight.detach().flatten(1)
         # 120 filters of 400 entries: the mean of their norms is within one percent.
         assert filters.norm(dim=1).mean().item() == pytest.approx(norm, rel=0.01)
-    he = models.build("lenet5", init="he")
+    he = zoo.build("lenet5", init="he")
     assert all(layer.bias.count_nonzero() == 0 for layer in he.children())
 
 
@@ -217,23 +217,23 @@ def test_initial_filter_norms():
     "call, message",
     [
         (
-            lambda: models.build("lenet7"),
+            lambda: zoo.build("lenet7"),
             "model must be one of digits-net, one-conv, .*, got 'lenet7'",
         ),
-        (lambda: models.build("lenet5", init="zero"), 'init must be "torch" or "he", got \'zero\''),
-        (lambda: models.build("vgg16", 0), "n_classes must be a whole number of at least 1, got 0"),
-        (lambda: models.build("conv2", 2.0), "n_classes must be a whole number .*, got 2.0"),
-        (lambda: models.build("conv2", 10, -3), "in_channels must be a whole number .*, got -3"),
+        (lambda: zoo.build("lenet5", init="zero"), 'init must be "torch" or "he", got \'zero\''),
+        (lambda: zoo.build("vgg16", 0), "n_classes must be a whole number of at least 1, got 0"),
+        (lambda: zoo.build("conv2", 2.0), "n_classes must be a whole number .*, got 2.0"),
+        (lambda: zoo.build("conv2", 10, -3), "in_channels must be a whole number .*, got -3"),
         (
-            lambda: models.build("resnet50", 10, 1),
+            lambda: zoo.build("resnet50", 10, 1),
             "model resnet50 takes pictures of 3 channels, got 1",
         ),
         (
-            lambda: models.check_pictures("lenet5", 8, "digits"),
+            lambda: zoo.check_pictures("lenet5", 8, "digits"),
             "model lenet5 takes pictures of 28x28, but those of digits have 8x8",
         ),
         (
-            lambda: models.check_pictures("alexnet", 32, "cifar10"),
+            lambda: zoo.check_pictures("alexnet", 32, "cifar10"),
             "model alexnet takes pictures of at least 63x63, but those of cifar10 have 32x32",
         ),
     ],
@@ -243,12 +243,12 @@ def test_what_is_refused(call, message):
         call()
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.NETS)
 def test_the_smallest_pictures_that_are_admitted_work(name):
-    size, channels = models.MODELS[name].smallest, smallest_shape(name)[1]
-    models.check_pictures(name, size, "these")
+    size, channels = zoo.NETS[name].smallest, smallest_shape(name)[1]
+    zoo.check_pictures(name, size, "these")
     model = on_meta(name)
     assert model(torch.zeros(2, channels, size, size, device="meta")).shape == (2, 10)
     if size > 1:
         with pytest.raises(ValueError, match="takes pictures of"):
-            models.check_pictures(name, size - 1, "these")
+            zoo.check_pictures(name, size - 1, "these")

@@ -19,9 +19,12 @@ from stopping import stop_after
 
 from dslbi_torch.training import recipes
 from dslbi_torch.training.run import checkpoint as checkpoints
+from dslbi_torch.training.run import loop, report, train
 from dslbi_torch.training.run import processes as group
-from dslbi_torch.training.run import report, train
 from dslbi_torch.training.run import run_folder as folders
+from dslbi_torch.training.run.contexts import Terminated
+from dslbi_torch.training.run.evaluate import evaluate
+from dslbi_torch.training.run.set_up import open_run, set_up
 
 ROOT = Path(__file__).parents[4]
 
@@ -81,7 +84,7 @@ _TIMES = ("time_s", "pictures_s")
 # Within an epoch
 
 
-EVERYTHING = dict(ema=0.9, target="0.3", schedule="cosine", warmup=0.3, accumulate=2)
+EVERYTHING = dict(ema=0.9, target=0.3, schedule="cosine", warmup=0.3, accumulate=2)
 
 
 @pytest.mark.parametrize("count", [1, 5, STEPS, STEPS + 7])
@@ -93,9 +96,7 @@ def test_terminated_and_resumed_is_uninterrupted(tmp_path, monkeypatch, count, c
         changes = {**changes, "split": True, "lr": 0.01}
     with monkeypatch.context() as patch:
         stop_after(patch, count)
-        with pytest.raises(
-            train.Terminated, match=f"stopped after step {count} of {2 * STEPS} with"
-        ):
+        with pytest.raises(Terminated, match=f"stopped after step {count} of {2 * STEPS} with"):
             train.train(tiny(tmp_path / "a", **changes), progress=False)
     saved = checkpoint(tmp_path / "a")
     done = saved["epoch"] * STEPS + saved["batch"]
@@ -122,12 +123,12 @@ def test_terminated_in_an_evaluation_loses_no_step(tmp_path, monkeypatch, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "log_row", signalled)
-        with pytest.raises(train.Terminated, match=f"stopped after step {epoch * STEPS} of"):
+        with pytest.raises(Terminated, match=f"stopped after step {epoch * STEPS} of"):
             train.train(tiny(tmp_path / "a"), progress=False)
     saved = checkpoint(tmp_path / "a")
     assert (saved["epoch"], saved["batch"], len(saved["log"])) == (epoch - 1, STEPS, epoch)
-    steps, step = [], train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *args: steps.append(None) or step(*args))
+    steps, step = [], loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *args: steps.append(None) or step(*args))
     shared, share = [], train.share_statistics
     monkeypatch.setattr(
         train, "share_statistics", lambda run: shared.append(run.step) or share(run)
@@ -166,7 +167,7 @@ def test_a_terminated_command_has_status_143(tmp_path):
 
 def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
     """A kill after step 8 loses what came after step 6."""
-    step, calls = train.train_step, []
+    step, calls = loop.train_step, []
 
     def killed(*args):
         calls.append(None)
@@ -175,11 +176,11 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
         return step(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_step", killed)
+        patch.setattr(loop, "train_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train.train(tiny(tmp_path / "a", checkpoint_steps=3), progress=False)
     assert (checkpoint(tmp_path / "a")["epoch"], checkpoint(tmp_path / "a")["batch"]) == (0, 6)
-    opened = train.open_run(tmp_path / "a", device="cpu")
+    opened = open_run(tmp_path / "a", device="cpu")
     assert opened.recorder.step == 6 and opened.at.batch == 6
     train.train(tiny(tmp_path / "a", checkpoint_steps=3), progress=False)
     train.train(tiny(tmp_path / "b"), progress=False)
@@ -235,9 +236,9 @@ def alone(tmp_path_factory):
 STOPPED = """
 import os, signal, sys
 from dslbi_torch.__main__ import main
-from dslbi_torch.training.run import train
+from dslbi_torch.training.run import loop
 
-step, calls = train.train_step, []
+step, calls = loop.train_step, []
 
 def signalled(*args):
     calls.append(None)
@@ -245,7 +246,7 @@ def signalled(*args):
         os.kill(os.getpid(), signal.SIGTERM)
     return step(*args)
 
-train.train_step = signalled
+loop.train_step = signalled
 sys.exit(main())
 """
 
@@ -264,7 +265,7 @@ def test_two_processes_equal_one_on_the_same_batches(alone, tmp_path, flags):
     out, _ = two(folder, *flags, "--resume")
     assert out.count("run folder:") == 1, "the first process speaks, and no other"
 
-    again, reference = (train.open_run(f, device="cpu") for f in (folder, alone))
+    again, reference = (open_run(f, device="cpu") for f in (folder, alone))
     assert_same(dict(again.model.state_dict()), dict(reference.model.state_dict()), tol=1e-12)
     for p, q in zip(again.model.parameters(), reference.model.parameters(), strict=True):
         assert_same(again.optimizer.state[p], reference.optimizer.state[q], tol=1e-12)
@@ -281,8 +282,8 @@ def test_normalisations_of_two_processes_are_those_of_the_checkpoint(tmp_path, f
     _, err = two(tmp_path / "run", *few, *flags)
     assert "Warning" not in err
     assert_same(*checkpoint(tmp_path / "run")["statistics"], tol=0)
-    run = train.open_run(tmp_path / "run", device="cpu")
-    reached, last = train.evaluate(run), folders.read_log(tmp_path / "run")[-1]
+    run = open_run(tmp_path / "run", device="cpu")
+    reached, last = evaluate(run), folders.read_log(tmp_path / "run")[-1]
     assert {name: row["accuracy"] for name, row in reached.items()} == {
         name: last[f"acc_{name}"] for name in reached
     }
@@ -293,9 +294,9 @@ COUNTED = """
 import os, sys, time
 import torch.distributed as dist
 from dslbi_torch.__main__ import main
-from dslbi_torch.training.run import train
+from dslbi_torch.training.run import set_up
 
-meet, load, met = dist.init_process_group, train._load, []
+meet, load, met = dist.init_process_group, set_up._load, []
 
 def counted(*args, **options):
     met.append(None)
@@ -307,7 +308,7 @@ def slow(*args):
     print(f"loaded by {os.environ['RANK']} from {begun} to {time.time()}", flush=True)
     return load(*args)
 
-dist.init_process_group, train._load = counted, slow
+dist.init_process_group, set_up._load = counted, slow
 status = main()
 print(f"met {len(met)}", flush=True)
 sys.exit(status)
@@ -360,4 +361,4 @@ def test_too_few_pictures_for_the_processes(monkeypatch):
     monkeypatch.setattr(group.Processes, "in_turn", lambda self, make: make())  # there is one here
     config = tiny("x", batch_size=1436)
     with pytest.raises(ValueError, match="batch_size must leave at least one picture for each of"):
-        train.set_up(config, group.Processes(0, 2, torch.device("cpu")))
+        set_up(config, group.Processes(0, 2, torch.device("cpu")))

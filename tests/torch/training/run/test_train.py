@@ -24,8 +24,11 @@ from dslbi_torch.files import atomic, locked
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config
-from dslbi_torch.training.run import report, train
+from dslbi_torch.training.run import loop, report, sessions, train
 from dslbi_torch.training.run import run_folder as folders
+from dslbi_torch.training.run.evaluate import evaluate
+from dslbi_torch.training.run.processes import pick_device
+from dslbi_torch.training.run.set_up import open_run, set_up
 
 ROOT = Path(__file__).parents[4]
 
@@ -171,7 +174,7 @@ def test_log_agrees_with_the_model_by_hand(finished):
 def test_evaluate_has_three_models_and_leaves_the_weights_alone(finished):
     run, folder = finished
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-    rows = train.evaluate(run)
+    rows = evaluate(run)
     assert_same(before, {name: p.detach() for name, p in run.model.named_parameters()})
     last = folders.read_log(folder)[-1]
     assert list(rows) == ["dense", "sparse", "gamma"] and last["acc_ema"] is None
@@ -190,7 +193,7 @@ def test_dense_density_counts_zeros(finished):
     kept = weight.detach().clone()
     with torch.no_grad():
         weight[0, :5] = 0
-    rows = train.evaluate(run)
+    rows = evaluate(run)
     with torch.no_grad():
         weight.copy_(kept)
     split = sum(layer.size for layer in density(run.optimizer, run.model).layers)
@@ -203,10 +206,10 @@ def test_reopened_run_is_the_run(finished, tmp_path):
     moved.mkdir()
     for name, content in contents(folder).items():
         (moved / name).write_bytes(content)
-    again = train.open_run(moved, device="cpu")
+    again = open_run(moved, device="cpu")
     assert_same(dict(again.model.state_dict()), dict(run.model.state_dict()))
     assert_same(again.optimizer.state_dict(), run.optimizer.state_dict())
-    assert train.evaluate(again) == train.evaluate(run)
+    assert evaluate(again) == evaluate(run)
     assert contents(moved) == contents(folder)
 
 
@@ -307,9 +310,9 @@ def test_interrupted_and_resumed_is_uninterrupted(
 @pytest.mark.parametrize("nu_schedule", ["constant", "lr"])
 def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
     """``target`` in place of levels: within 10 %, and the controller is in the checkpoint."""
-    asked = dict(target="0.2", nu_schedule=nu_schedule)
+    asked = dict(target=0.2, nu_schedule=nu_schedule)
     whole = train.train(small(tmp_path / "whole", **asked), progress=False)
-    reached = train.evaluate(whole)["sparse"]["nonzero_split"]
+    reached = evaluate(whole)["sparse"]["nonzero_split"]
     assert reached == pytest.approx(0.2, rel=0.1)
     with monkeypatch.context() as patch:
         stop_at(patch, train, "train_epoch", 2)
@@ -357,14 +360,14 @@ def _lines(folder):
 
 
 def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
-    """Also where the file of the sessions before is of the older form, or damaged."""
+    """Also where the file of the sessions before is damaged."""
     stops = lambda count: stop_at(patch, train, "train_epoch", count)  # noqa: E731
     file = tmp_path / "environment.json"
     for revision, text in (("first", None), ("second", None), ("third", "{")):
         if text is not None:
             file.write_text(text)
         with monkeypatch.context() as patch:
-            patch.setattr(folders, "_revision", lambda revision=revision: revision)
+            patch.setattr(sessions, "_revision", lambda revision=revision: revision)
             stops(2)
             with pytest.raises(KeyboardInterrupt):
                 train.train(small(tmp_path, epochs=9), progress=False)
@@ -376,21 +379,21 @@ def test_every_session_keeps_what_it_ran_on(tmp_path, monkeypatch):
         assert runs.environment(tmp_path).get("resumed") == differing
 
 
-def test_sessions_are_read_from_every_layout(finished, tmp_path):
+def test_sessions_are_read_back(finished, tmp_path):
     _, folder = finished
-    (session,) = folders.read_sessions(folder)
+    (session,) = sessions.read_sessions(folder)
     assert session["from_step"] == 0 and session["device"].startswith("cpu")
-    assert {*folders.environment(torch.device("cpu")), "processes", "from_step"} == set(session)
+    assert {*sessions.environment(torch.device("cpu")), "processes", "from_step"} == set(session)
     file = tmp_path / "environment.json"
     own = [{"from_step": 0, "started": "a"}, {"from_step": 9, "started": "b"}]
     file.write_text(json.dumps({"revision": "r", "sessions": own}))
-    assert folders.read_sessions(tmp_path) == [{"revision": "r", **session} for session in own]
+    assert sessions.read_sessions(tmp_path) == own
     for text in ("{", "[]", "{}", '{"sessions": 3}'):
         file.write_text(text)
         with pytest.raises(ValueError, match="environment.json must hold the sessions of a run"):
-            folders.read_sessions(tmp_path)
+            sessions.read_sessions(tmp_path)
     with pytest.raises(FileNotFoundError, match="run folder, but has no environment.json"):
-        folders.read_sessions(tmp_path / "nowhere")
+        sessions.read_sessions(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("file", ["log.jsonl", "environment.json", "path.npz"])
@@ -460,7 +463,7 @@ def test_truncated_checkpoint(tmp_path, monkeypatch, size):
     before = contents(tmp_path)
     for call in (
         lambda: train.train(small(tmp_path), progress=False),
-        lambda: train.open_run(tmp_path, device="cpu"),
+        lambda: open_run(tmp_path, device="cpu"),
     ):
         with pytest.raises(
             ValueError, match="checkpoint.pt cannot be read, it is truncated"
@@ -496,12 +499,12 @@ def test_a_damaged_checkpoint_names_the_newest_whole_one(tmp_path, capsys):
         (tmp_path / name).unlink()  # they are one file
         (tmp_path / name).write_bytes(b"half")
     for call in (
-        lambda: train.open_run(tmp_path, device="cpu"),
+        lambda: open_run(tmp_path, device="cpu"),
         lambda: train.train(small(tmp_path), progress=False),
     ):
         with pytest.raises(ValueError, match="cannot be read.*checkpoint-0002.pt is whole: .*--ep"):
             call()
-    assert train.open_run(tmp_path, device="cpu", epoch=2).at.epoch == 2
+    assert open_run(tmp_path, device="cpu", epoch=2).at.epoch == 2
     assert cli.main(["evaluate", str(tmp_path), "--epoch=2", "--device=cpu"]) == 0
     second = folders.read_log(tmp_path)[2]["acc_dense"]
     assert f"{100 * second:.2f}" in capsys.readouterr().out
@@ -514,18 +517,39 @@ def test_checkpoint_of_another_recipe(tmp_path, monkeypatch):
     (tmp_path / "a" / "checkpoint.pt").write_bytes(other)
     for call in (
         lambda: train.train(small(tmp_path / "a"), progress=False),
-        lambda: train.open_run(tmp_path / "a", device="cpu"),
+        lambda: open_run(tmp_path / "a", device="cpu"),
     ):
         with pytest.raises(ValueError, match="is of another run: conv 'l1' there, 'group' here"):
             call()
     assert (tmp_path / "a" / "checkpoint.pt").read_bytes() == other
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"nu": -1}', '{"what": 1}', "[]"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"format": 2, "nu": -1}', '{"format": 2, "what": 1}', "[]"]
+)
 def test_damaged_config(tmp_path, monkeypatch, text):
     interrupted(tmp_path, monkeypatch)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="config.json cannot be read: "):
+        train.train(small(tmp_path), progress=False)
+
+
+@pytest.mark.parametrize(("found", "words"), [(None, "none"), (1, "1"), (3, "3")])
+def test_a_run_folder_of_another_version_is_one_line(finished, tmp_path, capsys, found, words):
+    _, folder = finished
+    for name, content in contents(folder).items():
+        (tmp_path / name).write_bytes(content)
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values.pop("format") == configs.FORMAT == 2
+    text = json.dumps(values if found is None else values | {"format": found})
+    (tmp_path / "config.json").write_text(text)
+    for argv in (["evaluate", str(tmp_path)], ["prune", str(tmp_path)], ["path", str(tmp_path)]):
+        assert cli.main(argv) == 2
+        assert capsys.readouterr().err == (
+            f"dslbi {argv[0]}: {tmp_path}/config.json is of another version: "
+            f"a config must have format 2, got {words}\n"
+        )
+    with pytest.raises(ValueError, match="is of another version: a config must have format 2"):
         train.train(small(tmp_path), progress=False)
 
 
@@ -544,7 +568,7 @@ def test_model_and_pictures_must_fit(tmp_path):
 
 def test_a_device_without_numbers():
     with pytest.raises(ValueError, match="device must be one that torch can use here, got 'meta'"):
-        train.pick_device("meta")
+        pick_device("meta")
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
@@ -636,8 +660,8 @@ def test_device_that_is_not_there():
     with pytest.raises(
         ValueError, match="device must be one that torch can use here, got 'abacus'"
     ):
-        train.pick_device("abacus")
-    assert train.pick_device("cpu") == torch.device("cpu")
+        pick_device("abacus")
+    assert pick_device("cpu") == torch.device("cpu")
 
 
 def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -746,7 +770,7 @@ def test_recipes_on_real_pictures(data_root, tmp_path, name):
         schedule="constant",
         threads=1,
     )
-    run = train.set_up(config)
+    run = set_up(config)
     assert len(run.data.train) == 12_000
     losses = []
     start = [p.detach().clone() for p in run.model.parameters()]
@@ -784,9 +808,9 @@ def test_recipes_with_the_weights_of_he_take_a_step(data_root, tmp_path, name):
         batch_size=20,
         threads=1,
     )
-    run = train.set_up(config)
+    run = set_up(config)
     x, y = next(run.data.train.batches(20, run.generator))
-    first = train.train_step(run, x, y, 20).item() / 20
+    first = loop.train_step(run, x, y, 20).item() / 20
     assert 2 < first < 10
-    assert np.isfinite(train.train_step(run, x, y, 20).item())
+    assert np.isfinite(loop.train_step(run, x, y, 20).item())
     assert run.recorder.step == 2

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 
-class Tensors:
+class PicturesInMemory:
     """One part of a data set that fits into memory: no worker processes, no copies for a step.
 
     Parameters
@@ -23,7 +23,7 @@ class Tensors:
         What comes in at the edge of a moved picture; default 0.
     """
 
-    skipped = frozenset()  # files that could not be read: none, see ``image_folder.Files``
+    skipped = frozenset()  # files that could not be read: none, see ``PicturesOnDisk``
 
     def __init__(self, x, y, shift=0, flip=False, black=None):
         self.x, self.y, self.shift, self.flip = x, y, shift, flip

@@ -1,8 +1,4 @@
-"""Nets that are sparse in training: what ``initial``, ``masks``, ``cut`` and ``prune`` of a config
-do.
-"""
-
-import math
+"""Nets that are sparse in training: kept under masks, or pruned by magnitude on the way."""
 
 import torch
 from torch import Tensor, nn
@@ -11,44 +7,23 @@ from torch.optim import Optimizer
 from ...masks.algebra import intersection
 from ...masks.apply import apply_masks_
 from ...masks.budget import ranked_masks
-from ...masks.files import load_masks
 from ...masks.hold import MaskedTraining
 from ...masks.ranking import magnitude_ranking
 from ...masks.whole_filters import whole_filters
-from ...surgery.compact import compact_with_masks
 from ..config import Config
-from ..data.sets import Data
-from ..nets import table as models
-from . import run_folder as folders
-from .optimizers import groups_of
+from .make_optimizer import groups_of
 
 
-def begun(config: Config, model: nn.Module, data: Data) -> tuple[nn.Module, dict | None]:
-    """The net as its first step finds it, and the masks under which it is trained.
-
-    With ``cut`` the net is a smaller one, and the masks say what of it is still zero: filters that
-    write into a stream that others need, and single weights. With new weights nothing of it is.
-    """
-    if config.initial:
-        state = folders.read_weights(folders.source(config, "initial"))
-        load_initial_(model, state, len(data.classes))
-    if not config.masks:
-        return model, None
-    masks = _masks(config, model, data)
-    if not config.cut:
-        return model, masks
-    small, masks = compact_with_masks(model, masks, example(data))
-    if config.cut == "keep":
-        return small, masks
-    models.initialise_(small, init=config.init)
-    return small, None
-
-
-def attach(
-    config: Config, model: nn.Module, masks: dict | None, optimizer: Optimizer, data: Data
+def keep_sparse(
+    config: Config,
+    model: nn.Module,
+    masks: dict[str, Tensor] | None,
+    optimizer: Optimizer,
+    example_input: Tensor,
+    steps_per_epoch: int,
 ) -> "Pruning | None":
-    """Keep the net under masks from now on, or prune it on the way; returns what has a state of
-    its own."""
+    """Keep a net under masks from now on, or prune it on the way; return what has a state of its
+    own."""
     if masks:
         MaskedTraining(model, optimizer, masks)
     if not config.prune:
@@ -58,63 +33,17 @@ def attach(
         model,
         optimizer,
         groups_of(config, model),
-        config.shares,
-        example(data),
+        config.target,
+        example_input,
         epochs=config.epochs,
-        epoch=math.ceil(len(data.train) / config.batch_size),
+        epoch=steps_per_epoch,
         ramp=config.ramp,
     )
 
 
-def example(data: Data, size: int = 2) -> Tensor:
-    """The first pictures of the test set."""
-    return next(iter(data.test.batches(size)))[0]
-
-
-def load_initial_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> None:
-    """Give a net the weights of another, of the same kind.
-
-    Where the other tells another number of classes apart, its last layer is left out: the net keeps
-    the one that it has.
-
-    Raises
-    ------
-    ValueError
-        For weights of a net of another kind.
-    """
-    own = model.state_dict()
-    other = sorted(set(own) ^ set(state))
-    if other:
-        raise ValueError(f"initial must be of the same kind of net, which differs in {other[0]}")
-    fitting = {}
-    for name, value in state.items():
-        if value.shape == own[name].shape:
-            fitting[name] = value
-        elif not _head(own[name], value, n_classes):
-            raise ValueError(
-                f"initial must be of the same kind of net: {name} has shape {tuple(value.shape)} "
-                f"there, {tuple(own[name].shape)} here"
-            )
-    model.load_state_dict(own | fitting)
-
-
-def _head(own, other, n_classes):
-    """Whether two tensors differ in nothing but the number of classes."""
-    return len(own) == n_classes and own.ndim == other.ndim and own.shape[1:] == other.shape[1:]
-
-
-def _masks(config, model, data):
-    """The masks of a config, without those of a last layer for another number of classes."""
-    own, fitting = dict(model.named_parameters()), {}
-    for name, mask in load_masks(folders.source(config, "masks")).items():
-        W = own.get(name)
-        if W is None or W.shape == mask.shape or not _head(W, mask, len(data.classes)):
-            fitting[name] = mask  # what is of another net is refused where it is used
-    return fitting
-
-
 def gradual_density(step: int, end: int, final: float) -> float:
-    """Density that is due after a step: from 1 to ``final`` at step ``end``, fast at first.
+    """Return the density that is due after a step: from 1 to ``final`` at step ``end``, fast at
+    first.
 
     ``final + (1 - final) * (1 - step / end) ** 3``: the cubic schedule of Zhu and Gupta (2017),
     from step 0 on, and ``final`` after ``end``.
@@ -177,7 +106,8 @@ class Pruning:
         optimizer.register_step_post_hook(self._after_step)
 
     def masks(self, density: float | dict[str, float]) -> dict[str, Tensor]:
-        """What is kept at a density as the weights are now, with what belongs to a filter."""
+        """Return what is kept at a density of the weights as they are, with what belongs to a
+        filter."""
         masks = ranked_masks(magnitude_ranking(self.groups), density)
         return whole_filters(self.model, masks, self.example_input)
 

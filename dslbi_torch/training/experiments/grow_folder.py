@@ -13,11 +13,13 @@ from .. import config as configs
 from ..config import Config, option
 from ..run import checkpoint
 from ..run import run_folder as folders
-from ..run.train import Run, Terminated
+from ..run.contexts import Terminated
+from ..run.sessions import write_environment
+from ..run.state import Run
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrowthPlan:
     """When a net is widened, and by how much; impossible values raise ValueError.
 
     A saturated layer of n units gets ``floor(rate * n)``, but ``least`` new ones at least, and
@@ -42,40 +44,40 @@ class Growth:
             raise ValueError(f"rate must be at least 1 and finite, got {self.rate}")
 
 
-def begin(run: Run, growth: Growth) -> None:
+def begin(run: Run, plan: GrowthPlan) -> None:
     """Write what decides a growth into its folder, or note that it goes on."""
     folder = run.config.folder
     remove_stale(folder)
-    folders.write_text(folder / "growth.json", json.dumps(asdict(growth), indent=2) + "\n")
+    folders.write_text(folder / "growth.json", json.dumps(asdict(plan), indent=2) + "\n")
     folders.write_text(folder / "config.json", configs.to_json(run.config))
-    folders.write_environment(folder, run.processes.device, 1, run.step)
+    write_environment(folder, run.processes.device, 1, run.step)
 
 
 def save(run: Run, start: nn.Module | None) -> None:
     """The checkpoint, which holds the log, and then the log: what is in a log can go on."""
     folder = run.config.folder
-    everything = checkpoint.state(run) | {"start": None if start is None else start.state_dict()}
+    content = checkpoint.everything(run) | {"start": None if start is None else start.state_dict()}
     with checkpoint.writing(run, folder / "growth.pt"):
         with folders.atomic(folder / "growth.pt") as temporary:
-            torch.save(everything, temporary)
+            torch.save(content, temporary)
         folders.write_log(folder, run.at.log)
 
 
 def read(config: Config, device="cpu") -> dict:
-    """The checkpoint of a growth."""
+    """Return the checkpoint of a growth."""
     holds = "epoch", "log", "start"
     return folders.read_state(config.folder / "growth.pt", config, device, holds)
 
 
 def stopped(run: Run) -> Terminated:
-    """What ends a growth that was asked to stop, once it is saved."""
+    """Return what ends a growth that was asked to stop, once it is saved."""
     where = run.config.folder
     return Terminated(f"stopped after step {run.step} with a checkpoint in {where}")
 
 
-def unfinished(config: Config, growth: Growth) -> dict | None:
-    """The checkpoint from which a growth goes on, or None where it starts; a folder that holds
-    anything else is refused."""
+def unfinished(config: Config, plan: GrowthPlan) -> dict | None:
+    """Return the checkpoint from which a growth goes on, or None where it starts; refuse a folder
+    that holds anything else."""
     folder, other = config.folder, "name another folder with --out"
     if (folder / "grown.pt").exists() or (folder / "checkpoint.pt").exists():
         raise ValueError(f"{folder} holds a net or a run: {other}")
@@ -84,7 +86,7 @@ def unfinished(config: Config, growth: Growth) -> dict | None:
         return None
     if not folders.grows(folder):
         raise ValueError(f"{folder} holds {', '.join(present)} but no growth.json: {other}")
-    found, wanted = asdict(read_growth(folder)), asdict(growth)
+    found, wanted = asdict(read_plan(folder)), asdict(plan)
     for name, value in wanted.items():
         if found[name] != value:
             raise ValueError(
@@ -99,10 +101,10 @@ def unfinished(config: Config, growth: Growth) -> dict | None:
     return None  # stopped within the first epoch
 
 
-def read_growth(folder: str | Path) -> Growth:
-    """What decided the growth of a folder."""
+def read_plan(folder: str | Path) -> GrowthPlan:
+    """Return what decided the growth of a folder."""
     file = Path(folder) / "growth.json"
     try:
-        return Growth(**json.loads(file.read_text()))
+        return GrowthPlan(**json.loads(file.read_text()))
     except (ValueError, TypeError) as error:  # JSON errors included
-        raise ValueError(f"{file} cannot be read: {error}") from None
+        raise ValueError(f"{file} cannot be read: {error}") from error

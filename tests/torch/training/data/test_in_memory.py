@@ -7,7 +7,7 @@ import pytest
 import torch
 import vectors
 
-from dslbi_torch.training.data.pictures import Tensors
+from dslbi_torch.training.data.in_memory import PicturesInMemory
 
 
 def generator(seed):
@@ -16,7 +16,9 @@ def generator(seed):
 
 def pictures(n=23, size=(3, 6, 5), **augmentation):
     """A part whose class tells the picture."""
-    return Tensors(torch.tensor(vectors.array((n, *size))), torch.arange(n), **augmentation)
+    return PicturesInMemory(
+        torch.tensor(vectors.array((n, *size))), torch.arange(n), **augmentation
+    )
 
 
 def assert_same_batches(a, b):
@@ -128,7 +130,7 @@ def test_the_processes_together_see_the_global_batches(augmentation, seed, world
 def test_pictures_move_everywhere_and_half_of_them_are_mirrored():
     one = torch.zeros(4000, 1, 3, 3)
     one[:, :, 1, 0] = 1
-    part = Tensors(one, torch.arange(4000), shift=1, flip=True)
+    part = PicturesInMemory(one, torch.arange(4000), shift=1, flip=True)
     seen = torch.cat([x for x, _ in part.batches(512, generator(0))]).mean((0, 1))
     # Row: one of three. Column 0 moves to 0 or 1, or out; mirrored to 2 or 1: 1/6, 1/3, 1/6.
     # The error of a share p of 4000 is sqrt(p (1 - p) / 4000) < 0.006; four of it.

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dslbi_torch.training.data import sets as datasets
-from dslbi_torch.training.data import small_sets
+from dslbi_torch.training.data import datasets, mnist_and_cifar
 
 
 def rows(x):
@@ -17,7 +16,7 @@ def rows(x):
 
 def check_statistics(data):
     """The stated mean and deviation of every channel, to the digits that are stated."""
-    mean, std = datasets.STATISTICS[data.name]
+    mean, std = datasets.DATASETS[data.name][1:3]
     x = data.train.x.transpose(0, 1).flatten(1)
     assert x.mean(1).tolist() == pytest.approx(mean, abs=6e-5)
     assert x.std(1).tolist() == pytest.approx(std, abs=6e-5)
@@ -62,7 +61,7 @@ def test_holdout_comes_from_the_training_set_only(holdout):
 
 def test_normalize_states_the_statistics_of_the_training_set():
     x = datasets.load("digits", normalize=False, dtype=torch.float64).train.x
-    (mean,), (std,) = datasets.STATISTICS["digits"]
+    (mean,), (std,) = datasets.DATASETS["digits"][1:3]
     assert (round(x.mean().item(), 4), round(x.std(correction=0).item(), 4)) == (mean, std)
     normalized = datasets.load("digits", dtype=torch.float64).train.x
     torch.testing.assert_close(normalized, (x - mean) / std)
@@ -145,7 +144,7 @@ def raw(tmp_path):
     """A folder that holds all four files of MNIST, none of them right."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for file in small_sets._IDX_SETS["mnist"][1]:
+    for file in mnist_and_cifar._IDX_SETS["mnist"][1]:
         (raw / file).write_bytes(b"")
     return raw
 
@@ -266,7 +265,7 @@ def test_binary_cifar_is_read_as_its_authors_describe_it(cifar100):
 def test_normalised_black_comes_in_at_the_edge(cifar100):
     data = datasets.load("cifar100", cifar100.parent, train_size=100, shift=4)
     torch.testing.assert_close(data.train.black.flatten(), data.train.x[0, :, -1, -1])
-    mean, std = datasets.STATISTICS["cifar100"]
+    mean, std = datasets.DATASETS["cifar100"][1:3]
     assert data.train.black.flatten().tolist() == pytest.approx(
         [-m / s for m, s in zip(mean, std, strict=True)], rel=1e-6
     )

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 
-class Files:
+class PicturesOnDisk:
     """One part of a data set of picture files.
 
     For training, a part of random area (8 % to 100 %) and shape (3:4 to 4:3) of each picture is
@@ -79,7 +79,7 @@ class Files:
         world: int = 1,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass over the set, with the arguments and promises of
-        :meth:`dslbi_torch.training.data.pictures.Tensors.batches`.
+        :meth:`dslbi_torch.training.data.in_memory.PicturesInMemory.batches`.
 
         The order and one seed for each picture are drawn from the generator, so the number of
         workers makes no difference.
@@ -130,7 +130,7 @@ class Files:
 
 
 class _Decoder(Dataset):
-    """Batches of unsigned bytes, by (index, seed): the part of ``Files`` that workers hold.
+    """Batches of unsigned bytes, by (index, seed): what workers hold of ``PicturesOnDisk``.
 
     The names are one array: a list of a million strings would be copied into every worker, page by
     page, as their reference counts change.

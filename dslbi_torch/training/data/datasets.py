@@ -16,10 +16,10 @@ name               pictures                training + test  where it comes from
 ``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. What is absent
 there is downloaded through torchvision, but for ImageNet, which cannot be. The files of the two
 MNISTs may lie there unpacked or as ``.gz``; those of CIFAR in the official binary version
-(preferred) or the Python version. What is checked of them: ``small_sets.py``. ``imagenet`` is any
-data set with one folder for each class; ROOT may also be that data set, or a single part of it for
-training and test: ``class_folders.py``. The pictures of ``imagenette`` and ``imagenet`` stay files
-and are decoded in every epoch; all others are tensors on the device.
+(preferred) or the Python version. What is checked of them: ``mnist_and_cifar.py``. ``imagenet`` is
+any data set with one folder for each class; ROOT may also be that data set, or a single part of it
+for training and test: ``class_folders.py``. The pictures of ``imagenette`` and ``imagenet`` stay
+files and are decoded in every epoch; all others are tensors on the device.
 
 Normalisation subtracts the mean and divides by the standard deviation of each channel over all
 pixels of the training pictures, with pixel values in [0, 1]:
@@ -37,11 +37,14 @@ name               mean                    standard deviation
 =================  ======================  ======================
 
 ImageNet's are the customary numbers; its deviation is the mean of those within single pictures.
+A data set is one row of ``DATASETS``, and nothing else lists them.
+
 The usual augmentation of CIFAR is ``shift=4, flip=True``; of ImageNet random crops, which its
 training pictures always get, and ``flip=True``.
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -49,23 +52,60 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import class_folders, small_sets
-from .picture_files import Files
-from .pictures import Tensors
+from .class_folders import find
+from .in_memory import PicturesInMemory
+from .mnist_and_cifar import DIGITS, cifar, mnist
+from .on_disk import PicturesOnDisk
+from .sources import Parts, Wanted
 
-# The table above: means and standard deviations of the channels.
-STATISTICS = {
-    "digits": ((0.3049,), (0.3759,)),
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion-mnist": ((0.2860,), (0.3530,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenette": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+
+def _digits(root, _):
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    x, y = found.images[:, None], found.target
+    kept, out = _take_out(len(y), 360)  # one fifth for the test
+    return Parts((x[kept], y[kept]), (x[out], y[out]), DIGITS)
+
+
+def _synthetic(root, wanted):
+    """Noise of mean 0 and variance 1 with classes by chance: n training and 256 test pictures."""
+    n, size = (wanted.train_size or 1024) + wanted.holdout, wanted.image_size or 224
+    n_classes = wanted.n_classes or 1000
+    rng = np.random.default_rng(0)
+    parts = [
+        (rng.standard_normal((k, 3, size, size), np.float32), rng.integers(n_classes, size=k))
+        for k in (n, 256)
+    ]
+    return Parts(*parts, tuple(str(k) for k in range(n_classes)))
+
+
+class Dataset(NamedTuple):
+    """How a data set is read, and how its pixels are normalised."""
+
+    load: Callable[[Path, Wanted], Parts]  # of the root
+    mean: tuple[float, ...]  # of each channel, with pixel values in [0, 1]
+    std: tuple[float, ...]
+    white: int = 255  # the pixel value that is 1
+    any_size: bool = False  # whether ``image_size`` is free
+    n_classes: int = 0  # that it must have; 0: as it comes
+
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DATASETS = {
+    "digits": Dataset(_digits, (0.3049,), (0.3759,), white=16),
+    "mnist": Dataset(partial(mnist, "mnist"), (0.1307,), (0.3081,)),
+    "fashion-mnist": Dataset(partial(mnist, "fashion-mnist"), (0.2860,), (0.3530,)),
+    "cifar10": Dataset(
+        partial(cifar, "cifar10"), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    ),
+    "cifar100": Dataset(
+        partial(cifar, "cifar100"), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    ),
+    "imagenette": Dataset(partial(find, "imagenette"), *_IMAGENET, any_size=True, n_classes=10),
+    "imagenet": Dataset(partial(find, "imagenet"), *_IMAGENET, any_size=True),
+    "synthetic": Dataset(_synthetic, (0.0,) * 3, (1.0,) * 3, white=1, any_size=True),
 }
-DATASETS = (*STATISTICS, "synthetic")
-_FILES = tuple(class_folders.FOLDERS)
-_FIXED = tuple(small_sets.CLASSES)  # in the size of their pictures
 
 
 class Data(NamedTuple):
@@ -76,10 +116,14 @@ class Data(NamedTuple):
     """
 
     name: str
-    train: Tensors | Files
-    test: Tensors | Files
+    train: PicturesInMemory | PicturesOnDisk
+    test: PicturesInMemory | PicturesOnDisk
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
+
+    def example(self, size: int = 2) -> torch.Tensor:
+        """Return the first pictures of the test set."""
+        return next(iter(self.test.batches(size)))[0]
 
 
 def load(
@@ -98,7 +142,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """A data set by name, on the device.
+    """Return a data set by name, on the device.
 
     Parameters
     ----------
@@ -115,13 +159,13 @@ def load(
         classes as equal in number as they allow, a larger part containing the smaller. 0: all.
     shift, flip : int >= 0, bool
         Augmentation of the training pictures: see
-        :class:`dslbi_torch.training.data.pictures.Tensors`. Files are cropped at random in place
-        of a shift.
+        :class:`dslbi_torch.training.data.in_memory.PicturesInMemory`. Files are cropped at
+        random in place of a shift.
     image_size : int >= 0
         Height and width of the pictures of imagenette, imagenet and synthetic; 0: 224. The others
         have their own.
     workers, corrupt : int >= 0, "refuse" or "skip"
-        For files: see :class:`dslbi_torch.training.data.picture_files.Files`.
+        For files: see :class:`dslbi_torch.training.data.on_disk.PicturesOnDisk`.
     n_classes : int >= 0
         Number of classes that the set must have (synthetic: gets); 0: as it comes.
 
@@ -135,36 +179,48 @@ def load(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    for option, value, names in (("image_size", image_size, _FIXED), ("shift", shift, _FILES)):
-        if value and name in names:
-            raise ValueError(f"{option} must be 0 for {name}, got {value}")
-    root, place = data_root(data), {"device": device, "dtype": dtype}
-    if name in _FILES:
-        root, train, test, classes = class_folders.find(name, root)
-        size = image_size or 224
-        statistics = STATISTICS[name] if normalize else ((0.0,) * 3, (1.0,) * 3)
-        options = {"statistics": statistics, "workers": workers, "corrupt": corrupt}
-        part = partial(Files, root, size=size, **options, **place)
-        augmentation, shape = {"crop": True, "flip": flip}, (3, size, size)
+    row = DATASETS[name]
+    if image_size and not row.any_size:
+        raise ValueError(f"image_size must be 0 for {name}, got {image_size}")
+    wanted = Wanted(train_size, holdout, image_size, n_classes)
+    found = row.load(data_root(data), wanted)
+    if shift and found.folder is not None:
+        raise ValueError(f"shift must be 0 for {name}, got {shift}")
+    n_classes = n_classes or row.n_classes or len(found.classes)
+    if len(found.classes) != n_classes:
+        raise ValueError(
+            f"{name} must have n_classes = {n_classes} classes, got {len(found.classes)}"
+        )
+    train, test = _divide(name, found, holdout, train_size)
+    place = {"device": device, "dtype": dtype}
+    if found.folder is None:
+        part, black = _in_memory(row, found, normalize=normalize, **place)
+        augmentation, shape = dict(shift=shift, flip=flip, black=black), train[0].shape[1:]
     else:
-        if name == "synthetic":
-            train, test, classes = _synthetic((train_size or 1024) + holdout, image_size, n_classes)
-        else:
-            (train, test), classes = _small_set(name, root), small_sets.CLASSES[name]
-        pictures = partial(_pictures, name, normalize=normalize, **place)
-        shape = train[0].shape[1:]
-        black = pictures(np.zeros((1, shape[0], 1, 1))).flatten()
-        augmentation = {"shift": shift, "flip": flip, "black": black}
+        size = image_size or 224
+        statistics = (row.mean, row.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        options = dict(size=size, statistics=statistics, workers=workers, corrupt=corrupt)
+        part = partial(PicturesOnDisk, found.folder, **options, **place)
+        augmentation, shape = dict(crop=True, flip=flip), (3, size, size)
+    return Data(name, part(*train, **augmentation), part(*test), found.classes, tuple(shape))
 
-        def part(x, y, **augmentation):
-            y = torch.tensor(y, dtype=torch.int64, device=device)
-            return Tensors(pictures(x), y, **augmentation)
 
-    n_classes = n_classes or (10 if name == "imagenette" else len(classes))
-    if len(classes) != n_classes:
-        raise ValueError(f"{name} must have n_classes = {n_classes} classes, got {len(classes)}")
-    train, test = _divide(name, train, test, holdout, train_size)
-    return Data(name, part(*train, **augmentation), part(*test), classes, tuple(shape))
+def _in_memory(row, found, *, normalize, device, dtype):
+    """What makes a part of a data set from arrays, and how black looks to the net."""
+
+    def pictures(x):
+        x = torch.tensor(x, dtype=dtype, device=device).div_(row.white)
+        if normalize:
+            for channel, mean, std in zip(x.unbind(1), row.mean, row.std, strict=True):
+                channel.sub_(mean).div_(std)
+        return x
+
+    def part(x, y, **augmentation):
+        y = torch.tensor(y, dtype=torch.int64, device=device)
+        return PicturesInMemory(pictures(x), y, **augmentation)
+
+    channels = found.train[0].shape[1]
+    return part, pictures(np.zeros((1, channels, 1, 1))).flatten()
 
 
 def require_batch(data: Data, batch_size: int) -> None:
@@ -181,34 +237,9 @@ def data_root(data: str | Path | None = None) -> Path:
     return Path(data or os.environ.get("DSLBI_DATA") or "~/.cache/dslbi").expanduser()
 
 
-def _small_set(name, root):
-    """Training and test part as pairs of arrays: pictures of whole numbers, classes."""
-    if name in ("cifar10", "cifar100"):
-        return small_sets.cifar(name, root)
-    if name != "digits":
-        return small_sets.mnist(name, root)
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    x, y = digits.images[:, None], digits.target
-    kept, out = _take_out(len(y), 360)  # one fifth for the test
-    return (x[kept], y[kept]), (x[out], y[out])
-
-
-def _synthetic(n, size, n_classes):
-    """Noise of mean 0 and variance 1 with classes by chance: n training and 256 test pictures."""
-    size, n_classes = size or 224, n_classes or 1000
-    rng = np.random.default_rng(0)
-    parts = [
-        (rng.standard_normal((k, 3, size, size), np.float32), rng.integers(n_classes, size=k))
-        for k in (n, 256)
-    ]
-    return *parts, tuple(str(k) for k in range(n_classes))
-
-
-def _divide(name, train, test, holdout, train_size):
+def _divide(name, found, holdout, train_size):
     """The training examples to keep, and those to test on."""
-    x, y = train
+    (x, y), test = found.train, found.test
     if not 0 <= holdout < len(y):
         raise ValueError(
             f"holdout must be at least 0 and below the {len(y)} training pictures of {name}, "
@@ -225,7 +256,7 @@ def _divide(name, train, test, holdout, train_size):
         test = x[out], y[out]
     if train_size:
         kept = kept[_balanced(y[kept], train_size)]
-    return (train if len(kept) == len(y) else (x[kept], y[kept])), test
+    return (found.train if len(kept) == len(y) else (x[kept], y[kept])), test
 
 
 def _take_out(n, count):
@@ -245,15 +276,3 @@ def _balanced(y, count):
     sizes = np.bincount(y)
     rank_in_class = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
-
-
-def _pictures(name, x, *, normalize, device, dtype):
-    """Pixel values as the net sees them."""
-    x = torch.tensor(x, dtype=dtype, device=device)
-    if name == "synthetic":
-        return x
-    x.div_(16 if name == "digits" else 255)
-    if normalize:
-        for channel, mean, std in zip(x.unbind(1), *STATISTICS[name], strict=True):
-            channel.sub_(mean).div_(std)
-    return x

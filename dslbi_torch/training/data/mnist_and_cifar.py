@@ -1,7 +1,6 @@
 """The small data sets as their official files hold them: arrays of unsigned bytes, and classes.
 
-Each function returns two pairs ``(pictures, classes)``, training and test, as arrays (n, channels,
-height, width) and (n,). What is checked of the files: the MNISTs' bytes against the MD5 of the
+What is checked of the files: the MNISTs' bytes against the MD5 of the
 official ones; of CIFAR's binary version the sizes of the files, and that each class has as many
 pictures as in the official set (no checksum: copies of the test batch circulate in which single
 pictures went through a JPEG); of its Python version torchvision checks the MD5.
@@ -9,18 +8,16 @@ pictures went through a JPEG); of its Python version torchvision checks the MD5.
 
 import gzip
 import hashlib
-import socket
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from ...text import one_line
+from .sources import Parts, Wanted, torchvision_sets
 
-_DIGITS = tuple("0123456789")
+DIGITS = tuple("0123456789")
 CLASSES = {
-    "digits": _DIGITS,
-    "mnist": _DIGITS,
+    "mnist": DIGITS,
     "fashion-mnist": (
         *("T-shirt", "trouser", "pullover", "dress", "coat"),
         *("sandal", "shirt", "sneaker", "bag", "boot"),
@@ -79,8 +76,9 @@ _CIFAR_SETS = {
 }
 
 
-def mnist(name: str, root: Path):
-    """``mnist`` or ``fashion-mnist``, from ``root/MNIST/raw`` or ``root/FashionMNIST/raw``."""
+def mnist(name: str, root: Path, _: Wanted) -> Parts:
+    """Return ``mnist`` or ``fashion-mnist``, from ``root/MNIST/raw`` or
+    ``root/FashionMNIST/raw``."""
     folder, checksums = _IDX_SETS[name]
     raw = root / folder / "raw"
     missing = [
@@ -89,7 +87,7 @@ def mnist(name: str, root: Path):
     if missing:
         torchvision_sets(name, folder, root, f"{', '.join(missing)} not found in {raw}", *_PARTS)
     files = {file: _idx_file(raw, file, md5) for file, md5 in checksums.items()}
-    return _idx_arrays(files, "train"), _idx_arrays(files, "t10k")
+    return Parts(_idx_arrays(files, "train"), _idx_arrays(files, "t10k"), CLASSES[name])
 
 
 def _idx_file(raw, file, md5):
@@ -102,7 +100,7 @@ def _idx_file(raw, file, md5):
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}): {_AGAIN}") from None
+        raise ValueError(f"{path} is truncated or damaged ({error}): {_AGAIN}") from error
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(
@@ -116,14 +114,18 @@ _AGAIN = "delete it and run again to download it"
 
 
 def _idx_arrays(files, part):
-    """Arrays (n, 1, 28, 28) and (n,) of the verified files: uint8 after a header."""
+    """Arrays (n, 1, 28, 28) and (n,) of the verified files: uint8 after a header.
+
+    torchvision's ``read_image_file`` would do the same less safely: it asserts where a file is
+    damaged, reads no ``.gz``, and takes seconds to import, which complete files can do without.
+    """
     x = np.frombuffer(files[f"{part}-images-idx3-ubyte"], np.uint8, offset=16)
     y = np.frombuffer(files[f"{part}-labels-idx1-ubyte"], np.uint8, offset=8)
     return x.reshape(-1, 1, 28, 28), y
 
 
-def cifar(name: str, root: Path):
-    """``cifar10`` or ``cifar100``: the binary version below ``root``, else torchvision's."""
+def cifar(name: str, root: Path, _: Wanted) -> Parts:
+    """Return ``cifar10`` or ``cifar100``: the binary version below ``root``, else torchvision's."""
     torchvision_name, folder, train, test, header = _CIFAR_SETS[name]
     folder = root / folder
     files = [folder / file for file in (*train, *test)]
@@ -134,10 +136,12 @@ def cifar(name: str, root: Path):
         rows = np.concatenate(parts[:-1]), parts[-1]
         for row, where in zip(rows, (train, test), strict=True):
             _check_classes(row[:, header - 1], len(CLASSES[name]), folder, where)
-        return tuple((row[:, header:].reshape(-1, 3, 32, 32), row[:, header - 1]) for row in rows)
+        parts = ((row[:, header:].reshape(-1, 3, 32, 32), row[:, header - 1]) for row in rows)
+        return Parts(*parts, CLASSES[name])
     missing = f"{', '.join(missing)} not found in {folder}"
     sets = torchvision_sets(name, torchvision_name, root, missing, *_PARTS)
-    return tuple((part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in sets)
+    parts = ((part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in sets)
+    return Parts(*parts, CLASSES[name])
 
 
 def _binary_file(path, pictures, header):
@@ -160,44 +164,3 @@ def _check_classes(y, n_classes, folder, files):
             f"{', '.join(files)} in {folder} must hold {each} pictures of each of {n_classes} "
             f"classes, got {counts.min()} to {counts.max()} (damaged or another file)"
         )
-
-
-def torchvision_sets(
-    name: str, dataset: str, root: Path, missing: str, train: dict, test: dict
-) -> tuple:
-    """Training and test set of torchvision, downloaded if absent.
-
-    Parameters
-    ----------
-    name, missing : str
-        For the message, if that fails: the data set, and what was not found where.
-    dataset : str
-        Name of the class in ``torchvision.datasets``.
-    root : Path
-    train, test : dict
-        What the class calls the two parts.
-
-    Raises
-    ------
-    FileNotFoundError
-    """
-    # Imported here only: it takes longer than loading the data, and complete files need no
-    # download.
-    import torchvision
-
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds without an answer
-    make = getattr(torchvision.datasets, dataset)
-    try:
-        return make(root, download=True, **train), make(root, **test)
-    except (OSError, RuntimeError) as error:
-        reason = one_line(error, None)
-        part = "".join(f", {key}={value!r}" for key, value in train.items())
-        raise FileNotFoundError(
-            f"{name}: {missing}, and the download failed ({reason}). "
-            'Get them on a machine with network access by `python -c "import torchvision; '
-            f"torchvision.datasets.{dataset}('ROOT'{part}, download=True)\"`, then pass --data "
-            "ROOT or set DSLBI_DATA=ROOT"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)

@@ -10,9 +10,10 @@ import torch
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact, load_masks, masked, save_masks, support_masks, whole_filters
 from dslbi_torch.training import recipes
-from dslbi_torch.training.experiments import shrink
-from dslbi_torch.training.nets import table as models
+from dslbi_torch.training.experiments import compact_run, compare_nets, prune_run
+from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import train
+from dslbi_torch.training.run.set_up import open_run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(folder):
-    return train.open_run(folder, device="cpu")
+    return open_run(folder, device="cpu")
 
 
 def call(capsys, *argv):
@@ -62,7 +63,7 @@ def test_compact_prints_dense_sparse_and_compact_and_writes_what_loads(folder, r
     assert dense[5] > sparse[5] > compact[5]
     few, many = re.search(r"smaller on disk only \(([\d,]+) bytes for ([\d,]+)\)", out).groups()
     assert float(few.replace(",", "")) == compact[5] < float(many.replace(",", ""))
-    small = load_compact(folder / "compact.pt", models.build)
+    small = load_compact(folder / "compact.pt", zoo.build)
     x, _ = next(iter(run.data.test.batches(50)))
     masks = whole_filters(run.model, support_masks(run.optimizer), x)
     with torch.no_grad(), masked(run.model.eval(), masks):
@@ -71,12 +72,12 @@ def test_compact_prints_dense_sparse_and_compact_and_writes_what_loads(folder, r
     assert f"{folder / 'compact.pt2'}: {size:,} bytes" in out
     program = torch.export.load(folder / "compact.pt2").module()
     torch.testing.assert_close(program(x), small(x), rtol=1e-4, atol=1e-4)
-    after = train.open_run(folder, device="cpu").model.state_dict()
+    after = open_run(folder, device="cpu").model.state_dict()
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("by", shrink.ORDERS)
+@pytest.mark.parametrize("by", prune_run.ORDERS)
 def test_prune_writes_masks_of_the_density(folder, run, tmp_path, capsys, by):
     file = tmp_path / "masks.pt"
     argv = ("prune", folder, "--device=cpu", "--density=0.2", f"--by={by}", f"--masks={file}")
@@ -138,7 +139,7 @@ def test_a_run_prunes_into_a_file_of_its_own_that_compact_takes(folder, tmp_path
 def test_a_run_without_a_split_is_pruned_by_magnitude_and_cut_by_its_zeros(tmp_path, capsys):
     config = dataclasses.replace(
         recipes.recipe("digits").config, epochs=2, batch_size=64, optimizer="sgd",
-        prune="soft", target="conv1.weight=0.5,conv2.weight=0.25",
+        prune="soft", target={"conv1.weight": 0.5, "conv2.weight": 0.25},
     )  # fmt: skip
     folder = tmp_path / "a"
     config = dataclasses.replace(config, out=str(folder), device="cpu", threads=1)
@@ -146,7 +147,7 @@ def test_a_run_without_a_split_is_pruned_by_magnitude_and_cut_by_its_zeros(tmp_p
     status, out, err = call(capsys, "compact", folder, "--device=cpu")
     assert (status, err) == (0, "")
     assert list(rows(out)) == ["dense", "compact"]
-    small = load_compact(folder / "compact.pt", models.build)
+    small = load_compact(folder / "compact.pt", zoo.build)
     assert (len(small.conv1.weight), len(small.conv2.weight)) == (8, 8)
     argv = ("prune", folder, "--device=cpu")
     for flags, message in (
@@ -160,7 +161,7 @@ def test_a_run_without_a_split_is_pruned_by_magnitude_and_cut_by_its_zeros(tmp_p
     masks = load_masks(folder / "pruned.pt")
     split = [m for m in masks.values() if m.ndim > 1]
     assert 0.08 < sum(int(m.sum()) for m in split) / sum(m.numel() for m in split) <= 0.1
-    run = train.open_run(folder, device="cpu")
+    run = open_run(folder, device="cpu")
     norms = run.model.conv2.weight.detach().flatten(1).norm(dim=1)
     kept = masks["conv2.weight"].flatten(1).any(1)
     assert norms[kept].min() > norms[~kept].max()
@@ -213,7 +214,7 @@ def test_a_compaction_that_fails_leaves_nothing(folder, tmp_path, monkeypatch, c
 
     copied = shutil.copytree(folder, tmp_path / "a", ignore=shutil.ignore_patterns("compact.*"))
     before = sorted(copied.iterdir())
-    monkeypatch.setattr(shrink, "save_program", fails)
+    monkeypatch.setattr(compact_run, "save_program", fails)
     status, _, err = call(capsys, "compact", copied, "--device=cpu", "--onnx", "--program")
     assert status == 2 and "no program of this" in err
     assert sorted(copied.iterdir()) == before
@@ -263,6 +264,6 @@ def test_nets_take_turns_when_they_are_timed():
             calls.append(self.name)
 
     nets = {"a": Net("a"), "b": Net("b").train()}
-    times = shrink.batch_times(nets, torch.zeros(1), rounds=5)
+    times = compare_nets.batch_times(nets, torch.zeros(1), rounds=5)
     assert calls == ["a", "b"] * 6  # the first round is not counted
     assert set(times) == {"a", "b"} and nets["b"].training

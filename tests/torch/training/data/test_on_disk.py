@@ -15,9 +15,10 @@ from PIL import Image
 
 from dslbi_torch.__main__ import main
 from dslbi_torch.training.config import Config
-from dslbi_torch.training.data import class_folders
-from dslbi_torch.training.data import sets as datasets
-from dslbi_torch.training.run.train import evaluate, set_up, train
+from dslbi_torch.training.data import class_folders, datasets
+from dslbi_torch.training.run.evaluate import evaluate
+from dslbi_torch.training.run.set_up import set_up
+from dslbi_torch.training.run.train import train
 
 CLASSES = ("n00000001", "n00000002", "n00000003")
 SIZE = 14  # for evaluation the shorter side is resized to 16 first
@@ -470,7 +471,7 @@ def test_workers_end_with_the_process_that_asked_for_them(root, tmp_path):
     """Also when it leaves in the middle of an epoch, its batches still at hand."""
     script = f"""
 import multiprocessing, sys
-from dslbi_torch.training.data import sets as data
+from dslbi_torch.training.data import datasets as data
 part = data.load("imagenet", {str(root)!r}, image_size=14, workers=2).train
 batches = part.batches(2)
 next(batches)
@@ -509,6 +510,6 @@ def test_customary_statistics_on_one_picture_of_each_class_of_imagenet(data_root
     assert len(data.train) == len(data.test) == 1000
     assert data.test.y.tolist() == list(range(1000))
     x = torch.cat([x for x, _ in data.test.batches(100)])
-    mean, std = datasets.STATISTICS["imagenet"]
+    mean, std = datasets.DATASETS["imagenet"][1:3]
     assert x.mean((0, 2, 3)).tolist() == pytest.approx(mean, abs=0.01)
     assert x.std((2, 3)).mean(0).tolist() == pytest.approx(std, abs=0.01)

@@ -41,8 +41,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from . import cifar as nets_cifar
-from . import small as nets_small
+from . import cifar, small
 
 
 class Net(NamedTuple):
@@ -54,7 +53,7 @@ class Net(NamedTuple):
 
 
 def torchvision_net(name, n_classes=1000, in_channels=3):
-    """A net for ImageNet as torchvision makes it, without its trained weights."""
+    """Return a net for ImageNet as torchvision makes it, without its trained weights."""
     from torchvision.models import get_model
 
     if in_channels != 3:
@@ -66,28 +65,29 @@ def _any_size(make, smallest=1):
     return Net(make, smallest, math.inf)
 
 
-MODELS = {
-    "digits-net": Net(nets_small.DigitsNet, 8, 8),
-    "one-conv": Net(nets_small.OneConv, 28, 28),
-    "small-net": Net(nets_small.SmallNet, 28, 28),
-    "lenet5": Net(nets_small.LeNet5, 28, 28),
-    "caffe-lenet5": Net(nets_small.CaffeLeNet5, 28, 28),
-    "lenet300": Net(nets_small.LeNet300, 28, 28),
-    **{f"conv{depth}": Net(partial(nets_small.ConvNet, depth), 32, 32) for depth in (2, 4, 6)},
+# A row is all that a new net needs: nothing else lists them.
+NETS = {
+    "digits-net": Net(small.DigitsNet, 8, 8),
+    "one-conv": Net(small.OneConv, 28, 28),
+    "small-net": Net(small.SmallNet, 28, 28),
+    "lenet5": Net(small.LeNet5, 28, 28),
+    "caffe-lenet5": Net(small.CaffeLeNet5, 28, 28),
+    "lenet300": Net(small.LeNet300, 28, 28),
+    **{f"conv{depth}": Net(partial(small.ConvNet, depth), 32, 32) for depth in (2, 4, 6)},
     **{
         f"resnet{depth}{suffix}": _any_size(
-            partial(nets_cifar.ResNet, 3 * [(depth - 2) // 6], (16, 32, 64), shortcut)
+            partial(cifar.ResNet, 3 * [(depth - 2) // 6], (16, 32, 64), shortcut)
         )
         for suffix, shortcut in (("", "A"), ("-b", "B"))
         for depth in (20, 32, 44, 56, 110)
     },
-    "resnet18-32": _any_size(partial(nets_cifar.ResNet, (2, 2, 2, 2), (64, 128, 256, 512), "B")),
+    "resnet18-32": _any_size(partial(cifar.ResNet, (2, 2, 2, 2), (64, 128, 256, 512), "B")),
     **{
-        f"vgg{depth}{suffix}": _any_size(partial(nets_cifar.VGG, depth, batch_norm), smallest=16)
+        f"vgg{depth}{suffix}": _any_size(partial(cifar.VGG, depth, batch_norm), smallest=16)
         for suffix, batch_norm in (("", False), ("-bn", True))
-        for depth in nets_cifar.VGG_STAGES
+        for depth in cifar.VGG_STAGES
     },
-    "mobilenetv2": _any_size(nets_cifar.mobilenet_v2),
+    "mobilenetv2": _any_size(cifar.mobilenet_v2),
     "alexnet": _any_size(partial(torchvision_net, "alexnet"), smallest=63),
     **{
         name: _any_size(partial(torchvision_net, name))
@@ -99,7 +99,7 @@ MODELS = {
 def build(
     name: str, n_classes: int = 10, in_channels: int | None = None, *, init: str = "torch"
 ) -> nn.Module:
-    """A net by name, initialised.
+    """Return a net by name, initialised.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def build(
         For an unknown name or initialisation, impossible counts, or channels that the net does not
         take.
     """
-    if name not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
+    if name not in NETS:
+        raise ValueError(f"model must be one of {', '.join(NETS)}, got {name!r}")
     if init not in ("torch", "he"):
         raise ValueError(f'init must be "torch" or "he", got {init!r}')
     counts = {"n_classes": n_classes}
@@ -129,7 +129,7 @@ def build(
     for what, count in counts.items():
         if not (isinstance(count, int) and count >= 1):
             raise ValueError(f"{what} must be a whole number of at least 1, got {count!r}")
-    model = MODELS[name].make(**counts)
+    model = NETS[name].make(**counts)
     if init == "he":
         for layer in model.modules():
             he_(layer)
@@ -158,7 +158,7 @@ def initialise_(model: nn.Module, *, init: str = "torch") -> None:
 
 def check_pictures(name: str, size: int, dataset: str) -> None:
     """ValueError if the net does not take pictures of ``size`` x ``size``, as ``dataset`` has."""
-    net = MODELS[name]
+    net = NETS[name]
     if not net.smallest <= size <= net.largest:
         at_least = "" if net.smallest == net.largest else "at least "
         raise ValueError(

@@ -1,0 +1,75 @@
+"""The net that a run begins with: what ``initial``, ``masks`` and ``cut`` of a config do."""
+
+from torch import Tensor, nn
+
+from ...masks.files import load_masks
+from ...surgery.compact import compact_with_masks
+from ..config import Config
+from ..data.datasets import Data
+from ..nets import zoo
+from . import run_folder as folders
+
+
+def initial_net(
+    config: Config, model: nn.Module, data: Data
+) -> tuple[nn.Module, dict[str, Tensor] | None]:
+    """Return the net as its first step finds it, and the masks under which it is trained.
+
+    With ``cut`` the net is a smaller one, and the masks say what of it is still zero: filters that
+    write into a stream that others need, and single weights. With new weights nothing of it is.
+    """
+    if config.initial:
+        state = folders.read_weights(folders.source(config, "initial"))
+        load_initial_(model, state, len(data.classes))
+    if not config.masks:
+        return model, None
+    masks = _masks(config, model, data)
+    if not config.cut:
+        return model, masks
+    small, masks = compact_with_masks(model, masks, data.example())
+    if config.cut == "keep":
+        return small, masks
+    zoo.initialise_(small, init=config.init)
+    return small, None
+
+
+def load_initial_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> None:
+    """Give a net the weights of another, of the same kind.
+
+    Where the other tells another number of classes apart, its last layer is left out: the net keeps
+    the one that it has.
+
+    Raises
+    ------
+    ValueError
+        For weights of a net of another kind.
+    """
+    own = model.state_dict()
+    other = sorted(set(own) ^ set(state))
+    if other:
+        raise ValueError(f"initial must be of the same kind of net, which differs in {other[0]}")
+    fitting = {}
+    for name, value in state.items():
+        if value.shape == own[name].shape:
+            fitting[name] = value
+        elif not _differs_in_classes(own[name], value, n_classes):
+            raise ValueError(
+                f"initial must be of the same kind of net: {name} has shape {tuple(value.shape)} "
+                f"there, {tuple(own[name].shape)} here"
+            )
+    model.load_state_dict(own | fitting)
+
+
+def _differs_in_classes(own, other, n_classes):
+    """Whether two tensors differ in nothing but the number of classes."""
+    return len(own) == n_classes and own.ndim == other.ndim and own.shape[1:] == other.shape[1:]
+
+
+def _masks(config, model, data):
+    """The masks of a config, without those of a last layer for another number of classes."""
+    own, fitting, n_classes = dict(model.named_parameters()), {}, len(data.classes)
+    for name, mask in load_masks(folders.source(config, "masks")).items():
+        W = own.get(name)
+        if W is None or W.shape == mask.shape or not _differs_in_classes(W, mask, n_classes):
+            fitting[name] = mask  # what is of another net is refused where it is used
+    return fitting

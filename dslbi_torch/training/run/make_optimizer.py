@@ -1,0 +1,51 @@
+"""The optimizer of a config, with its parameter groups, and the penalties that a loss may have.
+
+Decay is on weights alone, never on biases and norms, for all optimizers.
+"""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ...groups import split_groups
+from ...layers import LAYERS, NORM
+from ...split import Split
+from ..config import Config
+from .optimizers import OPTIMIZERS
+
+
+def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a config, with the weights of convolutions and linear layers
+    split."""
+    groups, row = groups_of(config, model), OPTIMIZERS[config.optimizer]
+    if not config.splits:
+        groups = [{key: group[key] for key in ("params", "weight_decay")} for group in groups]
+    options = {name: getattr(config, name) for name in row.fields}
+    if "fused" in options:
+        options["fused"] = config.fused or None  # None: the optimizer chooses among its routes
+    optimizer = row.make(groups, lr=config.lr, **options)
+    return Split(optimizer, kappa=config.kappa, nu=config.nu) if config.split else optimizer
+
+
+def groups_of(config: Config, model: nn.Module) -> list[dict]:
+    """Return the parameter groups of a config, with what it says of splitting them."""
+    return split_groups(
+        model,
+        {name: {"lam": lam} for name, lam in (config.lam_named or {}).items()},
+        conv=config.conv,
+        linear=config.linear,
+        lam={"conv": config.lam_conv, "linear": config.lam_linear},
+        weight=config.weight,
+        weight_decay=config.weight_decay,
+    )
+
+
+def weights_l1(model: nn.Module) -> torch.Tensor:
+    """Return the sum of the absolute entries of all convolutions and linear layers: the term of
+    SGD + l1."""
+    return sum(m.weight.abs().sum() for m in model.modules() if isinstance(m, LAYERS))
+
+
+def scales_l1(model: nn.Module) -> torch.Tensor:
+    """Return the sum of the absolute scales of all BatchNorms: the term of Network Slimming."""
+    return sum(m.weight.abs().sum() for m in model.modules() if isinstance(m, NORM))

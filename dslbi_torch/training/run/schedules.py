@@ -1,0 +1,38 @@
+"""The course of lr and of nu: what each is multiplied by, as a function of the step alone."""
+
+import math
+
+from ..config import Config
+
+
+def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
+    """What lr is multiplied by in step 0, 1, ... of the run: a function of the step alone."""
+    warm = math.ceil(config.warmup * steps_per_epoch)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if config.schedule == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
+        return config.factor**passed
+    if config.schedule == "cosine":
+        # Half a cosine from 1 in the first step after the warm-up towards the end of the last one;
+        # never quite lr_min, because an optimizer refuses lr = 0.
+        low = config.lr_min / config.lr
+        steps = config.epochs * steps_per_epoch - warm
+        done = min(step - warm, steps - 1)
+        return low + (1 - low) * (1 + math.cos(math.pi * done / steps)) / 2
+    return 1.0
+
+
+def nu_factor(config: Config, step: int, steps_per_epoch: int) -> float:
+    """What nu is multiplied by in step 0, 1, ... of the run: with ``nu_schedule`` lr what lr is,
+    but for the warm-up.
+
+    A constant nu lets the pull of a step, ``alpha (W - Gamma) / nu``, fade as lr falls, and outside
+    the support the gradient then holds weights up: they settle at ``-nu g / (1 - momentum)``. With
+    nu in proportion to lr the pull of a step is the same in the whole run, and that limit goes to
+    zero: the run ends with W on Gamma's support. W and V move by the same pull at any nu, so
+    ``W / kappa + V + sum alpha u`` stays constant.
+    """
+    if config.nu_schedule == "constant" or step < config.warmup * steps_per_epoch:
+        return 1.0
+    return lr_factor(config, step, steps_per_epoch)
