@@ -52,8 +52,8 @@ from dslbi_torch import (
     split_groups,
 )
 from dslbi_torch.figures import accuracy_by_density
-from dslbi_torch.files import atomic
 from dslbi_torch.penalties import prox
+from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run.sessions import environment

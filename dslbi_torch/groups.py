@@ -1,12 +1,15 @@
 """Which tensors of a model are split, and how their entries are grouped."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.optim import Optimizer
 
-from .slices import Units, unit_size
+from .penalties import PENALTIES
+from .slices import unit_size, units_of
+from .text import text_table
 from .units import named
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -21,7 +24,7 @@ _GROUPINGS = {
     "column": (1, 2),
     "tensor": ((), 1),
 }
-PENALTIES = ("l1", *_GROUPINGS)
+WORDS = tuple(dict.fromkeys((*PENALTIES, *_GROUPINGS)))
 
 
 def split_groups(
@@ -35,20 +38,20 @@ def split_groups(
     weight: str | None = None,
     **options,
 ) -> list[dict]:
-    """Parameter groups for :class:`dslbi_torch.DessiLBI`: weights split, the rest plain.
+    """Return parameter groups for :class:`dslbi_torch.DessiLBI`: weights split, the rest plain.
 
     Parameters
     ----------
     model : Module
     rules : dict, optional
         What differs from the defaults below. A key says which weights: a parameter's name
-        (``"conv3.weight"``), a module's (``"conv3"``: its weight), a pattern
-        (``"layer*.conv?.weight"``), or a module type (``nn.Embedding``). The value is a penalty,
-        None, or a dict of options (``penalty, lam, nu, kappa, weight, coupling, ...``) of which
-        those left out keep their default. Where several rules match, the later one wins, option by
-        option.
+        (``"conv3.weight"``), a module's (``"conv3"``: its weight), a pattern of either
+        (``"layer*.conv?.weight"``, ``"blocks.*.mlp.fc1"``), or a module type (``nn.Embedding``).
+        The value is a penalty, None, or a dict of options (``penalty, lam, nu, kappa, weight,
+        coupling, block, parts, joint, ...``) of which those left out keep their default. Where
+        several rules match, the later one wins, option by option.
     conv, linear : penalty or None
-        Of the weights of convolutions and of linear layers; what else there is, is split by rules
+        Of the weights of convolutions and of linear layers. What else there is, is split by rules
         only.
     lam : float > 0, or dict with the keys "conv" and "linear"
         Penalty level; of a dict, what only a rule splits has level 1.
@@ -57,7 +60,8 @@ def split_groups(
     weight : None or "sqrt"
         Threshold of a group: lam, or lam times the square root of its size.
     **options
-        Any other option of the optimizer, for the split tensors (nu, kappa, coupling, ...).
+        Any other option of the optimizer, for the split tensors (nu, coupling, ...). ``kappa`` is
+        for all: biases and norms move at the speed of the weights, as in the authors' code.
 
     Returns
     -------
@@ -75,57 +79,63 @@ def split_groups(
     -----
     A penalty is "l1" (every weight by itself), or says what a group is: "group" (a slice along the
     first axis: an output filter, a neuron), "filter", "input channel" or "kernel" of a convolution,
-    "row" or "column" of a matrix, or the whole "tensor". Transposed convolutions, whose first axis
-    is the input, are grouped by what the word means.
+    "row" or "column" of a matrix, or the whole "tensor"; or it is another word of
+    ``penalties.PENALTIES``, whose groups are those of "group". Transposed convolutions, whose first
+    axis is the input, are grouped by what the word means. For a word of the table an option
+    ``group_dim`` says otherwise.
+
+    With ``joint`` a rule makes one family of all that it matches: the k-th groups of its tensors
+    are one unit.
     """
-    levels = lam if isinstance(lam, dict) else {"conv": lam, "linear": lam}
-    if set(levels) != {"conv", "linear"}:
-        raise ValueError(
-            'lam must be a number, or a dict with the keys "conv" and "linear", '
-            f"got the keys {sorted(levels)}"
-        )
-    _check_penalty("conv", conv)
-    _check_penalty("linear", linear)
-    common = dict(lam=1.0 if isinstance(lam, dict) else lam, weight=weight, **options)
-    defaults = {
-        "conv": {**common, "penalty": conv, "lam": levels["conv"]},
-        "linear": {**common, "penalty": linear, "lam": levels["linear"]},
-    }
+    defaults = _defaults(conv, linear, lam, dict(weight=weight, **options))
     rules = {key: _as_options(key, rule) for key, rule in (rules or {}).items()}
-    unused = dict.fromkeys(rules)
-    found, rest = {}, []  # in the order of the model
-    for name, p, module in _parameters(model):
-        kind = "conv" if isinstance(module, _CONV) else "linear"
-        default = isinstance(module, (*_CONV, nn.Linear)) and p is module.weight
-        chosen = dict(defaults[kind]) if default else dict(penalty=None, **common)
-        matching = [key for key in rules if _matches(key, name, p, module)]
-        for key in matching:
-            unused.pop(key, None)
-            chosen.update(rules[key])
-        decay = weight_decay if default or matching else 0.0
+    parameters = list(_parameters(model))
+    _check_used(rules, parameters, model)
+    split, plain = {}, {}  # in the order of the model
+    for name, p, module in parameters:
+        layer = isinstance(module, (*_CONV, nn.Linear)) and p is module.weight
+        kind = ("conv" if isinstance(module, _CONV) else "linear") if layer else "other"
+        matching = {key: rule for key, rule in rules.items() if _matches(key, name, p, module)}
+        chosen = dict(defaults[kind])
+        for rule in matching.values():
+            chosen |= rule
+        chosen["weight_decay"] = weight_decay if layer or matching else 0.0
         if chosen["penalty"] is None:
-            rest.append((name, p, decay))
-            continue
-        group = {**chosen, **_grouping(name, p, module, chosen["penalty"]), "weight_decay": decay}
-        found.setdefault(repr(sorted(group.items())), (group, []))[1].append((name, p))
-    if unused:
-        names = ", ".join(name for name, _, _ in _parameters(model))
-        raise ValueError(f"rule {next(iter(unused))!r} must match a parameter among {names}")
-    if not found and (conv or linear or rules):
+            found, group = plain, {k: chosen[k] for k in _PLAIN if k in chosen}
+        else:
+            found, group = split, chosen | _grouping(name, p, module, chosen)
+        joint = next((k for k, rule in reversed(matching.items()) if rule.get("joint")), None)
+        key = repr((joint, sorted(group.items())))
+        found.setdefault(key, (group, []))[1].append((name, p))
+    if not split and (conv or linear or rules):
         raise ValueError(
             f"the model must have a trainable layer to split for conv={conv!r}, linear={linear!r}, "
             "got none"
         )
-    groups = [dict(params=params, **group) for group, params in found.values()]
-    for decay in sorted({decay for *_, decay in rest}, reverse=True):
-        params = [(name, p) for name, p, own in rest if own == decay]
-        groups.append(dict(params=params, penalty=None, weight_decay=decay))
-    return groups
+    rest = sorted(plain.values(), key=lambda found: -found[0]["weight_decay"])
+    return [dict(params=params, **group) for group, params in (*split.values(), *rest)]
+
+
+_PLAIN = ("penalty", "weight_decay", "kappa")  # options of tensors that are not split
+
+
+def _defaults(conv, linear, lam, common):
+    """The options of convolutions, of linear layers, and of what only a rule splits."""
+    _check_penalty("conv", conv)
+    _check_penalty("linear", linear)
+    if isinstance(lam, dict) and set(lam) != {"conv", "linear"}:
+        raise ValueError(
+            'lam must be a number, or a dict with the keys "conv" and "linear", '
+            f"got the keys {sorted(lam)}"
+        )
+    penalties = {"conv": conv, "linear": linear, "other": None}
+    levels = {"other": 1.0, **lam} if isinstance(lam, dict) else dict.fromkeys(penalties, lam)
+    return {kind: dict(common, penalty=penalties[kind], lam=levels[kind]) for kind in penalties}
 
 
 def _check_penalty(name, penalty):
-    if penalty is not None and penalty not in PENALTIES:
-        raise ValueError(f"{name} must be None or one of {', '.join(PENALTIES)}, got {penalty!r}")
+    if penalty is not None and penalty not in WORDS:
+        raise ValueError(f"{name} must be None or one of {', '.join(WORDS)}, got {penalty!r}")
 
 
 def _as_options(key, rule):
@@ -149,51 +159,72 @@ def _parameters(model):
 def _matches(key, name, p, module):
     if isinstance(key, type):
         return isinstance(module, key) and p is getattr(module, "weight", None)
-    return fnmatchcase(name, key) or name == f"{key}.weight"
+    return fnmatchcase(name, key) or fnmatchcase(name, f"{key}.weight")
 
 
-def _grouping(name, p, module, penalty):
+def _check_used(rules, parameters, model):
+    """Refuse a rule that matches nothing, with what is called like it."""
+    for key in rules:
+        if any(_matches(key, *parameter) for parameter in parameters):
+            continue
+        if isinstance(key, type):
+            own, names = key.__name__, {type(m).__name__ for _, _, m in parameters}
+        else:
+            modules = (name for name, module in model.named_modules() if hasattr(module, "weight"))
+            own, names = key, {name for name, _, _ in parameters}.union(modules)
+        near = get_close_matches(own, sorted(names), n=5, cutoff=0.5)
+        like = f"such as {', '.join(near)}" if near else "and none is called like it"
+        raise ValueError(f"rule {own!r} must match a trainable parameter, {like}")
+
+
+def _grouping(name, p, module, chosen):
     """The options ``penalty`` and ``group_dim`` that a penalty's word means for a weight."""
-    if penalty == "l1":
-        return dict(penalty="l1")
-    dim, least = _GROUPINGS[penalty]
-    matrix = penalty in ("row", "column")
+    word = chosen["penalty"]
+    if word in PENALTIES and not PENALTIES[word].sliced:
+        return dict(penalty=word)
+    if word in PENALTIES and "group_dim" in chosen:
+        return dict(penalty=word, group_dim=chosen["group_dim"])
+    dim, least = _GROUPINGS.get(word, _GROUPINGS["group"])
+    matrix = word in ("row", "column")
     if p.ndim < least or (matrix and p.ndim != 2):
-        raise ValueError(f"{name} of shape {tuple(p.shape)} has no groups of kind {penalty!r}")
-    if isinstance(module, _TRANSPOSED) and penalty in ("group", "filter", "input channel"):
-        dim = 1 - dim
-    return dict(penalty="group", group_dim=dim)
+        raise ValueError(f"{name} of shape {tuple(p.shape)} has no groups of kind {word!r}")
+    if isinstance(module, _TRANSPOSED) and isinstance(dim, int):
+        dim = 1 - dim  # its first axis is the input
+    return dict(penalty=word if word in PENALTIES else "group", group_dim=dim)
 
 
 def split_table(groups: list[dict] | Optimizer) -> str:
-    """What :func:`split_groups` or an optimizer splits, as aligned text: one line per tensor, with
-    the axes that groups are slices along in brackets, and what is left unpenalised."""
+    """Return what :func:`split_groups` or an optimizer splits, as a table: one line per tensor,
+    with the axes that groups are slices along in brackets, and what is left unpenalised. Of a joint
+    family each line says what its tensor has of a unit."""
     if isinstance(groups, Optimizer):
         groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
-    head = ("tensor", "shape", "penalty", "groups", "of size", "lam", "nu", "weight")
     rows, left = [], []
     for group in groups:
         for name, p in group["params"]:
             if group["penalty"] is None:
                 left.append((name, p.numel()))
-                continue
-            size, penalty = 1, group["penalty"]
-            if penalty == "group":
-                dim = group.get("group_dim", 0)
-                size = unit_size([p], Units(dim))
-                kept = (dim,) if isinstance(dim, int) else dim
-                penalty = f"group[{','.join(map(str, kept))}]"
-            shape = "x".join(map(str, p.shape))
-            shown = (group.get(key) for key in ("lam", "nu", "weight"))
-            shown = ["-" if x is None else f"{x:g}" if not isinstance(x, str) else x for x in shown]
-            rows.append((name, shape, penalty, p.numel() // size, size, *shown))
-    table = [head, *([str(x) for x in row] for row in rows)]
-    widths = [max(len(row[k]) for row in table) for k in range(len(head))]
-    lines = [
-        "  ".join(x.ljust(widths[k]) if k < 3 else x.rjust(widths[k]) for k, x in enumerate(row))
-        for row in table
-    ]
-    total = sum(n for _, n in left)
-    names = ", ".join(name for name, _ in left)
-    lines.append(f"unpenalised: {len(left)} tensors, {total:,} parameters ({names})")
-    return "\n".join(lines)
+            else:
+                rows.append((name, "x".join(map(str, p.shape)), *_shown(p, group)))
+    head = ("tensor", "shape", "penalty", "groups", "of size", "lam", "nu", "weight")
+    total, names = sum(n for _, n in left), ", ".join(name for name, _ in left)
+    return (
+        f"{text_table(head, rows, '<<<>>>>>')}\n"
+        f"unpenalised: {len(left)} tensors, {total:,} parameters ({names})"
+    )
+
+
+def _shown(p, group):
+    """Penalty, number and size of the groups of a tensor, and its options."""
+    size, penalty = 1, group["penalty"]
+    if PENALTIES[penalty].sliced:
+        units = units_of(group)
+        size = unit_size([p], units)
+        dim = units.group_dim
+        kept = (dim,) if isinstance(dim, int) else dim
+        penalty += f"[{','.join(map(str, kept))}]"
+        penalty += "".join(f" {k} {n}" for k in ("block", "parts") if (n := getattr(units, k)) > 1)
+        penalty += " joint" if group.get("joint") else ""
+    options = (group.get(key) for key in ("lam", "nu", "weight"))
+    options = ("-" if x is None else x if isinstance(x, str) else f"{x:g}" for x in options)
+    return penalty, p.numel() // size, size, *options

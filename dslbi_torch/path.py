@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .bits import pack_bits, unpack_bits
-from .files import atomic
+from .safe_files import atomic
 from .sharding import is_sharded, shard, whole
 from .slices import axes, units_of
 from .text import one_line

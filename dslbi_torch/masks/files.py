@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..bits import pack_bits, unpack_bits
-from ..files import read_tensors, write_tensors
+from ..safe_files import read_tensors, write_tensors
 from .checks import check_bool_tensors
 
 _KIND = "dslbi masks 1"

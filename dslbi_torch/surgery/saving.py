@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..bits import pack_bits, unpack_bits
-from ..files import atomic, is_plain, read_tensors, write_tensors
 from ..forward import evaluating
+from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
 
 _CONV_OPTIONS = (

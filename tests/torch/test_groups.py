@@ -72,6 +72,53 @@ def test_names_patterns_and_types_and_the_later_rule_wins():
     DessiLBI(split_groups(net(), rules))
 
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.fc1 = nn.Linear(4, 12), nn.Linear(4, 8)
+
+
+def test_a_module_pattern_means_its_weight():
+    model = nn.ModuleDict({"blocks": nn.ModuleList([Block(), Block()])})
+    found = options_of(split_groups(model, {"blocks.*.fc1": "row"}, linear=None))
+    assert [name for name, group in found.items() if group["penalty"]] == [
+        "blocks.0.fc1.weight", "blocks.1.fc1.weight",
+    ]  # fmt: skip
+
+
+def test_what_a_unit_is_passes_through_and_a_joint_rule_is_a_family_of_its_own():
+    model = nn.ModuleDict({"blocks": nn.ModuleList([Block(), Block()])})
+    rules = {
+        "blocks.*.attention": {"penalty": "row", "block": 2, "parts": 3},
+        "blocks.0.*.weight": {"joint": True},
+        "blocks.1.*.weight": {"joint": True},
+    }
+    groups = split_groups(model, rules, linear="row")
+    own = [(group["block"], group["parts"]) for group in groups if "block" in group]
+    assert own == [(2, 3), (2, 3)]
+    families = [[name for name, _ in group["params"]] for group in groups if group.get("joint")]
+    assert families == [
+        ["blocks.0.attention.weight"], ["blocks.0.fc1.weight"],
+        ["blocks.1.attention.weight"], ["blocks.1.fc1.weight"],
+    ]  # fmt: skip
+    (joint,) = split_groups(model, {"*.weight": {"joint": True, "penalty": "row"}})[:-1]
+    assert len(joint["params"]) == 4 and joint["joint"]
+
+
+def test_kappa_is_the_speed_of_everything():
+    """Of biases and norms too, as in the authors' code, whose steps they follow."""
+    model = net()
+    groups = split_groups(model, {"2.weight": {"kappa": 3.0}}, kappa=2.0)
+    own = {name: group.get("kappa") for name, group in options_of(groups).items()}
+    assert own.pop("2.weight") == 3.0 and set(own.values()) == {2.0}
+    assert all("kappa" not in group for group in split_groups(model))
+    optimizer = DessiLBI(split_groups(model, kappa=2.0), lr=0.1, momentum=0.0)
+    bias = model[0].bias
+    before, bias.grad = bias.detach().clone(), torch.ones_like(bias)
+    optimizer.step()
+    torch.testing.assert_close(bias.detach(), before - 2.0 * 0.1)
+
+
 def test_every_parameter_is_in_one_group_and_equal_options_share_one():
     model = net()
     groups = split_groups(model, {"2": "filter"}, lam={"conv": 1.0, "linear": 0.5})
@@ -97,7 +144,15 @@ def test_the_table_shows_groups_and_what_is_left():
     [
         (
             dict(rules={"conv9": "l1"}),
-            r"rule 'conv9' must match a parameter among 0.weight, 0.bias",
+            "rule 'conv9' must match a trainable parameter, and none is called like it$",
+        ),
+        (
+            dict(rules={"0.weigth": "l1"}),
+            "rule '0.weigth' must match a trainable parameter, such as 0.weight, 5.weight, 4.wei",
+        ),
+        (
+            dict(rules={nn.Conv3d: "l1"}),
+            "rule 'Conv3d' must match a trainable parameter, such as Conv2d",
         ),
         (dict(rules={"0": "l2"}), "penalty of rule '0' must be None or one of l1, group, filter"),
         (dict(rules={3: "l1"}), "a rule must be for a name, a pattern or a module type, got 3"),

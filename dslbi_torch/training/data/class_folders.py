@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import atomic
+from ...safe_files import atomic
 from .sources import Parts, Wanted, torchvision_sets
 
 # Where below the root a data set may lie, or else the root is the data set.

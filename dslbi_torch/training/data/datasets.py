@@ -80,7 +80,7 @@ def _synthetic(root, wanted):
     return Parts(*parts, tuple(str(k) for k in range(n_classes)))
 
 
-class Dataset(NamedTuple):
+class DatasetRow(NamedTuple):
     """How a data set is read, and how its pixels are normalised."""
 
     load: Callable[[Path, Wanted], Parts]  # of the root
@@ -93,18 +93,18 @@ class Dataset(NamedTuple):
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DATASETS = {
-    "digits": Dataset(_digits, (0.3049,), (0.3759,), white=16),
-    "mnist": Dataset(partial(mnist, "mnist"), (0.1307,), (0.3081,)),
-    "fashion-mnist": Dataset(partial(mnist, "fashion-mnist"), (0.2860,), (0.3530,)),
-    "cifar10": Dataset(
+    "digits": DatasetRow(_digits, (0.3049,), (0.3759,), white=16),
+    "mnist": DatasetRow(partial(mnist, "mnist"), (0.1307,), (0.3081,)),
+    "fashion-mnist": DatasetRow(partial(mnist, "fashion-mnist"), (0.2860,), (0.3530,)),
+    "cifar10": DatasetRow(
         partial(cifar, "cifar10"), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     ),
-    "cifar100": Dataset(
+    "cifar100": DatasetRow(
         partial(cifar, "cifar100"), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
     ),
-    "imagenette": Dataset(partial(find, "imagenette"), *_IMAGENET, any_size=True, n_classes=10),
-    "imagenet": Dataset(partial(find, "imagenet"), *_IMAGENET, any_size=True),
-    "synthetic": Dataset(_synthetic, (0.0,) * 3, (1.0,) * 3, white=1, any_size=True),
+    "imagenette": DatasetRow(partial(find, "imagenette"), *_IMAGENET, any_size=True, n_classes=10),
+    "imagenet": DatasetRow(partial(find, "imagenet"), *_IMAGENET, any_size=True),
+    "synthetic": DatasetRow(_synthetic, (0.0,) * 3, (1.0,) * 3, white=1, any_size=True),
 }
 
 

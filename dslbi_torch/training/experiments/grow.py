@@ -22,9 +22,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ...files import locked
 from ...masks.density import density
 from ...masks.whole_filters import whole_filters
+from ...safe_files import locked
 from ...surgery.compact import compact
 from ...surgery.saving import save_compact
 from ...surgery.widen import Width, reset, widen_, widths
@@ -95,18 +95,18 @@ def grow(config: Config, plan: GrowthPlan, *, progress: bool = True) -> Grown:
         asked = stack.enter_context(asked_to_stop())
         stack.enter_context(memory_errors_in_one_line(config, device))
         stack.enter_context(locked(config.folder))
-        saved = grow_folder.unfinished(config, plan)
+        saved = grow_folder.unfinished_growth(config, plan)
         return _grown(start_run(config, plan), plan, saved, asked, progress)
 
 
 def _grown(run, plan, saved, asked, progress):
     x = run.data.example()
     run, start = (run, None) if saved is None else _restored(run, saved, x)
-    grow_folder.begin(run, plan)
+    grow_folder.begin_growth(run, plan)
 
     def stop(run):
-        grow_folder.save(run, start)
-        raise grow_folder.stopped(run)
+        grow_folder.save_growth(run, start)
+        raise grow_folder.stopped_growth(run)
 
     while (left := _left(run)) != 0:
         _epoch(run, x, progress, asked, stop)
@@ -114,9 +114,9 @@ def _grown(run, plan, saved, asked, progress):
             start = copy.deepcopy(run.model) if start is None else start
             run.at.log[-1]["grown"] = widen_saturated_(run, plan, x)
             run = run if run.at.log[-1]["grown"] else _last(run)
-        grow_folder.save(run, start)
+        grow_folder.save_growth(run, start)
         if asked and _left(run) != 0:
-            raise grow_folder.stopped(run)
+            raise grow_folder.stopped_growth(run)
     save_compact(run.model, run.config.folder / "grown.pt", architecture(run))
     return Grown(run, start, run.at.log)
 
@@ -239,7 +239,7 @@ def open_grown(folder: str | Path, *, data: str | None = None, device: str = "au
     config = folders.read_config(folder)
     config = replace(config, out=str(folder), data=data or config.data, device=device, threads=0)
     run = start_run(config, grow_folder.read_plan(config.folder))
-    saved = grow_folder.read(config, run.processes.device)
+    saved = grow_folder.read_growth(config, run.processes.device)
     return _restored(run, saved, run.data.example())[0]
 
 

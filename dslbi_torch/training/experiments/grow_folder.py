@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...files import remove_stale
+from ...safe_files import remove_stale
 from .. import config as configs
 from ..config import Config, option
 from ..run import checkpoint
@@ -44,7 +44,7 @@ class GrowthPlan:
             raise ValueError(f"rate must be at least 1 and finite, got {self.rate}")
 
 
-def begin(run: Run, plan: GrowthPlan) -> None:
+def begin_growth(run: Run, plan: GrowthPlan) -> None:
     """Write what decides a growth into its folder, or note that it goes on."""
     folder = run.config.folder
     remove_stale(folder)
@@ -53,7 +53,7 @@ def begin(run: Run, plan: GrowthPlan) -> None:
     write_environment(folder, run.processes.device, 1, run.step)
 
 
-def save(run: Run, start: nn.Module | None) -> None:
+def save_growth(run: Run, start: nn.Module | None) -> None:
     """The checkpoint, which holds the log, and then the log: what is in a log can go on."""
     folder = run.config.folder
     content = checkpoint.everything(run) | {"start": None if start is None else start.state_dict()}
@@ -63,19 +63,19 @@ def save(run: Run, start: nn.Module | None) -> None:
         folders.write_log(folder, run.at.log)
 
 
-def read(config: Config, device="cpu") -> dict:
+def read_growth(config: Config, device="cpu") -> dict:
     """Return the checkpoint of a growth."""
     holds = "epoch", "log", "start"
     return folders.read_state(config.folder / "growth.pt", config, device, holds)
 
 
-def stopped(run: Run) -> Terminated:
+def stopped_growth(run: Run) -> Terminated:
     """Return what ends a growth that was asked to stop, once it is saved."""
     where = run.config.folder
     return Terminated(f"stopped after step {run.step} with a checkpoint in {where}")
 
 
-def unfinished(config: Config, plan: GrowthPlan) -> dict | None:
+def unfinished_growth(config: Config, plan: GrowthPlan) -> dict | None:
     """Return the checkpoint from which a growth goes on, or None where it starts; refuse a folder
     that holds anything else."""
     folder, other = config.folder, "name another folder with --out"
@@ -95,7 +95,7 @@ def unfinished(config: Config, plan: GrowthPlan) -> dict | None:
     if "config.json" in present:
         folders.require_config(config, "growth")
     if (folder / "growth.pt").exists():
-        return read(config)
+        return read_growth(config)
     if "log.jsonl" in present:
         raise ValueError(f"{folder} holds the log of a growth, but no growth.pt: {other}")
     return None  # stopped within the first epoch

@@ -16,7 +16,7 @@ from ..run import run_folder as folders
 from ..run import train
 from ..run.processes import joined
 
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # 20, 40, 80 and 160 of 160 epochs
+EPOCH_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # 20, 40, 80 and 160 of 160 epochs
 
 
 def runs(config: Config, kappas=(), nus=()) -> dict[str, list[Config]]:
@@ -100,7 +100,7 @@ def _best(name, logs):
 
 def _course(name, logs, epochs):
     """Layout of Tables 4 and 6."""
-    chosen = sorted({max(1, round(share * epochs)) for share in SHARES})
+    chosen = sorted({max(1, round(share * epochs)) for share in EPOCH_SHARES})
     rows = []
     for value, log in logs:
         cells = [

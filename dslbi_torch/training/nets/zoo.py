@@ -44,7 +44,7 @@ from torch import nn
 from . import cifar, small
 
 
-class Net(NamedTuple):
+class NetRow(NamedTuple):
     """How a net is made, and which pictures it takes."""
 
     make: Callable[..., nn.Module]  # of n_classes and, optionally, in_channels
@@ -62,18 +62,18 @@ def torchvision_net(name, n_classes=1000, in_channels=3):
 
 
 def _any_size(make, smallest=1):
-    return Net(make, smallest, math.inf)
+    return NetRow(make, smallest, math.inf)
 
 
 # A row is all that a new net needs: nothing else lists them.
 NETS = {
-    "digits-net": Net(small.DigitsNet, 8, 8),
-    "one-conv": Net(small.OneConv, 28, 28),
-    "small-net": Net(small.SmallNet, 28, 28),
-    "lenet5": Net(small.LeNet5, 28, 28),
-    "caffe-lenet5": Net(small.CaffeLeNet5, 28, 28),
-    "lenet300": Net(small.LeNet300, 28, 28),
-    **{f"conv{depth}": Net(partial(small.ConvNet, depth), 32, 32) for depth in (2, 4, 6)},
+    "digits-net": NetRow(small.DigitsNet, 8, 8),
+    "one-conv": NetRow(small.OneConv, 28, 28),
+    "small-net": NetRow(small.SmallNet, 28, 28),
+    "lenet5": NetRow(small.LeNet5, 28, 28),
+    "caffe-lenet5": NetRow(small.CaffeLeNet5, 28, 28),
+    "lenet300": NetRow(small.LeNet300, 28, 28),
+    **{f"conv{depth}": NetRow(partial(small.ConvNet, depth), 32, 32) for depth in (2, 4, 6)},
     **{
         f"resnet{depth}{suffix}": _any_size(
             partial(cifar.ResNet, 3 * [(depth - 2) // 6], (16, 32, 64), shortcut)

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from ...dessilbi import DessiLBI
 
 
-class Row(NamedTuple):
+class OptimizerRow(NamedTuple):
     """How an optimizer is made, and which fields of a config it takes besides lr and decay."""
 
     make: Callable[..., Optimizer]  # of parameter groups, lr, and the fields
@@ -43,14 +43,16 @@ def _adabound(groups, lr):
 
 _MOMENTUM = ("momentum", "dampening", "nesterov")
 OPTIMIZERS = {
-    "dessilbi": Row(DessiLBI, (*_MOMENTUM, "kappa", "nu", "decoupled", "coupling", "fused"), True),
-    "sgd": Row(torch.optim.SGD, _MOMENTUM),
-    "adam": Row(torch.optim.Adam),
-    "adamw": Row(torch.optim.AdamW),
-    "amsgrad": Row(partial(torch.optim.Adam, amsgrad=True)),
-    "adagrad": Row(torch.optim.Adagrad),
-    "adamax": Row(torch.optim.Adamax),
-    "radam": Row(torch.optim.RAdam),
-    "nadam": Row(torch.optim.NAdam),
-    "adabound": Row(_adabound),
+    "dessilbi": OptimizerRow(
+        DessiLBI, (*_MOMENTUM, "kappa", "nu", "decoupled", "coupling", "fused"), True
+    ),
+    "sgd": OptimizerRow(torch.optim.SGD, _MOMENTUM),
+    "adam": OptimizerRow(torch.optim.Adam),
+    "adamw": OptimizerRow(torch.optim.AdamW),
+    "amsgrad": OptimizerRow(partial(torch.optim.Adam, amsgrad=True)),
+    "adagrad": OptimizerRow(torch.optim.Adagrad),
+    "adamax": OptimizerRow(torch.optim.Adamax),
+    "radam": OptimizerRow(torch.optim.RAdam),
+    "nadam": OptimizerRow(torch.optim.NAdam),
+    "adabound": OptimizerRow(_adabound),
 }

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from ...files import atomic
+from ...safe_files import atomic
 from ...text import one_line
 from .. import config as configs
 
@@ -102,7 +102,7 @@ def read_state(
         raise FileNotFoundError(
             f"{path.parent} must hold a finished epoch, but has no {path.name}"
         ) from None
-    differing = differences(found, config)
+    differing = other_settings(found, config)
     if differing:
         raise ValueError(f"{path} is of another run: {_compare(found, config, differing)}")
     for name in holds:
@@ -111,7 +111,7 @@ def read_state(
     return state
 
 
-def differences(a: configs.Config, b: configs.Config) -> list[str]:
+def other_settings(a: configs.Config, b: configs.Config) -> list[str]:
     """Return the fields in which two configs would compute something else. A file that lies as
     before beside the run folder is the same: both may have been moved."""
     return [
@@ -164,7 +164,7 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
 def require_config(config: configs.Config, what: str) -> None:
     """Refuse a folder whose config would compute something else."""
     found = read_config(config.folder)
-    differing = differences(found, config)
+    differing = other_settings(found, config)
     if differing:
         raise ValueError(
             f"{config.folder} holds a {what} of another config "

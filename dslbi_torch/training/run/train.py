@@ -8,7 +8,7 @@ has reached is measured in ``evaluate.py``, kept in ``checkpoint.py``, and lies 
 import time
 from contextlib import ExitStack
 
-from ...files import locked, remove_stale
+from ...safe_files import locked, remove_stale
 from .. import config as configs
 from ..config import Config
 from . import run_folder as folders

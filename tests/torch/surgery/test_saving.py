@@ -8,7 +8,7 @@ import vectors
 from torch import nn
 
 from dslbi_torch import compact, load_masks, save_masks, whole_filters
-from dslbi_torch.files import read_tensors, write_tensors
+from dslbi_torch.safe_files import read_tensors, write_tensors
 from dslbi_torch.surgery.saving import load_compact, save_compact, save_program
 
 

@@ -14,7 +14,7 @@ from stopping import stop_after
 from benchmarks import growing
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact
-from dslbi_torch.files import locked
+from dslbi_torch.safe_files import locked
 from dslbi_torch.training import recipes
 from dslbi_torch.training.experiments import grow
 from dslbi_torch.training.experiments.grow_folder import GrowthPlan
@@ -458,7 +458,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, flags, m
 
 def test_a_net_without_a_layer_that_can_grow_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(
-        zoo.NETS, "digits-net", zoo.Net(lambda **_: torch.nn.Sequential(
+        zoo.NETS, "digits-net", zoo.NetRow(lambda **_: torch.nn.Sequential(
             torch.nn.Conv2d(1, 10, 8), torch.nn.Flatten()), 8, 8),
     )  # fmt: skip
     with pytest.raises(ValueError, match="model digits-net must have a layer that can grow"):

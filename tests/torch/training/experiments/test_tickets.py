@@ -139,7 +139,7 @@ def test_a_run_folder_is_enough_to_go_on_when_its_sources_are_gone(tmp_path, mas
     whole = trained(SGD, tmp_path / "b", **own)
     config = replace(SGD, out=str(tmp_path / "c"), checkpoint_steps=5, **own)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_agree_to_stop", lambda run, _: run.step == 17)
+        patch.setattr(loop, "_agree_to_stop", lambda run, _: run.step == 17)
         with pytest.raises(Terminated):
             train.train(config, progress=False)
     shutil.rmtree(tmp_path / "a")
@@ -265,7 +265,7 @@ def test_a_pruned_run_goes_on_bit_for_bit(tmp_path, prune):
     config = replace(SGD, prune=prune, target=0.2, checkpoint_steps=5)
     whole = trained(config, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_agree_to_stop", lambda run, _: run.step == 8)
+        patch.setattr(loop, "_agree_to_stop", lambda run, _: run.step == 8)
         with pytest.raises(Terminated):
             trained(config, tmp_path / "b")
     equal(trained(config, tmp_path / "b").model.state_dict(), whole.model.state_dict())
@@ -475,7 +475,7 @@ def test_the_table_holds_means_and_spreads():
 
 def test_what_is_finished_is_not_computed_again(compared, monkeypatch):
     config, text = compared
-    for module, name in ((train, "train"), (train, "open_run"), (tickets, "measured")):
+    for module, name in ((train, "train"), (tickets, "open_run"), (tickets, "measured")):
         monkeypatch.setattr(module, name, lambda *args, **kw: pytest.fail("computed again"))
     assert tickets.compare(config, PLAN) == text
 
@@ -665,7 +665,7 @@ def test_impossible_configs(values, message):
 def test_sources_that_do_not_fit_write_nothing(tmp_path, masks_file, values, message):
     save_masks({"x": torch.ones(2, dtype=bool)}, tmp_path / "other.pt")
     files = {"masks": masks_file, "other": tmp_path / "other.pt"}
-    values = {k: v.format(**files) for k, v in values.items()}
+    values = {k: v.format(**files) if isinstance(v, str) else v for k, v in values.items()}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         trained(SGD, tmp_path / "run", **values)
     assert not (tmp_path / "run").exists()

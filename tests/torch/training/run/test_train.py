@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from benchmarks import runs
 from dslbi_torch import DessiLBI, density, support_masks
 from dslbi_torch import __main__ as cli
-from dslbi_torch.files import atomic, locked
+from dslbi_torch.safe_files import atomic, locked
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config
