@@ -78,11 +78,9 @@ def outside(run):
 def half_entered(path):
     """For each tensor the first recorded step with half of the non-zeros of the last one."""
     steps = {}
-    for key, counts in path.items():
-        if key.startswith("nonzero/") and counts[-1]:
-            steps[key.removeprefix("nonzero/")] = int(
-                path["steps"][np.argmax(2 * counts >= counts[-1])]
-            )
+    for name, counts in path.nonzero.items():
+        if counts[-1]:
+            steps[name] = int(path.steps[np.argmax(2 * counts >= counts[-1])])
     return steps
 
 

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterable
 
+from ..penalties import PENALTIES
 from .data.datasets import DATASETS
 from .nets.zoo import NETS
 from .run.optimizers import OPTIMIZERS
@@ -60,8 +61,8 @@ def check_words(config) -> None:
         "init": ("torch", "he"),
         "schedule": ("constant", "step", "cosine"),
         "nu_schedule": ("constant", "lr"),
-        "conv": ("group", "l1", None),
-        "linear": ("group", "l1", None),
+        "conv": (*PENALTIES, None),
+        "linear": (*PENALTIES, None),
         "weight": ("sqrt", None),
         "coupling": ("outside", "inside"),
         "dtype": ("float32", "float64"),
@@ -140,7 +141,7 @@ def check_combinations(config) -> None:
         ),
         (
             config.splits and nothing,
-            "conv or linear must be group or l1, got none for both: no path",
+            "conv or linear must have a penalty, got none for both: no path",
         ),
         (
             config.splits and config.l1,
@@ -160,7 +161,7 @@ def check_combinations(config) -> None:
         ),
         (
             config.prune and nothing,
-            "conv or linear must be group or l1, got none for both: no pruning",
+            "conv or linear must have a penalty, got none for both: no pruning",
         ),
         (config.cut and not config.masks, "cut needs the masks to cut the net by, got none"),
         (

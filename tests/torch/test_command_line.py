@@ -60,7 +60,7 @@ MISTAKES = [
     (("train", "digits", "--conv", "l2"), "conv must be one of l1, group, none, got 'l2'"),
     (
         ("train", "digits", "--conv", "none", "--linear", "none"),
-        "conv or linear must be group or l1",
+        "conv or linear must have a penalty",
     ),
     (
         ("train", "digits", "--milestones", "3,x"),

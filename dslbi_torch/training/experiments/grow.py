@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ...masks.density import density
 from ...masks.whole_filters import whole_filters
+from ...penalties import PENALTIES
 from ...safe_files import locked
 from ...surgery.compact import compact
 from ...surgery.saving import save_compact
@@ -153,7 +154,8 @@ def _check(config):
     for name in UNFIT:
         if getattr(config, name) != getattr(usual, name):
             raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")
-    if not (config.splits and "group" in (config.conv, config.linear)):
+    sliced = any(PENALTIES[word].sliced for word in (config.conv, config.linear) if word)
+    if not (config.splits and sliced):
         raise ValueError("growing needs a split of conv or linear into groups, got none")
 
 

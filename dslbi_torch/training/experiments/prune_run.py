@@ -12,6 +12,7 @@ from ...masks.ranking import Ranking, entry_ranking, gamma_ranking, magnitude_ra
 from ...masks.support import recorded_masks, support_masks
 from ...masks.whole_filters import whole_filters
 from ...surgery.costs import cost_table, layer_costs
+from ...units import by_entries, families
 from ..run.make_optimizer import groups_of
 from ..run.state import Run
 from .compare_nets import comparison
@@ -91,7 +92,7 @@ def _require_path(run, what):
     """Refuse what needs more of the path than the run has recorded."""
     if run.recorder is None:
         raise ValueError(f"{what} needs a recorded path, which a net that has grown does not have")
-    single = any(group["penalty"] == "l1" for group in run.optimizer.param_groups)
+    single = any(by_entries(family.group) for family in families(run.optimizer))
     if single and not run.config.elements:
         raise ValueError(
             f"{what} needs the entry of single weights: train with --elements, got a run without"

@@ -20,6 +20,7 @@ from ...layers import NORM
 from ...masks.files import load_masks, save_masks
 from ...masks.support import support_masks
 from ...masks.whole_filters import whole_filters
+from ...penalties import PENALTIES
 from ...surgery.compact import compact
 from ..config import Config, without_path
 from ..data import datasets
@@ -133,7 +134,7 @@ def checked(config: Config, plan: TicketPlan) -> TicketPlan:
         raise ValueError("retrain and tune must name an optimizer that does not split")
     if plan.transfer is not None:
         _check_transfer(config, plan.transfer)
-    slims = config.conv == "group" and _has_norms(config)
+    slims = config.conv is not None and PENALTIES[config.conv].sliced and _has_norms(config)
     if "slimming" in plan.methods and not slims:
         raise ValueError(
             f"slimming needs a net with BatchNorm, of which whole filters are split, "

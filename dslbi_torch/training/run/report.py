@@ -1,11 +1,10 @@
 """What a run found: accuracies and densities, and when each part of the net entered."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ...path import NEVER
+from ...path import NEVER, RecordedPath
 from ...text import text_table
 from . import run_folder as folders
 from .evaluate import EVALUATED
@@ -38,26 +37,22 @@ def result_table(rows: dict[str, dict[str, float]], *, holdout: int = 0) -> str:
     return text_table(("\nmodel", *heads), lines, "<" + ">" * len(heads), (26, *widths))
 
 
-def read_path(folder: str | Path) -> dict[str, np.ndarray]:
-    """Return the arrays of ``path.npz``: see :meth:`dslbi_torch.PathRecorder.arrays`."""
+def read_path(folder: str | Path) -> RecordedPath:
+    """Return the path that a run has recorded."""
     file = Path(folder) / "path.npz"
-    try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
+    if not file.exists():
         raise FileNotFoundError(
             f"{folder} must be a run folder, but has no path.npz (a run without a split has none, "
             "nor has a growth: its log.jsonl says how the units came)"
-        ) from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read, it is truncated or damaged ({error})") from error
+        )
+    return RecordedPath.load(file)
 
 
 def path_table(folder: str | Path) -> str:
     """Say when the groups and weights of each tensor entered, then the density along the epochs."""
     path, log = read_path(folder), folders.read_log(folder)
     weights = folders.read_checkpoint(folder, folders.read_config(folder))["model"]
-    names = [key.removeprefix("nonzero/") for key in path if key.startswith("nonzero/")]
+    names = list(path.nonzero)
     return f"{_entries(path, names, weights)}\n\n{_densities(log, names)}"
 
 
@@ -72,7 +67,7 @@ def draw_path(folder: str | Path) -> Path:
     from ... import figures
 
     path, log = read_path(folder), folders.read_log(folder)
-    names = [key.removeprefix("gamma_norm/") for key in path if key.startswith("gamma_norm/")][:3]
+    names = list(path.gamma_norm)[:3]
     figure = Figure(figsize=(11 if names else 6, 6), layout="constrained")
     grid = figure.add_gridspec(6, 2 if names else 1)
     above = figure.add_subplot(grid[:3, 0])
@@ -81,9 +76,9 @@ def draw_path(folder: str | Path) -> Path:
     rows = 6 // max(1, len(names))
     for i, name in enumerate(names):
         ax = figure.add_subplot(grid[i * rows : (i + 1) * rows, 1])
-        entry, norms = path[f"entry/{name}"], path[f"gamma_norm/{name}"]
+        entry, norms = path.entry[name], path.gamma_norm[name]
         figures.filter_norms(
-            path["steps"],
+            path.steps,
             norms.reshape(len(norms), -1),
             entry=entry.ravel(),
             ax=ax,
@@ -98,15 +93,15 @@ def draw_path(folder: str | Path) -> Path:
 def _entries(path, names, weights):
     rows = []
     for name in names:
-        if f"entry/{name}" in path:
-            entry = path[f"entry/{name}"]
-            unit = "group" if f"gamma_norm/{name}" in path else "weight"
+        if name in path.entry:
+            entry = path.entry[name]
+            unit = "group" if name in path.gamma_norm else "weight"
             of, steps = entry.size, np.sort(entry[entry != NEVER])
         else:
             # Single weights are counted at the snapshots only: the first with at least so many.
-            counts = np.maximum.accumulate(path[f"nonzero/{name}"])
+            counts = np.maximum.accumulate(path.nonzero[name])
             unit, of = "weight", weights[name].numel()
-            steps = path["steps"][np.searchsorted(counts, np.arange(1, counts[-1] + 1))]
+            steps = path.steps[np.searchsorted(counts, np.arange(1, counts[-1] + 1))]
         when = [steps[0], steps[(len(steps) - 1) // 2], steps[-1]] if len(steps) else ["-"] * 3
         rows.append((name, unit, len(steps), of, *when))
     head = ("tensor", "unit", "selected", "of", "first", "half", "all")

@@ -227,7 +227,7 @@ NAN, INF = float("nan"), float("inf")
         ({"corrupt": "repair"}, "corrupt must be one of refuse, skip, got 'repair'"),
         ({"model": "x"}, "model must be one of .*, got 'x'"),
         ({"init": "x"}, "init must be one of torch, he, got 'x'"),
-        ({"conv": "l2"}, "conv must be one of group, l1, none, got 'l2'"),
+        ({"conv": "l2"}, "conv must be one of l1, group, none, got 'l2'"),
         ({"weight": "size"}, "weight must be one of sqrt, none, got 'size'"),
         ({"coupling": "both"}, "coupling must be one of outside, inside, got 'both'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
@@ -236,7 +236,7 @@ NAN, INF = float("nan"), float("inf")
         ({"milestones": (4, 2)}, r"milestones must be increasing epochs from 1 on, got \(4, 2\)"),
         ({"milestones": (0, 2)}, r"milestones must be increasing epochs from 1 on, got \(0, 2\)"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum > 0 and dampening 0, got"),
-        ({"conv": None, "linear": None}, "conv or linear must be group or l1"),
+        ({"conv": None, "linear": None}, "conv or linear must have a penalty, got none for both"),
         ({"epochs": True}, "epochs must be a whole number, got True"),
         ({"normalize": 1}, "normalize must be true or false, got 1"),
         ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
@@ -325,7 +325,7 @@ def test_single_tensors_may_have_levels_of_their_own():
     for levels in ("conv2.weight=1", {"conv2.weight": "1"}, {"conv2.weight": True}, {3: 1.0}):
         with pytest.raises(ValueError, match="lam_named must be numbers by name or none, got"):
             Config(lam_named=levels)
-    with pytest.raises(ValueError, match="rule 'conv9.weight' must match a parameter"):
+    with pytest.raises(ValueError, match="rule 'conv9.weight' must match a trainable"):
         make_optimizer(Config(lam_named={"conv9.weight": 1.0}), zoo.build("digits-net"))
 
 

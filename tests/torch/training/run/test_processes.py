@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from forked import free_port, together
+from recorded import flat
 from stopping import stop_after
 
 from dslbi_torch.training import recipes
@@ -72,7 +73,7 @@ def assert_same_run(folder, reference, tol=0.0, parts=None):
         c["log"] = [{k: v for k, v in r.items() if k not in _TIMES} for r in c["log"]]
     for key in parts or a:
         assert_same(a[key], b[key], key, tol)
-    a, b = report.read_path(folder), report.read_path(reference)
+    a, b = flat(report.read_path(folder)), flat(report.read_path(reference))
     assert sorted(a) == sorted(b)
     for key in a:
         np.testing.assert_allclose(a[key], b[key], rtol=max(tol, 1e-6), atol=1e-6, err_msg=key)

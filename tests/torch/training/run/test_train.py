@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recorded import flat
 from torch.nn import functional as F
 
 from benchmarks import runs
@@ -93,7 +94,7 @@ def assert_same_run(folder, reference):
         a.pop(key), b.pop(key)
     assert_same(a, b)
     assert without_time(folders.read_log(folder)) == without_time(folders.read_log(reference))
-    a, b = report.read_path(folder), report.read_path(reference)
+    a, b = flat(report.read_path(folder)), flat(report.read_path(reference))
     assert sorted(a) == sorted(b)
     for key in a:
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
@@ -216,11 +217,11 @@ def test_reopened_run_is_the_run(finished, tmp_path):
 def test_path_is_recorded_at_the_start_every_few_steps_and_at_epoch_ends(finished):
     _, folder = finished
     path = report.read_path(folder)
-    assert path["steps"].tolist() == [0, 20, 40, 45, 60, 80, 90, 100, 120, 135]
-    assert path["entry/conv1.weight"].shape == (16,)
+    assert path.steps.tolist() == [0, 20, 40, 45, 60, 80, 90, 100, 120, 135]
+    assert path.entry["conv1.weight"].shape == (16,)
     last = folders.read_log(folder)[-1]["layers"]
     for name, share in last.items():
-        assert path[f"nonzero/{name}"][-1] == pytest.approx(
+        assert path.nonzero[name][-1] == pytest.approx(
             share * checkpoint(folder)["model"][name].numel(), abs=1e-6
         )
 
@@ -738,7 +739,7 @@ def test_digits_recipe_selects_in_every_layer(tmp_path):
     # Six runs on held-out pictures gave 97.6 to 98.6 % and equal sparse models.
     assert last["acc_dense"] > 0.93 and last["acc_sparse"] > last["acc_dense"] - 0.03
     path = report.read_path(tmp_path)
-    entry = path["entry/conv1.weight"]
+    entry = path.entry["conv1.weight"]
     assert len(np.unique(entry[entry >= 0])) > 3, "filters enter one after the other"
     text = report.path_table(tmp_path)
     assert f"{'conv1.weight':<20}{'group':>8}{np.sum(entry >= 0):>10}{16:>10}" in text
