@@ -41,9 +41,9 @@ class Verdict(NamedTuple):
     """What can go of a group of coupled layers."""
 
     channels: list[int]  # in the numbers of the group
-    all_constant: int = 0  # the number of channels, where all reach their readers as constants
-    stays: dict = {}  # by reason: how many dead channels stay
-    stays_in: str = ""  # the layer that has them
+    all_constant: int  # the number of channels, where all reach their readers as constants
+    stays: dict  # by reason: how many dead channels stay
+    stays_in: str  # the layer that has them
 
 
 @dataclass
@@ -94,7 +94,7 @@ def removable(net: Net, group) -> Verdict:
     root = group[0].dep.target.module
     found = _examined(net, group, net.graph.get_out_channels(root))
     if found is None or found.obstacle or not found.has_readers:
-        return Verdict([])
+        return Verdict([], 0, {}, "")
     name = next(iter(found.dead_filters), net.names[root])
     if found.tied:
         return Verdict([], 0, {TIED: int((found.dead | found.needless).sum())}, name)
