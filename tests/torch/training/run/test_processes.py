@@ -82,6 +82,21 @@ def assert_same_run(folder, reference, tol=0.0, parts=None):
 _TIMES = ("time_s", "pictures_s")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """``whole(**changes)``: folder of the uninterrupted run, which is trained once."""
+    runs = {}
+
+    def trained(**changes):
+        key = str(changes)
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("whole")
+            train.train(tiny(runs[key], **changes), progress=False)
+        return runs[key]
+
+    return trained
+
+
 # Within an epoch
 
 
@@ -92,7 +107,7 @@ EVERYTHING = dict(ema=0.9, target=0.3, schedule="cosine", warmup=0.3, accumulate
 @pytest.mark.parametrize(
     "changes", [{}, EVERYTHING, dict(amp="fp16", dtype="float32"), dict(optimizer="adamw")], ids=str
 )
-def test_terminated_and_resumed_is_uninterrupted(tmp_path, monkeypatch, count, changes):
+def test_terminated_and_resumed_is_uninterrupted(whole, tmp_path, monkeypatch, count, changes):
     if "optimizer" in changes:
         changes = {**changes, "split": True, "lr": 0.01}
     with monkeypatch.context() as patch:
@@ -105,14 +120,13 @@ def test_terminated_and_resumed_is_uninterrupted(tmp_path, monkeypatch, count, c
     assert not list((tmp_path / "a").glob(".*")), "no temporary file is left"
     torch.manual_seed(999)  # whatever happened in between
     train.train(tiny(tmp_path / "a", **changes), resume=True, progress=False)
-    train.train(tiny(tmp_path / "b", **changes), progress=False)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert_same_run(tmp_path / "a", whole(**changes))
     sessions = json.loads((tmp_path / "a" / "environment.json").read_text())["sessions"]
     assert [s["from_step"] for s in sessions] == [0, count]
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_terminated_in_an_evaluation_loses_no_step(tmp_path, monkeypatch, epoch):
+def test_terminated_in_an_evaluation_loses_no_step(alone, tmp_path, monkeypatch, epoch):
     """It is broken off, also in the last epoch; a resumed run does nothing else but evaluate."""
     evaluate, calls = train.log_row, []
 
@@ -137,8 +151,7 @@ def test_terminated_in_an_evaluation_loses_no_step(tmp_path, monkeypatch, epoch)
     train.train(tiny(tmp_path / "a"), progress=False)
     assert len(steps) == (2 - epoch) * STEPS
     assert shared == [2 * STEPS][epoch - 1 :], "what is saved there is a mean already"
-    train.train(tiny(tmp_path / "b"), progress=False)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert_same_run(tmp_path / "a", alone)
 
 
 def test_sigterm_is_given_back(tmp_path):
@@ -166,7 +179,7 @@ def test_a_terminated_command_has_status_143(tmp_path):
     assert err.endswith("; the same command resumes the run\n")
 
 
-def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
+def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     """A kill after step 8 loses what came after step 6."""
     step, calls = loop.train_step, []
 
@@ -184,8 +197,7 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
     opened = open_run(tmp_path / "a", device="cpu")
     assert opened.recorder.step == 6 and opened.at.batch == 6
     train.train(tiny(tmp_path / "a", checkpoint_steps=3), progress=False)
-    train.train(tiny(tmp_path / "b"), progress=False)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert_same_run(tmp_path / "a", alone)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -227,10 +239,8 @@ def two(out, *flags, program=None, status=0, command="train"):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    train.train(tiny(folder), progress=False)
-    return folder
+def alone(whole):
+    return whole()
 
 
 # SIGTERM reaches the first process alone in its fifteenth step, and the other hears of it.
