@@ -100,7 +100,7 @@ def test_an_order_alone_has_its_run_trained(small, tmp_path):
 
 
 def test_nets_are_as_dense_as_they_say_and_what_is_removed_stays_zero(small):
-    part = ranking.data.load().train
+    part = ranking.datasets.load().train
     for method in ("dessilbi", "magnitude"):
         nets = ranking.read_off(method, None, part, 0)
         for (_, density), (_, masks) in nets.items():

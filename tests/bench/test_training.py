@@ -5,7 +5,7 @@ from dataclasses import replace
 from benchmarks import training
 from dslbi_torch.training import recipes
 
-CONFIG = replace(recipes.recipe("digits").config, train_size=200, target="0.3", batch_size=32)
+CONFIG = replace(recipes.recipe("digits").config, train_size=200, target=0.3, batch_size=32)
 
 
 def test_both_sides_step_and_the_optimizer_is_a_part():

@@ -10,15 +10,17 @@ import torch
 from torch.nn import functional as F
 
 from dslbi_torch import DessiLBI, Split, support_masks
+from dslbi_torch import __main__ as cli
 from dslbi_torch.training import config as configs
 from dslbi_torch.training.config import Config
+from dslbi_torch.training.data import datasets, sources
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import loop, report, train
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run.contexts import torch_switches
 from dslbi_torch.training.run.evaluate import evaluate
 from dslbi_torch.training.run.make_optimizer import make_optimizer, weights_l1
-from dslbi_torch.training.run.optimizers import OPTIMIZERS
+from dslbi_torch.training.run.optimizers import OPTIMIZERS, OptimizerRow
 from dslbi_torch.training.run.schedules import lr_factor, nu_factor
 from dslbi_torch.training.run.set_up import BrokenCompiler, set_up
 
@@ -396,3 +398,28 @@ def test_pairs_of_options_go_together(tmp_path):
     for i, (a, b) in enumerate(itertools.combinations(options, 2)):
         config = tiny(tmp_path / str(i), **a, **b, train_size=256, lr=0.01)
         assert np.isfinite(train.train(config, progress=False).at.log[-1]["loss"])
+
+
+def test_a_row_is_all_that_an_optimizer_a_data_set_and_a_net_need(tmp_path, monkeypatch, capsys):
+    """Flags, checks and messages read the tables: no other file lists them."""
+    x = np.random.default_rng(0).integers(256, size=(50, 1, 9, 9), dtype=np.uint8)
+    part = x, np.arange(50) % 3
+    found = sources.Parts(part, part, ("a", "b", "c"))
+    rows = {
+        "noise": (datasets.DATASETS, datasets.DatasetRow(lambda *_: found, (0.5,), (0.3,))),
+        "asgd": (OPTIMIZERS, OptimizerRow(torch.optim.ASGD)),
+        "flat": (zoo.NETS, zoo.NetRow(flat_net, 9, 9)),
+    }
+    for name, (table, row) in rows.items():
+        monkeypatch.setitem(table, name, row)
+    for optimizer in (["--optimizer=asgd"], ["--optimizer=asgd", "--split"], []):
+        out = tmp_path / str(len(optimizer) + 2 * ("--split" in optimizer))
+        words = ["--dataset=noise", "--model=flat", "--epochs=1", "--device=cpu", f"--out={out}"]
+        assert cli.main(["train", "digits", *words, *optimizer]) == 0, capsys.readouterr().err
+        assert folders.read_log(out)[-1]["loss"] > 0
+    assert cli.main(["train", "digits", "--optimizer=sdg"]) == 2
+    assert ", asgd, got 'sdg'" in capsys.readouterr().err
+
+
+def flat_net(n_classes, in_channels):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(81 * in_channels, n_classes))
