@@ -33,9 +33,10 @@ def data_root():
 
 
 def pytest_collection_modifyitems(items):
-    # Notebooks and files with a slow test first: no process ends long after the others.
+    # Notebooks and files with a slow test first, the many small ones of the reference last: then
+    # no process ends long after the others.
     slow = {item.path for item in items if "slow" in item.keywords or item.path.suffix == ".ipynb"}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.nodeid.startswith("tests/ref")))
     marked = [item for item in items if "gpu" in item.keywords]
     if not marked:
         return  # and torch, which takes seconds to import, stays out of the reference's tests
