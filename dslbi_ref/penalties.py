@@ -80,18 +80,22 @@ def _group_value(xs, lam, units):
     return lam * (unit_weights(k, count, units.weight) * norms(xs, k, count)).sum()
 
 
-def _group_score(vs, units):
-    k, count = labels(vs, units)
+def _joint_scores(vs, k, count, units):
     w = unit_weights(k, count, units.weight)
-    return [norms(vs, k, count) / np.where(w > 0, w, 1.0)]  # w is 0 where a unit has no entry
+    return norms(vs, k, count) / np.where(w > 0, w, 1.0)  # w is 0 where a unit has no entry
+
+
+def _group_score(vs, units):
+    return [_joint_scores(vs, *labels(vs, units), units)]
 
 
 def _group_prox(vs, lam, units):
     """Shorten every unit by ``lam * w_g``, to zero at most."""
     _check_level(lam)
-    (score,) = _group_score(vs, units)
+    k, count = labels(vs, units)
+    score = _joint_scores(vs, k, count, units)
     scale = 1 - lam / np.maximum(score, max(lam, TINY))
-    return [scale[k] * v for k, v in zip(labels(vs, units)[0], vs, strict=True)]  # (prox-group)
+    return [scale[label] * v for label, v in zip(k, vs, strict=True)]  # (prox-group)
 
 
 def _group_subgradient(xs, lam, units):
