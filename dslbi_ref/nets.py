@@ -1,4 +1,4 @@
-"""Networks by hand: an MLP and LeNet-5, forward and backward through :mod:`dslbi_ref.layers`.
+"""Networks by hand: an MLP and LeNet-5, forward and backward through :mod:`dslbi_ref.nets_layers`.
 
 A network is a few lines of layers read forwards, then backwards: that is the whole of
 back-propagation. Parameters are ``dict[name, ndarray]`` with the names and layouts of torch
@@ -8,7 +8,7 @@ a ``state_dict`` converts name by name.
 
 import numpy as np
 
-from .layers import (
+from .nets_layers import (
     activation_pair,
     conv2d,
     conv2d_back,

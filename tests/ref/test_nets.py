@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref import layers, nets
+from dslbi_ref import nets
+from dslbi_ref import nets_layers as layers
 
 # Central differences with h = 1e-5 in float64: rounding eps / h and truncation h^2 are both about
 # 1e-11, times the size of the values. Measured: 1.05e-9 at most (a sum of 288 outputs of conv2d),

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 import vectors
 from one_tensor import group_gamma, split_tensors
 
-from dslbi_ref import layers, nets
+from dslbi_ref import nets
+from dslbi_ref import nets_layers as layers
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_torch import DessiLBI, split_groups
 from dslbi_torch.training.nets.small import LeNet5, LeNet300
