@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .options import check_group, check_tensors
-from .penalties import named_penalty
+from .penalties import penalty_named
 from .routes.choose import Kept, step_by_route
 from .routes.views import Tensors, collect
 from .slices import Units
@@ -30,7 +30,7 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
     Units are said by ``group_dim, block, parts, weight``, the fields of
     :class:`dslbi_torch.slices.Units`; they extend over all tensors of the family.
     """
-    shrunk = named_penalty(penalty).prox(Vs, lam, Units(**units))
+    shrunk = penalty_named(penalty).prox(Vs, lam, Units(**units))
     return [kappa * x for x in shrunk]  # (dslbi-gamma)
 
 

@@ -50,11 +50,10 @@ class Penalty(NamedTuple):
     scaled: bool
     routes: tuple[str, ...]
 
-
-def dual_norm(penalty: Penalty, xs: list[Tensor], units: Units) -> Tensor:
-    """Return the largest score of a family, for any row of the table (0 without entries)."""
-    found = [score.max() for score in penalty.score(xs, units) if score.numel()]
-    return torch.stack(found).max() if found else xs[0].new_zeros(())
+    def dual_norm(self, xs: list[Tensor], units: Units) -> Tensor:
+        """Return the largest score (0 of a family without entries)."""
+        found = [score.max() for score in self.score(xs, units) if score.numel()]
+        return torch.stack(found).max() if found else xs[0].new_zeros(())
 
 
 def factor(score: Tensor, lam: float) -> Tensor:
@@ -108,11 +107,11 @@ PENALTIES = {"l1": L1, "group": GROUP}
 
 def one_of() -> str:
     """Return the words of the table, for an error."""
-    words = [f'"{word}"' for word in PENALTIES]
-    return ", ".join(words[:-1]) + " or " + words[-1]
+    *most, last = (f'"{word}"' for word in PENALTIES)
+    return f"{', '.join(most)} or {last}"
 
 
-def named_penalty(word: str) -> Penalty:
+def penalty_named(word: str) -> Penalty:
     """Return the row of the table; ValueError for an unknown word."""
     if word not in PENALTIES:
         raise ValueError(f"penalty must be {one_of()}, got {word!r}")
@@ -121,7 +120,7 @@ def named_penalty(word: str) -> Penalty:
 
 def prox(v: Tensor, lam: float = 1.0, *, penalty: str = "l1", **units) -> Tensor:
     """The proximal operator of one tensor; ``units`` are fields of :class:`Units`."""
-    return named_penalty(penalty).prox([v], lam, Units(**units))[0]
+    return penalty_named(penalty).prox([v], lam, Units(**units))[0]
 
 
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
@@ -131,7 +130,7 @@ def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
 
 def l1_dual_norm(x: Tensor) -> Tensor:
     """Largest absolute entry (0 of an empty tensor)."""
-    return dual_norm(L1, [x], Units())
+    return L1.dual_norm([x], Units())
 
 
 def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
@@ -157,4 +156,4 @@ def group_soft_threshold(
 
 def group_dual_norm(x: Tensor, *, group_dim=0, weight: str | None = None) -> Tensor:
     """Largest ``||x_g|| / w_g`` (0 without groups)."""
-    return dual_norm(GROUP, [x], Units(group_dim, weight=weight))
+    return GROUP.dual_norm([x], Units(group_dim, weight=weight))

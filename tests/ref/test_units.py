@@ -153,7 +153,7 @@ def test_a_unit_is_selected_exactly_when_its_score_exceeds_lam(penalty, name):
     level = np.sort(np.concatenate([s.ravel() for s in scores]))[1]
     for lam in (level, np.nextafter(level, 0), np.nextafter(level, 9), 0.0):
         p = row.prox(vs, lam, units)
-        if penalty == "l1":
+        if penalty != "group":  # units are entries
             kept = [s > lam for s in scores]
         else:
             kept = [(scores[0] > lam)[k] for k in labels(vs, units)[0]]
