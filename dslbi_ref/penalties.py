@@ -4,6 +4,7 @@ With weights ``w_g`` (1, or the square root of the unit's size),
 
     l1      Omega(x) = lam * sum_i |x_i|
     group   Omega(x) = lam * sum_g w_g ||x_g||_2
+    sparse group   the sum of both: groups that enter as one, and are sparse inside
 
 and ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Every penalty has a *score*: **a unit is
 selected exactly when its score exceeds lam**, that is, when the prox leaves a part of it. The
@@ -149,6 +150,65 @@ def group_dual_norm(x, *, group_dim=0, groups=None, weight=None):
     return PENALTIES["group"].dual_norm([x], Units(group_dim, weight=weight, groups=groups))
 
 
+# ---- sparse group: units that enter as one, and are sparse inside ------------------------------
+
+
+def _sparse_group_value(xs, lam, units):
+    return sum(l1_norm(x, lam) for x in xs) + _group_value(xs, lam, units)
+
+
+def _sparse_group_prox(vs, lam, units):
+    """Shrink every entry, then every unit.
+
+    The level decides what stays, so that rounding cannot part the prox from the score.
+    """
+    k, count = labels(vs, units)
+    inner = [soft_threshold(v, lam) for v in vs]
+    (score,) = _group_score(inner, units)
+    scale = np.maximum(1 - lam / np.maximum(score, max(lam, TINY)), np.finfo(float).eps)
+    scale = np.where(_levels(vs, k, count, units) > lam, scale, 0.0)
+    return [scale[label] * v for label, v in zip(k, inner, strict=True)]  # (prox-sparse-group)
+
+
+def _sparse_group_score(vs, units):
+    """Return the smaller of an entry's size and the level at which its unit leaves."""
+    k, count = labels(vs, units)
+    level = _levels(vs, k, count, units)
+    return [np.minimum(np.abs(v), level[label]) for label, v in zip(k, vs, strict=True)]
+
+
+def _levels(vs, k, count, units):
+    """Level at which each unit leaves."""
+    flat = np.concatenate([label.ravel() for label in k])
+    size = np.abs(np.concatenate([v.ravel() for v in vs]))
+    members = np.split(
+        size[np.argsort(flat, kind="stable")], np.cumsum(np.bincount(flat, minlength=count))[:-1]
+    )
+    w = unit_weights(k, count, units.weight)
+    return np.array([_leaves_at(a, w_g) for a, w_g in zip(members, w, strict=True)])
+
+
+def _leaves_at(a, w):
+    """Return the level s at which a unit of sizes a leaves: ``sum_i (a_i - s)_+^2 = (s w)^2``.
+
+    With the k entries above s, and their sums S1 of sizes and S2 of squares, it solves
+    ``S2 - 2 s S1 + (k - w^2) s^2 = 0``; k counts the entries at which the left side is smaller.
+    """
+    a = np.sort(a)[::-1]
+    S1, S2, k = np.cumsum(a), np.cumsum(a * a), np.arange(1, len(a) + 1)
+    above = S2 - 2 * a * S1 + k * a * a < (w * a) ** 2
+    if not above.any():  # every entry is zero
+        return 0.0
+    last = np.flatnonzero(above)[-1]
+    S1, S2, k = S1[last], S2[last], k[last]
+    return S2 / (S1 + np.sqrt(max(S1 * S1 - (k - w * w) * S2, 0.0)))
+
+
+def _sparse_group_subgradient(xs, lam, units):
+    group = _group_subgradient(xs, lam, units)
+    return [lam * np.sign(x) + g for x, g in zip(xs, group, strict=True)]
+
+
 # ---- The table -------------------------------------------------------------------------------
 
 PENALTIES = {
@@ -159,14 +219,17 @@ PENALTIES = {
         subgradient=lambda xs, lam, units: [lam * np.sign(x) for x in xs],
     ),
     "group": Penalty(_group_value, _group_prox, _group_score, _group_subgradient),
+    "sparse group": Penalty(
+        _sparse_group_value, _sparse_group_prox, _sparse_group_score, _sparse_group_subgradient
+    ),
 }
 
 
 def penalty_named(word):
     """Return the row of the table; refuse another word with the list of them."""
     if word not in PENALTIES:
-        choices = " or ".join(f'"{known}"' for known in PENALTIES)
-        raise ValueError(f"penalty must be {choices}, got {word!r}")
+        *most, last = (f'"{known}"' for known in PENALTIES)
+        raise ValueError(f"penalty must be {', '.join(most)} or {last}, got {word!r}")
     return PENALTIES[word]
 
 

@@ -2,6 +2,7 @@
 
     l1      Omega(x) = lam * sum_i |x_i|
     group   Omega(x) = lam * sum_g w_g ||x_g||_2
+    sparse group   the sum of both: groups that enter as one, and are sparse inside
 
 with ``prox(v) = argmin_x ||x - v||^2 / 2 + Omega(x)``. Groups are the units of a family of tensors
 (:mod:`dslbi_torch.slices`); ``w_g`` is 1, or the square root of the size of the group.
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from .slices import Units, norms, slice_norms, spread, unit_weight
+from .slices import Units, norms, rows, slice_norms, spread, unit_weight
 
 
 class Penalty(NamedTuple):
@@ -84,6 +85,38 @@ def _group_prox(vs, lam, units):
     return [spread(scale, v, units) * v for v in vs]  # (prox-group)
 
 
+def _sparse_group_levels(vs, units):
+    """Of every group the level s at which it leaves: ``sum_i (|v_i| - s)_+^2 = (s w)^2``.
+
+    With the k entries that exceed s, and the sums S1 and S2 of their sizes and squares, this is
+    ``S2 - 2 s S1 + (k - w^2) s^2 = 0``.
+    """
+    size = rows(vs, units).abs().sort(1, descending=True).values
+    square = unit_weight(vs, units) ** 2
+    sums, squares = size.cumsum(1), size.square().cumsum(1)
+    k = torch.arange(1, size.shape[1] + 1, device=size.device)
+    exceed = squares - 2 * size * sums + k * size.square() < square * size.square()
+    last = exceed.sum(1, keepdim=True).clamp(min=1) - 1
+    S1, S2 = sums.gather(1, last), squares.gather(1, last)
+    root = (S1.square() - (last + 1 - square) * S2).clamp(min=0).sqrt()
+    return (S2 / (S1 + root).clamp(min=torch.finfo(size.dtype).tiny)).squeeze(1)
+
+
+def _sparse_group_score(vs, units):
+    level = _sparse_group_levels(vs, units)
+    return [torch.minimum(v.abs(), spread(level, v, units)) for v in vs]
+
+
+def _sparse_group_prox(vs, lam, units):
+    inner = [soft_threshold(v, lam) for v in vs]
+    (score,) = _group_score(inner, units)
+    # The level decides what stays, so that rounding cannot part the prox from the score.
+    stays = _sparse_group_levels(vs, units).view(score.shape) > lam
+    least = torch.finfo(score.dtype).eps
+    scale = torch.where(stays, factor(score, lam).clamp(min=least), 0)
+    return [spread(scale, v, units) * v for v in inner]  # (prox-sparse-group)
+
+
 L1 = Penalty(
     value=lambda xs, lam, units: lam * sum(x.abs().sum() for x in xs),
     prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
@@ -102,7 +135,16 @@ GROUP = Penalty(
     scaled=True,
     routes=("pieces", "lists", "kernel"),
 )
-PENALTIES = {"l1": L1, "group": GROUP}
+SPARSE_GROUP = Penalty(
+    value=lambda xs, lam, units: L1.value(xs, lam, units) + GROUP.value(xs, lam, units),
+    prox=_sparse_group_prox,
+    score=_sparse_group_score,
+    entries=True,
+    sliced=True,
+    scaled=False,
+    routes=(),
+)
+PENALTIES = {"l1": L1, "group": GROUP, "sparse group": SPARSE_GROUP}
 
 
 def one_of() -> str:

@@ -24,6 +24,7 @@ PENALTIES = (
     ("group sqrt", dict(penalty="group", weight="sqrt", lam=0.35)),
     ("group dim 1", dict(penalty="group", group_dim=1, lam=4.0)),
     ("kernel", dict(penalty="group", group_dim=(0, 1), lam=1.0)),
+    ("sparse group", dict(penalty="sparse group", lam=0.6)),
     ("heads", dict(penalty="group", block=2, parts=2, lam=6.0)),
     ("joint", dict(penalty="group", joint=True, lam=4.0)),
 )
