@@ -22,23 +22,23 @@ class Kept:
         self, key, tensors: Tensors, options: dict, *, maximize, grad_scale, found_inf
     ) -> list[Tensors]:
         """Step all that the kernel can take; return the rest."""
-        from . import kernel  # it loads triton
+        from . import launch  # it loads triton
 
         outer = dict(maximize=maximize, grad_scale=grad_scale, found_inf=found_inf)
-        options = {name: options[name] for name in kernel.OPTIONS}
+        options = {name: options[name] for name in launch.OPTIONS}
         rest = []
         for place, rows in by_device_and_dtype(tensors.Ws).items():
             part = tensors.rows(rows)
-            table = self.tables.setdefault((key, place), kernel.Table())
+            table = self.tables.setdefault((key, place), launch.Table())
             columns = part.Ws, part.Vs, part.ms, part.grads
             norms = None
             try:
-                if options["penalty"] in kernel.CARRIES_NORMS:
+                if options["penalty"] in launch.CARRIES_NORMS:
                     norms, fresh = self._norms(part)
                     if not fresh:
-                        kernel.norms_(*columns, norms, table=table, **outer, **options)
-                kernel.step_(*columns, norms, table=table, **outer, **options)
-            except kernel.Unsupported:
+                        launch.norms_(*columns, norms, table=table, **outer, **options)
+                launch.step_(*columns, norms, table=table, **outer, **options)
+            except launch.Unsupported:
                 rest.append(part)
         return rest
 

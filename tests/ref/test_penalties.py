@@ -298,7 +298,7 @@ BAD_INPUT = [
     (lambda: px.group_soft_threshold(V, groups=[0, 1]), r"3 integer labels, got int64 of shape"),
     (lambda: px.group_norm(V, groups=[0.0, 1.0, 1.0]), "3 integer labels, got float64"),
     (lambda: px.group_norm(V, groups=[0, 1, 1], group_dim=(0,)), r"one axis group_dim, got \(0,\)"),
-    (lambda: px.penalty_named("l2"), 'penalty must be "l1".* or .*, got \'l2\''),
+    (lambda: px.penalty_named("l2"), "penalty must be \"l1\".* or .*, got 'l2'"),
 ]
 
 

@@ -315,7 +315,7 @@ BAD = [
     (dict(weight_decay=-1), r"Invalid weight_decay value: -1 \(must be at least 0 and finite\)"),
     (dict(nesterov=True, momentum=0), "Nesterov momentum requires a momentum and zero dampening"),
     (dict(coupling="both"), 'coupling must be "outside" or "inside", got \'both\''),
-    (dict(penalty="l2"), 'penalty must be None, "l1".* or .*, got \'l2\''),
+    (dict(penalty="l2"), "penalty must be None, \"l1\".* or .*, got 'l2'"),
     (dict(penalty="group", group_dim=2), "group_dim must name axes of a 2-d tensor, got 2"),
     (dict(penalty="group", weight="size"), "weight must be None or \"sqrt\", got 'size'"),
 ]

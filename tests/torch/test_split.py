@@ -243,7 +243,7 @@ def test_what_cannot_be_split_is_refused():
     with pytest.raises(ValueError, match="cannot carry the penalty"):
         Split(torch.optim.SGD([dict(params=[nn.Parameter(torch.ones(()))], penalty="l1")]))
     split = Split(torch.optim.SGD(group))
-    with pytest.raises(ValueError, match='penalty must be None, "l1".* or .*, got \'l2\''):
+    with pytest.raises(ValueError, match="penalty must be None, \"l1\".* or .*, got 'l2'"):
         split.add_param_group(dict(params=[nn.Parameter(torch.ones(2))], penalty="l2"))
     assert len(split.param_groups) == 1
     with pytest.raises(ValueError, match="state_dict must be of a Split"):

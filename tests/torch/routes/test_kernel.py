@@ -19,14 +19,14 @@ import torch
 import vectors
 from one_tensor import step_
 
-from dslbi_torch import DessiLBI
-from dslbi_torch.routes import kernel as kernels
+from dslbi_torch import DessiLBI, routes
+from dslbi_torch.routes import kernel, launch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 on_device = (lambda test: test) if INTERPRETED else pytest.mark.gpu
 only_interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs through the interpreter")
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="needs triton")
+needs_triton = pytest.mark.skipif(kernel.triton is None, reason="needs triton")
 
 SETTINGS = dict(alpha=0.3, kappa=1.3, nu=2.0, lam=0.7, momentum=0.9)
 SHAPES = ((5, 1), (7, 3, 3, 3), (2, 60), (1, 300), (1,), (17,))
@@ -75,11 +75,11 @@ def walk(state, norms, grads, table=None, **options):
     Vs = Vs if options.get("penalty", "l1") else None
     ms = ms if options["momentum"] else None
     norms = norms if options.get("penalty") == "group" else None
-    table = kernels.Table() if table is None else table
+    table = launch.Table() if table is None else table
     for k, g in enumerate(grads):
         if k == 0 and norms is not None:
-            kernels.norms_(Ws, Vs, ms, g, norms, table=table, **options)
-        kernels.step_(Ws, Vs, ms, g, norms, table=table, **options)
+            launch.norms_(Ws, Vs, ms, g, norms, table=table, **options)
+        launch.step_(Ws, Vs, ms, g, norms, table=table, **options)
 
 
 def reference(state, grads, *, maximize=False, **options):
@@ -184,8 +184,8 @@ def test_scalars_and_empty_tensors_without_groups():
     walk(ours, None, [grads], penalty=None)
     reference(theirs, [grads], penalty=None)
     agree(ours, theirs)
-    kernels.step_([], [], [], [], None, alpha=0.1)
-    kernels.step_(ours[0][1:3], None, None, grads[1:3], None, alpha=0.1, penalty=None)
+    launch.step_([], [], [], [], None, alpha=0.1)
+    launch.step_(ours[0][1:3], None, None, grads[1:3], None, alpha=0.1, penalty=None)
 
 
 @on_device
@@ -209,10 +209,10 @@ def test_channels_last():
 @pytest.mark.parametrize("penalty", PENALTIES, ids=str)
 def test_half_precision_is_float32_rounded_once(penalty, dtype):
     ours, norms = lists(dtype=dtype)
-    table = kernels.Table()
+    table = launch.Table()
     if penalty["penalty"] == "group":
         options = {**SETTINGS, **penalty, "table": table}
-        kernels.norms_(*ours, gradients(dtype=dtype), norms, **options)
+        launch.norms_(*ours, gradients(dtype=dtype), norms, **options)
     for seed in (100, 200, 300):
         grads = gradients(dtype=dtype, seed=seed)
         theirs = tuple([t.clone().float() for t in tensors] for tensors in ours)
@@ -254,11 +254,11 @@ def test_a_tensor_of_another_device_or_dtype_is_a_good_alpha():
 def test_carried_norms_are_recomputed_norms_bit_for_bit(dtype):
     grads = [gradients(LONG, dtype, seed) for seed in range(100, 400, 100)]
     state, norms = lists(LONG, dtype)
-    table = kernels.Table()
+    table = launch.Table()
     options = dict(penalty="group", nesterov=True)
     walk(state, norms, grads, table, **options)
     before, again = clones(state), [torch.full_like(n, 9.0) for n in norms]
-    kernels.norms_(*state, grads[0], again, **SETTINGS, **options)
+    launch.norms_(*state, grads[0], again, **SETTINGS, **options)
     equal([again], [norms])
     equal(state, before)  # and nothing else is touched
     for V, n in zip(state[1], norms, strict=True):
@@ -293,15 +293,15 @@ def test_two_runs_have_the_same_bits():
 def test_settings_may_change_between_steps(penalty):
     """Gamma follows lam and kappa at once; the carried norms need no help."""
     ours, norms = lists()
-    theirs, table = clones(ours), kernels.Table()
+    theirs, table = clones(ours), launch.Table()
     if penalty["penalty"] == "group":
-        kernels.norms_(*ours, gradients(), norms, **SETTINGS, **penalty, table=table)
+        launch.norms_(*ours, gradients(), norms, **SETTINGS, **penalty, table=table)
     changes = (dict(lam=0.3), dict(kappa=0.5), dict(nu=5.0, alpha=0.1), dict(momentum=0.5))
     for seed, change in enumerate(changes, start=1):
         grads = gradients(seed=100 * seed)
         options = {**SETTINGS, **penalty, **change}
         Vs, squared = ours[1], norms if penalty["penalty"] == "group" else None
-        kernels.step_(ours[0], Vs, ours[2], grads, squared, **options, table=table)
+        launch.step_(ours[0], Vs, ours[2], grads, squared, **options, table=table)
         reference(theirs, [grads], **penalty, **change)
         agree(ours, theirs)
 
@@ -316,7 +316,7 @@ def test_the_first_step(penalty):
     theirs, grads = clones(ours), gradients()
     options = {**SETTINGS, **penalty}
     Vs, squared = ours[1], norms if penalty["penalty"] == "group" else None
-    kernels.step_(ours[0], Vs, ours[2], grads, squared, **options)
+    launch.step_(ours[0], Vs, ours[2], grads, squared, **options)
     reference(theirs, [grads], **penalty)
     agree(ours, theirs)
     equal([ours[2]], [grads])
@@ -356,7 +356,7 @@ def test_tiny_and_huge_groups():
 def test_gradient_scaler(penalty):
     """Gradients are divided by grad_scale; where found_inf is set nothing is written."""
     (ours, norms), grads = lists(), gradients()
-    theirs, table = clones(ours), kernels.Table()
+    theirs, table = clones(ours), launch.Table()
     scale = torch.tensor([1024.0], device=DEVICE)
     clear, found = torch.zeros(1, device=DEVICE), torch.ones(1, device=DEVICE)
     scaled = [g * 1024 for g in grads]
@@ -367,7 +367,7 @@ def test_gradient_scaler(penalty):
     scaled[0].fill_(float("inf"))
     squared = norms if penalty["penalty"] == "group" else None
     options = {**SETTINGS, **penalty, "grad_scale": scale, "found_inf": found}
-    kernels.step_(*ours, scaled, squared, **options, table=table)
+    launch.step_(*ours, scaled, squared, **options, table=table)
     equal((*ours, norms), before)
 
 
@@ -375,19 +375,19 @@ def test_gradient_scaler(penalty):
 def test_a_table_follows_its_tensors(monkeypatch):
     """Other gradients are found; nothing is made anew while everything stays."""
     (ours, norms), grads = lists(), gradients()
-    theirs, table = clones(ours), kernels.Table()
+    theirs, table = clones(ours), launch.Table()
     options = {**SETTINGS, "penalty": "group", "table": table}
-    kernels.norms_(*ours, grads, norms, **options)
-    kernels.step_(*ours, grads, norms, **options)
+    launch.norms_(*ours, grads, norms, **options)
+    launch.step_(*ours, grads, norms, **options)
     held = table.blocks.tensor, table.tensors.tensor, table.settings.tensor
     for name in ("block_rows", "tensor_rows", "why_not"):
-        monkeypatch.setattr(kernels, name, None)
-    kernels.step_(*ours, grads, norms, **options)
+        monkeypatch.setattr(launch, name, None)
+    launch.step_(*ours, grads, norms, **options)
     now = table.blocks.tensor, table.tensors.tensor, table.settings.tensor
     assert all(a is b for a, b in zip(held, now, strict=True))
     monkeypatch.undo()
     others = gradients(seed=500)
-    kernels.step_(*ours, others, norms, **options)
+    launch.step_(*ours, others, norms, **options)
     reference(theirs, [grads, grads, others], penalty="group")
     agree(ours, theirs)
     for empty in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
@@ -398,7 +398,7 @@ def test_a_table_follows_its_tensors(monkeypatch):
 def test_a_backward_pass_through_the_old_weights_is_refused():
     W = torch.nn.Parameter(torch.ones(3, device=DEVICE))
     loss = (W**2).sum()
-    kernels.step_([W], None, None, [torch.ones(3, device=DEVICE)], None, alpha=0.1, penalty=None)
+    launch.step_([W], None, None, [torch.ones(3, device=DEVICE)], None, alpha=0.1, penalty=None)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -413,7 +413,7 @@ def test_every_array_is_moved_once(monkeypatch, penalty, momentum, dtype):
 
     shapes = ((4, 1500), (70, 30), (9, 130))
     (state, norms), grads = lists(shapes, dtype), gradients(shapes, dtype)
-    table = kernels.Table()
+    table = launch.Table()
     walk(state, norms, [grads], table, momentum=momentum, **penalty)
     real, moved = interpreter._interpreter, []
     data = [(t.data_ptr(), t.nbytes) for t in (*itertools.chain(*state), *grads)]
@@ -436,8 +436,8 @@ def test_every_array_is_moved_once(monkeypatch, penalty, momentum, dtype):
     squared = norms if penalty["penalty"] == "group" else None
     Vs, ms = state[1] if penalty["penalty"] else None, state[2] if momentum else None
     options = {**SETTINGS, **penalty, "momentum": momentum, "table": table}
-    kernels.step_(state[0], Vs, ms, grads, squared, **options)
-    each = kernels.bytes_per_parameter(dtype, penalty=penalty["penalty"], momentum=momentum)
+    launch.step_(state[0], Vs, ms, grads, squared, **options)
+    each = launch.bytes_per_parameter(dtype, penalty=penalty["penalty"], momentum=momentum)
     assert sum(moved) == each * sum(g.numel() for g in grads)
 
 
@@ -460,16 +460,16 @@ def test_it_compiles_for_a_gpu_and_moves_long_words(options, tmp_path, monkeypat
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = dict(WEIGHT=None, MOMENTUM=True, NESTEROV=False, DECAY=None, MAXIMIZE=False)
-    constants |= dict(COUPLING="outside", alpha=None, TILES=kernels.ROW_TILES) | options
+    constants |= dict(COUPLING="outside", alpha=None, TILES=launch.ROW_TILES) | options
     constants["TYPE"] = getattr(tl, options["TYPE"])
     constants["DUAL"] = tl.float64 if options["TYPE"] == "float64" else tl.float32
     if options["PENALTY"] != "group":
-        constants["TILES"] = kernels.FLAT_TILES
+        constants["TILES"] = launch.FLAT_TILES
     pointers = dict(blocks="*i32", tensors="*i64", settings="*fp64", refresh="i32")
     pointers |= dict(grad_scale="*fp32", found_inf="*fp32")
-    names = kernels._kernel.arg_names
+    names = kernel._kernel.arg_names
     source = ASTSource(
-        kernels._kernel,
+        kernel._kernel,
         {name: pointers.get(name, "constexpr") for name in names},
         {(names.index(name),): value for name, value in constants.items()},
     )
@@ -490,7 +490,7 @@ def only_gpu(test):
 def test_a_captured_graph_follows_gradients_and_alpha(penalty):
     """The step of the graph sees gradients at addresses of its own; steps outside go on."""
     (ours, norms), grads = lists(), gradients()
-    theirs, table = clones(ours), kernels.Table()
+    theirs, table = clones(ours), launch.Table()
     alpha = torch.tensor(0.3, dtype=torch.float64, device=DEVICE)
     squared = norms if penalty["penalty"] == "group" else None
     options = {**SETTINGS, **penalty, "alpha": alpha, "table": table}
@@ -498,20 +498,20 @@ def test_a_captured_graph_follows_gradients_and_alpha(penalty):
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         if squared:
-            kernels.norms_(*ours, grads, squared, **options)
-        kernels.step_(*ours, grads, squared, **options)
+            launch.norms_(*ours, grads, squared, **options)
+        launch.step_(*ours, grads, squared, **options)
     torch.cuda.current_stream().wait_stream(side)
     reference(theirs, [grads], **penalty)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kernels.step_(*ours, [2 * g for g in grads], squared, **options)
+        launch.step_(*ours, [2 * g for g in grads], squared, **options)
     for rate, seed in ((0.3, 200), (0.1, 300), (0.2, 400)):
         for g, new in zip(grads, gradients(seed=seed), strict=True):
             g.copy_(new)
         alpha.fill_(rate)
         graph.replay()
         reference(theirs, [[2 * g for g in grads]], alpha=rate, **penalty)
-        kernels.step_(*ours, grads, squared, **options)
+        launch.step_(*ours, grads, squared, **options)
         reference(theirs, [grads], alpha=rate, **penalty)
         agree(ours, theirs)
 
@@ -529,8 +529,8 @@ def test_more_elements_than_32_bits_count(penalty):
     ends = [slice(0, 3), slice(shape[0] - 3, shape[0])]
     plain = [(W[e].float(), V[e].clone(), grad[e].float()) for e in ends]
     if norms:
-        kernels.norms_([W], [V], None, [grad], norms, **options)
-    kernels.step_([W], [V], None, [grad], norms, **options)
+        launch.norms_([W], [V], None, [grad], norms, **options)
+    launch.step_([W], [V], None, [grad], norms, **options)
     for e, (w, v, g) in zip(ends, plain, strict=True):
         step_(w, v, None, g, **options)
         torch.testing.assert_close(V[e], v, rtol=1e-6, atol=1e-6)
@@ -538,7 +538,7 @@ def test_more_elements_than_32_bits_count(penalty):
 
 
 def test_bytes_per_parameter():
-    count = kernels.bytes_per_parameter
+    count = launch.bytes_per_parameter
     assert count(torch.float32) == 28
     assert count(torch.float32, penalty=None) == 20  # SGD with momentum
     assert count(torch.float32, momentum=0) == 20
@@ -558,7 +558,7 @@ def test_what_the_fused_step_cannot_take():
         if change:
             name, function = change
             named[name] = function(named[name])
-        return kernels.why_not(*named.values(), penalty="group", **options)
+        return launch.why_not(*named.values(), penalty="group", **options)
 
     assert reason() is None
     assert reason(group_dim=(0,)) is None
@@ -576,23 +576,27 @@ def test_what_the_fused_step_cannot_take():
     assert "(3, 1)" in reason(("norms", lambda x: [x[0][:, None]]))
     state, _ = lists(((3, 4),))
     with pytest.raises(ValueError, match="needs norms"):
-        kernels.step_(*state, gradients(((3, 4),)), None, **SETTINGS, penalty="group")
+        launch.step_(*state, gradients(((3, 4),)), None, **SETTINGS, penalty="group")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter takes them")
 def test_tensors_on_the_cpu_are_refused():
     W = [torch.zeros(3)]
     with pytest.raises(ValueError, match="needs (tensors on a GPU, got cpu|triton)"):
-        kernels.step_(W, W, W, W, None, alpha=0.1)
+        launch.step_(W, W, W, W, None, alpha=0.1)
 
 
 def test_without_triton_the_module_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    spec = importlib.util.spec_from_file_location(
-        "dslbi_torch.routes.kernel_bare", kernels.__file__
-    )
-    bare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bare)
+
+    def again(module):
+        spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
+        found = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found)
+        return found
+
+    monkeypatch.setattr(routes, "kernel", again(kernel))
+    bare = again(launch)
     W = [torch.zeros(3)]
     with pytest.raises(ValueError, match="the fused step needs triton, which is not installed"):
         bare.step_(W, W, W, W, None, alpha=0.1)
