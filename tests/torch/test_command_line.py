@@ -57,7 +57,10 @@ MISTAKES = [
     (("train", "digits", "--lam-conv", "0"), "lam_conv must be positive and finite, got 0.0"),
     (("train", "digits", "--epochs", "2.5"), "argument --epochs: invalid int value: '2.5'"),
     (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
-    (("train", "digits", "--conv", "l2"), "conv must be one of l1, group, none, got 'l2'"),
+    (
+        ("train", "digits", "--conv", "l2"),
+        "conv must be one of l1, group, sparse group, none, got 'l2'",
+    ),
     (
         ("train", "digits", "--conv", "none", "--linear", "none"),
         "conv or linear must have a penalty",
