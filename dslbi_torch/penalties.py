@@ -58,14 +58,14 @@ class Penalty(NamedTuple):
 
 
 def factor(score: Tensor, lam: float) -> Tensor:
-    """Return ``1 - lam / max(score, lam)``: positive exactly where the score exceeds lam.
+    """Return ``max(score - lam, 0) / score``, what prox multiplies a unit of this score by.
 
-    It is computed as ``(s - lam) / s``, of which no rounding changes the sign; an infinite score
-    counts as the largest number.
+    No rounding changes its sign: it is positive exactly where the score exceeds lam. Zero counts as
+    the smallest number, so that nothing is divided by it, and infinity as the largest.
     """
     bounds = torch.finfo(score.dtype)
-    level = score.clamp(lam or bounds.tiny, bounds.max)
-    return (level - lam).div_(level)
+    size = score.clamp(bounds.tiny, bounds.max)
+    return softshrink(size, lam).div_(size)
 
 
 def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:

@@ -27,16 +27,16 @@ def can_take(options: dict) -> bool:
 def _fits(W, m, grad):
     """Whether W, m and grad are real tensors that lie on the CPU alike and without holes."""
     if not (
-        W.is_cpu
-        and W.dtype is m.dtype is grad.dtype
-        and W.dtype in (torch.float32, torch.float64)
-        and type(W) in (Tensor, Parameter)
+        type(W) in _PLAIN and W.dtype in _REAL and W.dtype is m.dtype is grad.dtype and W.is_cpu
     ):
         return False
     if W.is_contiguous() and m.is_contiguous() and grad.is_contiguous():
         return True
     alike = W.stride() == m.stride() == grad.stride()
     return alike and W.is_contiguous(memory_format=torch.channels_last)
+
+
+_PLAIN, _REAL = (Parameter, Tensor), (torch.float32, torch.float64)
 
 
 def step_(
@@ -67,11 +67,9 @@ def step_(
     sgd = SGD(kappa * alpha, momentum, dampening, 0.0 if decoupled else weight_decay, nesterov)
     decay = kappa * alpha * weight_decay if decoupled else 0.0
     if tensors.Vs is None:
-        for W, m, grad in zip(tensors.Ws, tensors.ms, tensors.grads, strict=True):
-            if decay:
-                W.add_(W, alpha=-decay)
-            sgd.later(W, grad, m)
-        sgd.flush()
+        for W in tensors.Ws if decay else ():
+            W.add_(W, alpha=-decay)
+        sgd.now(tensors.Ws, tensors.grads, tensors.ms)
         return left
     row, units = PENALTIES[penalty], Units(**units)
     up, down = alpha / nu, -kappa * alpha / nu
@@ -89,7 +87,7 @@ def step_(
             v.add_(w if gap is None else gap, alpha=up)  # (dslbi-v)
             if sgd.weight_decay:  # its decay is that of the old W, so the pull comes after it
                 gap = w.clone() if gap is None else gap
-                sgd.now(w, g, b)  # (dslbi-m)
+                sgd.now([w], [g], [b])  # (dslbi-m)
                 w.add_(gap, alpha=down)
                 continue
             if gap is None:
@@ -122,8 +120,9 @@ class SGD:
         )
         self.Ws, self.grads, self.ms, self.numel = [], [], [], 0
 
-    def now(self, W, grad, m):
-        fused_sgd_([W], [grad], [m], **self.options)
+    def now(self, Ws, grads, ms):
+        if Ws:
+            fused_sgd_(Ws, grads, ms, **self.options)  # (dslbi-w)
 
     def later(self, W, grad, m):
         self.Ws.append(W)
@@ -134,6 +133,5 @@ class SGD:
             self.flush()
 
     def flush(self):
-        if self.Ws:
-            fused_sgd_(self.Ws, self.grads, self.ms, **self.options)  # (dslbi-w)
-            self.Ws, self.grads, self.ms, self.numel = [], [], [], 0
+        self.now(self.Ws, self.grads, self.ms)
+        self.Ws, self.grads, self.ms, self.numel = [], [], [], 0
