@@ -59,7 +59,7 @@ def check_words(config) -> None:
         "model": NETS,
         "optimizer": OPTIMIZERS,
         "init": ("torch", "he"),
-        "schedule": ("constant", "step", "cosine"),
+        "schedule": ("constant", "step", "cosine", "triangle"),
         "nu_schedule": ("constant", "lr"),
         "conv": (*PENALTIES, None),
         "linear": (*PENALTIES, None),
@@ -79,7 +79,7 @@ def check_words(config) -> None:
 def check_ranges(config) -> None:
     """Refuse a number outside the interval of its field."""
     intervals = {
-        ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor"): (
+        ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor", "lr_biases"): (
             "positive and finite",
             lambda x: 0 < x < math.inf,
         ),
@@ -89,7 +89,7 @@ def check_ranges(config) -> None:
         ),
         ("momentum", "dampening", "label_smoothing", "ema"): ("in [0, 1)", lambda x: 0 <= x < 1),
         (
-            *("shift", "image_size", "n_classes", "train_size", "holdout"),
+            *("shift", "image_size", "n_classes", "train_size", "holdout", "whiten"),
             *("threads", "workers", "checkpoint_steps"),
         ): ("at least 0", lambda x: x >= 0),
         ("threads",): ("at most 1024", lambda x: x <= 1024),
@@ -163,6 +163,11 @@ def check_combinations(config) -> None:
             config.prune and nothing,
             "conv or linear must have a penalty, got none for both: no pruning",
         ),
+        (
+            config.whiten and not NETS[config.model].whitens,
+            f"whiten must be 0 for {config.model}, whose first layer is trained, got "
+            f"{config.whiten}",
+        ),
         (config.cut and not config.masks, "cut needs the masks to cut the net by, got none"),
         (
             config.cut == "new" and config.initial,
@@ -212,7 +217,8 @@ _PATH = "an optimizer that splits", lambda c: c.splits
 NEEDS = {
     **{field: _takers(field) for row in OPTIMIZERS.values() for field in row.fields},
     **dict.fromkeys(("milestones", "factor"), _STEP),
-    "lr_min": ("schedule cosine", lambda c: c.schedule == "cosine"),
+    "lr_min": ("schedule cosine or triangle", lambda c: c.schedule in ("cosine", "triangle")),
+    "alternate": ("flip", lambda c: c.flip),
     **dict.fromkeys(("kappa", "nu", "lam_conv", "lam_linear", "lam_named", "elements"), _PATH),
     "nu_schedule": (
         "an optimizer that splits, and an lr that falls,",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from .config import Config
+from .recipes_fast import ENTRIES
 
 
 class Recipe(NamedTuple):
@@ -256,6 +257,7 @@ RECIPES = {
         "imagenette; 55 pictures a second on two cores in bf16, which is 3 minutes an epoch of all "
         "9,469; estimate: 179 MB of memory for weights, gradients, momentum and V, 2 GB in all",
     ),
+    **{name: Recipe(*entry) for name, entry in ENTRIES.items()},
     # Tables 1 and 2
     "cifar10-resnet20": Recipe(
         replace(_HALF, epochs=160, milestones=(80, 120)),

@@ -135,6 +135,7 @@ def load(
     train_size: int = 0,
     shift: int = 0,
     flip: bool = False,
+    alternate: bool = False,
     image_size: int = 0,
     workers: int = 0,
     corrupt: str = "refuse",
@@ -157,10 +158,10 @@ def load(
     train_size : int >= 0
         Number of training pictures to keep of those that are left: the same for every seed, the
         classes as equal in number as they allow, a larger part containing the smaller. 0: all.
-    shift, flip : int >= 0, bool
+    shift, flip, alternate : int >= 0, bool, bool
         Augmentation of the training pictures: see
         :class:`dslbi_torch.training.data.in_memory.PicturesInMemory`. Files are cropped at
-        random in place of a shift.
+        random in place of a shift, and are mirrored by chance.
     image_size : int >= 0
         Height and width of the pictures of imagenette, imagenet and synthetic; 0: 224. The others
         have their own.
@@ -186,6 +187,8 @@ def load(
     found = row.load(data_root(data), wanted)
     if shift and found.folder is not None:
         raise ValueError(f"shift must be 0 for {name}, got {shift}")
+    if alternate and found.folder is not None:
+        raise ValueError(f"alternate must be no for {name}, got yes")
     n_classes = n_classes or row.n_classes or len(found.classes)
     if len(found.classes) != n_classes:
         raise ValueError(
@@ -195,7 +198,8 @@ def load(
     place = {"device": device, "dtype": dtype}
     if found.folder is None:
         part, black = _in_memory(row, found, normalize=normalize, **place)
-        augmentation, shape = dict(shift=shift, flip=flip, black=black), train[0].shape[1:]
+        augmentation = dict(shift=shift, flip=flip, alternate=alternate, black=black)
+        shape = train[0].shape[1:]
     else:
         size = image_size or 224
         statistics = (row.mean, row.std) if normalize else ((0.0,) * 3, (1.0,) * 3)

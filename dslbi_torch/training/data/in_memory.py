@@ -19,14 +19,17 @@ class PicturesInMemory:
         equally likely. With 4 on pictures of 32x32 this is the usual "pad by 4, crop at random".
     flip : bool
         In training every other picture, by chance, is mirrored left to right.
+    alternate : bool
+        With ``flip``: not by chance. Half of the pictures are mirrored in the epochs 0, 2, ..., the
+        others in 1, 3, ...: in two epochs each is seen both ways.
     black : sequence of one number for each channel
         What comes in at the edge of a moved picture; default 0.
     """
 
     skipped = frozenset()  # files that could not be read: none, see ``PicturesOnDisk``
 
-    def __init__(self, x, y, shift=0, flip=False, black=None):
-        self.x, self.y, self.shift, self.flip = x, y, shift, flip
+    def __init__(self, x, y, shift=0, flip=False, alternate=False, black=None):
+        self.x, self.y, self.shift, self.flip, self.alternate = x, y, shift, flip, alternate
         black = [0.0] * x.shape[1] if black is None else black
         self.black = torch.as_tensor(black, dtype=x.dtype, device=x.device)[:, None, None]
 
@@ -38,6 +41,7 @@ class PicturesInMemory:
         batch_size: int,
         generator: torch.Generator | None = None,
         *,
+        epoch: int = 0,
         start: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -53,6 +57,8 @@ class PicturesInMemory:
             augmented: all that is random is drawn when the first batch is asked for and depends on
             the generator's state alone, so this state and the number of the next batch say exactly
             what comes.
+        epoch : int >= 0
+            Number of this pass, for ``alternate``.
         start : int >= 0
             Number of global batches to leave out at the beginning.
         rank, world : int
@@ -69,7 +75,7 @@ class PicturesInMemory:
         if self.shift:
             places = torch.randint(2 * self.shift + 1, (n, 2), generator=generator).to(device)
         if self.flip:
-            mirrored = torch.randint(2, (n, 1, 1, 1), generator=generator).to(device).bool()
+            mirrored = self._mirrored(order, epoch, generator).to(device)[:, None, None, None]
         for k in range(start * batch_size, n, batch_size):
             rows = slice(k + rank, min(k + batch_size, n), world)
             x = self.x[order[rows]]
@@ -78,6 +84,13 @@ class PicturesInMemory:
             if self.flip:
                 x = torch.where(mirrored[rows], x.flip(3), x)
             yield x, self.y[order[rows]]
+
+    def _mirrored(self, order, epoch, generator):
+        """Which of the pictures in this order are mirrored."""
+        if not self.alternate:
+            return torch.randint(2, (len(order),), generator=generator).bool()
+        sides = torch.randint(2, (len(order),), generator=torch.Generator().manual_seed(0))
+        return (sides[order.cpu()] + epoch) % 2 == 1
 
 
 def _moved(x, places, shift, black):

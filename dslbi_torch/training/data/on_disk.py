@@ -74,6 +74,7 @@ class PicturesOnDisk:
         batch_size: int,
         generator: torch.Generator | None = None,
         *,
+        epoch: int = 0,
         start: int = 0,
         rank: int = 0,
         world: int = 1,

@@ -24,6 +24,8 @@ name                  pictures               parameters    source
 ``vgg19``             same                     20,029,514  same
 ``vgg16-bn``          same                     14,728,266  same, batch norm; also 11 and 19
 ``mobilenetv2``       3x32x32, any              2,236,682  torchvision, two strides fewer
+``cifar10-fast``      3x32x32, 25 to 48         1,972,792  after cifar10-airbench
+``cifar10-fast-half`` same                        498,104  same, half of the widths
 ``alexnet``           3x224x224, from 63       61,100,840  torchvision
 ``resnet18``          3x224x224, any           11,689,512  torchvision
 ``resnet34``          same                     21,797,672  torchvision
@@ -41,7 +43,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from . import cifar, small
+from . import cifar, fast, small
 
 
 class NetRow(NamedTuple):
@@ -50,6 +52,7 @@ class NetRow(NamedTuple):
     make: Callable[..., nn.Module]  # of n_classes and, optionally, in_channels
     smallest: int  # height and width of the pictures
     largest: float
+    whitens: bool = False  # whether it has a ``whiten_`` of training pictures
 
 
 def torchvision_net(name, n_classes=1000, in_channels=3):
@@ -88,6 +91,8 @@ NETS = {
         for depth in cifar.VGG_STAGES
     },
     "mobilenetv2": _any_size(cifar.mobilenet_v2),
+    "cifar10-fast": NetRow(fast.FastNet, 25, 48, whitens=True),
+    "cifar10-fast-half": NetRow(partial(fast.FastNet, (32, 128, 128)), 25, 48, whitens=True),
     "alexnet": _any_size(partial(torchvision_net, "alexnet"), smallest=63),
     **{
         name: _any_size(partial(torchvision_net, name))

@@ -50,7 +50,8 @@ def train_epoch(run: Run, bar=None, asked=None, stop=None) -> tuple[float, float
     at.losses, at.order = losses, run.generator.get_state()
     run.net.train()
     checked, clock = start, time.perf_counter()
-    batches = data.batches(config.batch_size, run.generator, start=start, rank=rank, world=world)
+    place = dict(epoch=at.epoch, start=start, rank=rank, world=world)
+    batches = data.batches(config.batch_size, run.generator, **place)
     for k, (x, y) in enumerate(batches, start):
         size = min(config.batch_size, len(data) - k * config.batch_size)
         losses[k] = train_step(run, x, y, size)

@@ -18,8 +18,11 @@ def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
     """Return the optimizer of a config, with the weights of convolutions and linear layers
     split."""
     groups, row = groups_of(config, model), OPTIMIZERS[config.optimizer]
+    if config.lr_biases != 1:
+        groups = _with_lr_of_biases(config, groups)
     if not config.splits:
-        groups = [{key: group[key] for key in ("params", "weight_decay")} for group in groups]
+        keys = ("params", "weight_decay", "lr")
+        groups = [{key: group[key] for key in keys if key in group} for group in groups]
     options = {name: getattr(config, name) for name in row.fields}
     if "fused" in options:
         options["fused"] = config.fused or None  # None: the optimizer chooses among its routes
@@ -38,6 +41,17 @@ def groups_of(config: Config, model: nn.Module) -> list[dict]:
         weight=config.weight,
         weight_decay=config.weight_decay,
     )
+
+
+def _with_lr_of_biases(config, groups):
+    """The groups, with what has one axis (biases and norms) in groups of its own lr."""
+    weights, biases = [], []
+    for group in groups:
+        for found, factor in ((weights, 1), (biases, config.lr_biases)):
+            own = [(name, p) for name, p in group["params"] if (p.ndim == 1) == (found is biases)]
+            if own:
+                found.append(group | {"params": own, "lr": factor * config.lr})
+    return weights + biases
 
 
 def weights_l1(model: nn.Module) -> torch.Tensor:

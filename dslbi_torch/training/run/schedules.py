@@ -13,14 +13,21 @@ def lr_factor(config: Config, step: int, steps_per_epoch: int) -> float:
     if config.schedule == "step":
         passed = sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
         return config.factor**passed
-    if config.schedule == "cosine":
-        # Half a cosine from 1 in the first step after the warm-up towards the end of the last one;
-        # never quite lr_min, because an optimizer refuses lr = 0.
+    if config.schedule in _FALLS:
+        # From 1 in the first step after the warm-up towards the end of the last one; never quite
+        # lr_min, because an optimizer refuses lr = 0.
         low = config.lr_min / config.lr
         steps = config.epochs * steps_per_epoch - warm
         done = min(step - warm, steps - 1)
-        return low + (1 - low) * (1 + math.cos(math.pi * done / steps)) / 2
+        return low + (1 - low) * _FALLS[config.schedule](done / steps)
     return 1.0
+
+
+# From 1 at 0 to 0 at 1: half a cosine, or a straight line, which with a warm-up is a triangle.
+_FALLS = {
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "triangle": lambda done: 1 - done,
+}
 
 
 def nu_factor(config: Config, step: int, steps_per_epoch: int) -> float:

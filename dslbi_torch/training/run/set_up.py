@@ -53,7 +53,10 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
 
     torch.manual_seed(config.seed)
     model = zoo.build(config.model, len(data.classes), data.shape[0], init=config.init)
-    model, masks = initial_net(config, model.to(device, dtype), data)
+    model = model.to(device, dtype)
+    if config.whiten:
+        model.whiten_(next(data.train.batches(config.whiten))[0])
+    model, masks = initial_net(config, model, data)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     _check_batch_norms(config, data, processes, model)
@@ -124,6 +127,7 @@ def _load(config, device, dtype):
         train_size=config.train_size,
         shift=config.shift,
         flip=config.flip,
+        alternate=config.alternate,
         image_size=config.image_size,
         workers=config.workers,
         corrupt=config.corrupt,

@@ -97,8 +97,12 @@ IDLE_FLAGS = [
     (dict(optimizer="adam", nesterov=True), "nesterov needs optimizer dessilbi or sgd"),
     (dict(optimizer="adam", dampening=0.1), "dampening needs optimizer dessilbi or sgd"),
     (dict(milestones=(3,)), "milestones needs schedule step"),
-    (dict(schedule="step", milestones=(3,), lr_min=0.01), "lr_min needs schedule cosine"),
+    (
+        dict(schedule="step", milestones=(3,), lr_min=0.01),
+        "lr_min needs schedule cosine or triangle",
+    ),
     (dict(ramp=0.1), "ramp needs a target"),
+    (dict(alternate=True), "alternate needs flip to have an effect, got True without"),
 ]
 
 
@@ -209,15 +213,16 @@ NAN, INF = float("nan"), float("inf")
     "values, message",
     [
         *[({k: v}, f"{k} must be positive and finite, got {v!r}")
-          for k in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "factor")
+          for k in ("lr", "lr_biases", "lam_conv", "lam_linear", "kappa", "nu", "factor")
           for v in (0.0, -1.0, NAN, INF)],
         *[({k: 0}, f"{k} must be at least 1, got 0")
           for k in ("epochs", "batch_size", "record_every")],
         *[({k: v}, rf"{k} must be in \[0, 1\), got {v!r}")
           for k in ("momentum", "dampening") for v in (-0.1, 1.0, NAN)],
         *[({k: -1}, f"{k} must be at least 0, got -1")
-          for k in ("shift", "image_size", "n_classes", "train_size", "holdout", "threads",
-                    "workers")],
+          for k in ("shift", "image_size", "n_classes", "train_size", "holdout", "whiten",
+                    "threads", "workers")],
+        ({"whiten": 5}, "whiten must be 0 for digits-net, whose first layer is trained, got 5"),
         ({"seed": -1}, r"seed must be in \[0, 2\*\*63\), got -1"),
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
         ({"threads": 10**6}, "threads must be at most 1024, got 1000000"),
@@ -231,7 +236,7 @@ NAN, INF = float("nan"), float("inf")
         ({"weight": "size"}, "weight must be one of sqrt, none, got 'size'"),
         ({"coupling": "both"}, "coupling must be one of outside, inside, got 'both'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
-        ({"schedule": "linear"}, "schedule must be one of constant, step, cosine, got 'linear'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, step, cosine, triangle, got"),
         ({"schedule": "step"}, "milestones must name at least one epoch for schedule step"),
         ({"milestones": (4, 2)}, r"milestones must be increasing epochs from 1 on, got \(4, 2\)"),
         ({"milestones": (0, 2)}, r"milestones must be increasing epochs from 1 on, got \(0, 2\)"),

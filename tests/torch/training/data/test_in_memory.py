@@ -138,6 +138,25 @@ def test_pictures_move_everywhere_and_half_of_them_are_mirrored():
     torch.testing.assert_close(seen, expected.expand(3, 3), rtol=0, atol=0.024)
 
 
+def test_alternating_pictures_are_mirrored_in_every_other_epoch():
+    part = pictures(flip=True, alternate=True)
+    mirrored = []
+    for epoch in (0, 1, 2):
+        g, h = generator(epoch), generator(epoch)
+        batches = list(part.batches(5, g, epoch=epoch))
+        assert_same_batches(part.batches(5, h, epoch=epoch, start=2), batches[2:])
+        torch.testing.assert_close(g.get_state(), h.get_state())
+        xs, ys = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        as_they_are = part.x[ys]
+        sides = (xs != as_they_are).flatten(1).any(1)
+        sides_back = torch.where(sides[:, None, None, None], xs.flip(3), xs)
+        torch.testing.assert_close(sides_back, as_they_are, rtol=0, atol=0)
+        mirrored.append(dict(zip(ys.tolist(), sides.tolist(), strict=True)))
+    assert 0 < sum(mirrored[0].values()) < 23
+    assert mirrored[1] == {k: not side for k, side in mirrored[0].items()}
+    assert mirrored[2] == mirrored[0]
+
+
 def test_the_pictures_of_the_set_are_never_written():
     part = pictures(shift=2, flip=True)
     before = part.x.clone()

@@ -172,6 +172,7 @@ def test_bad_folders(root, change, capsys):
     [
         ("imagenet", {"n_classes": 1000}, "imagenet must have n_classes = 1000 classes, got 3"),
         ("imagenet", {"shift": 2}, "shift must be 0 for imagenet, got 2"),
+        ("imagenet", {"flip": True, "alternate": True}, "alternate must be no for imagenet, got y"),
         ("imagenet", {"train_size": 19}, "at most the 18 training pictures of imagenet, got 19"),
         ("imagenet", {"holdout": 18}, "below the 18 training pictures of imagenet, got 18"),
         ("imagenet", {"corrupt": "mend"}, 'corrupt must be "refuse" or "skip", got \'mend\''),

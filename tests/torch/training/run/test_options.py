@@ -97,6 +97,17 @@ def test_decay_spares_biases_and_norms():
             assert "penalty" not in group
 
 
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"optimizer": "sgd", "split": True}])
+def test_biases_and_norms_have_an_lr_of_their_own(changes):
+    config = tiny("x", model="resnet20", lr_biases=64.0, weight_decay=1e-3, conv=None, **changes)
+    model = zoo.build(config.model)
+    optimizer = make_optimizer(config, model)
+    lr = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert set(lr) == set(model.parameters())
+    assert all(found == (6.4 if p.ndim == 1 else 0.1) for p, found in lr.items())
+    assert optimizer.param_groups[0]["lr"] == 0.1  # that of the log
+
+
 def test_l1_in_the_loss_moves_weights_by_their_sign(tmp_path):
     """One step of SGD with and without it: the difference is lr * l1 * sign(W) on weights."""
     runs = [set_up(tiny(tmp_path, optimizer="sgd", momentum=0.0, l1=l1)) for l1 in (0, 1e-3)]
@@ -152,6 +163,14 @@ def test_warmup_is_a_ramp_that_joins_the_schedule():
     step = Config(epochs=10, schedule="step", milestones=(4,), warmup=0.5, factor=0.2)
     factors = [lr_factor(step, k, 4) for k in range(40)]
     assert factors == [1 / 3, 2 / 3] + [1.0] * 14 + [0.2] * 24
+
+
+def test_a_triangle_rises_and_falls_in_straight_lines():
+    triangle = Config(epochs=10, schedule="triangle", warmup=2, lr=0.5, lr_min=0.05)
+    factors = [lr_factor(triangle, k, 5) for k in range(50)]
+    np.testing.assert_allclose(factors[:11], [(k + 1) / 11 for k in range(11)], rtol=1e-14)
+    np.testing.assert_allclose(factors[10:], np.linspace(1, 0.1, 41)[:-1], rtol=1e-14)
+    assert lr_factor(triangle, 50, 5) == factors[-1]  # what the scheduler asks for after the end
 
 
 def test_nu_falls_as_lr_does_after_the_warmup():
