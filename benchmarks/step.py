@@ -6,8 +6,8 @@ One thread; the optimizers take turns in every round, so a ratio compares steps 
 in an order drawn anew, since a step finds the caches and the heap as its neighbour left them;
 medians over the rounds. Convolutions carry the group penalty, linear weights l1, the rest none.
 DessiLBI is measured in two states: fresh, when nothing is selected and a step needs no Gamma of the
-groups, and with half of the groups and of the single weights selected. PAT of torchao takes part
-where it is installed.
+groups, and with half of the groups and of the single weights selected; and with joint units, where
+convolutions of as many filters share them. PAT of torchao takes part where it is installed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 import torchvision
 
 from dslbi_torch import DessiLBI, Split
-from dslbi_torch.penalties import group_norms
+from dslbi_torch.units import families, scores, spread
 
 LENET5 = [(6, 1, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 16, 5, 5), (120,)]
 LENET5 += [(84, 120), (84,), (10, 84), (10,)]
@@ -57,21 +57,34 @@ def split(params):
     return groups(params, dict(penalty="group"), dict(penalty="l1"))
 
 
+def joint(params):
+    """Convolutions of as many filters are joint: the k-th filters of all of them are one unit."""
+    convs = [p for p in params if p.ndim == 4]
+    counts = sorted({p.shape[0] for p in convs})
+    streams = [[p for p in convs if p.shape[0] == n] for n in counts]
+    alone = [p for stream in streams if len(stream) == 1 for p in stream]
+    found = [dict(params=s, penalty="group", joint=True) for s in streams if len(s) > 1]
+    return found + split([*alone, *(p for p in params if p.ndim < 4)])
+
+
 def sgd(params):
     return torch.optim.SGD(params, lr=1e-3, momentum=0.9, fused=True)
 
 
-def half_selected(params):
+def adamw(params):
+    return torch.optim.AdamW(params, lr=1e-3, weight_decay=0, fused=True)
+
+
+def half_selected(params, groups=split):
     """DessiLBI with V at half or at twice the level, and a step so small that it stays there."""
-    optimizer = DessiLBI(split(params), lr=1e-9, nu=20, momentum=0.9)
+    optimizer = DessiLBI(groups(params), lr=1e-9, nu=20, momentum=0.9)
     optimizer.step()
-    for group in optimizer.param_groups:
-        for p in group["params"] if group.get("penalty") else ():
-            V = optimizer.state[p]["V"]
+    for family in families(optimizer):
+        for V in family.Vs:
             V.normal_(generator=torch.Generator().manual_seed(1))
-            l1 = group["penalty"] == "l1"
-            size = V.abs() if l1 else group_norms(V, group_dim=0, keepdim=True)
-            V.mul_(torch.where(size > size.median(), 2.0, 0.5) / size)
+        levels = [torch.where(s > s.median(), 2.0, 0.5) / s for s in scores(family)]
+        for V, level in zip(family.Vs, spread(levels, family), strict=True):
+            V.mul_(level)
     return optimizer
 
 
@@ -89,7 +102,11 @@ OPTIMIZERS = {
     "Adam fused": lambda params: torch.optim.Adam(params, lr=1e-3, fused=True),
     "DessiLBI": lambda params: DessiLBI(split(params), lr=1e-3, nu=20, momentum=0.9),
     "DessiLBI, half selected": half_selected,
+    "DessiLBI, joint": lambda params: DessiLBI(joint(params), lr=1e-3, nu=20, momentum=0.9),
+    "DessiLBI, joint, half selected": lambda params: half_selected(params, joint),
     "Split, SGD fused": lambda params: Split(sgd(split(params)), nu=20),
+    "AdamW fused": adamw,
+    "Split, AdamW fused": lambda params: Split(adamw(split(params)), nu=20),
 }
 OPTIONAL = {"PAT, SGD fused": ("torchao", pat)}  # by the package that they need
 
@@ -141,14 +158,14 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     makers, result = available(), {}
-    print(f"{'list':<15}{'parameters':>12}  {'optimizer':<24}{'ms':>9}{'ratio':>8}{'bytes':>8}")
+    print(f"{'list':<15}{'parameters':>12}  {'optimizer':<32}{'ms':>9}{'ratio':>8}{'bytes':>8}")
     for name, sizes in shapes().items():
         n = sum(int(np.prod(s)) for s in sizes)
         rounds = args.rounds * (10 if n < 1e6 else 1)
         result[name] = measure(sizes, makers, rounds)
         for optimizer, row in result[name].items():
             print(
-                f"{name:<15}{n:>12,}  {optimizer:<24}{row['ms']:>9.3f}"
+                f"{name:<15}{n:>12,}  {optimizer:<32}{row['ms']:>9.3f}"
                 f"{row['ratio']:>8.2f}{row['bytes']:>8.1f}"
             )
     print("ratio: to SGD fused, median of the rounds; bytes: of state per parameter")

@@ -1,13 +1,14 @@
 """The splitting of DessiLBI around any torch optimizer: AdamW, Muon, a third-party one."""
 
 import torch
+from torch import optim
 from torch.optim import LBFGS, Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .dessilbi import GAMMA_OPTIONS, DessiLBI, add_scaled_
 from .options import check_splitting, check_tensors
 from .penalties import one_of
-from .routes.gaps import pull_duals_
+from .routes.gaps import pull_
 from .routes.views import collect
 from .slices import Units
 from .state import dual_dtype, duals_kept
@@ -42,8 +43,10 @@ class Split(Optimizer):
     -----
     Groups and state are those of base: schedulers, checkpoints and recorders take either. V joins
     the state after the base's first step. A parameter without a gradient is left alone, and so is
-    everything in a step that a GradScaler skips. W - Gamma of all split tensors is held at once, in
-    arrays that are kept from step to step, beside the states. What :class:`dslbi_torch.DessiLBI`
+    everything in a step that a GradScaler skips. W is pulled after base's step, and W - Gamma of
+    all split tensors is held until then, in arrays that are kept from step to step; a base of torch
+    that looks at W for its decay only, and has none, finds W pulled already, which is the same to
+    rounding. What :class:`dslbi_torch.DessiLBI`
     says of several machines holds here, as far as base can be sharded.
     """
 
@@ -132,11 +135,16 @@ class Split(Optimizer):
             return
         lr = group["lr"]
         options = {key: group[key] for key in (*GAMMA_OPTIONS, "nu")}
+        down = lr * (-1 / group["nu"])
+        # A base that does not look at W may step what is pulled already, which saves an array.
+        blind = type(self.base) in _BLIND_WITHOUT_DECAY and not group["weight_decay"]
         for tensors in collect(group, self._dual, others=self._known_dual):
             if tensors is not None:
-                gaps = [self._room(p, V) for p, V in zip(tensors.params, tensors.Vs, strict=True)]
-                pull_duals_(tensors, gaps, alpha=lr * (1 / group["kappa"]), **options)
-                yield tensors, gaps, lr * (-1 / group["nu"])
+                pairs = zip(tensors.params, tensors.Vs, strict=True)
+                gaps = None if blind else [self._room(p, V) for p, V in pairs]
+                pull_(tensors, gaps, down, alpha=lr * (1 / group["kappa"]), **options)
+                if gaps:
+                    yield tensors, gaps, down
 
     def _known_dual(self, p):
         return self.state[p].get("V") if p in self.state else None
@@ -171,6 +179,13 @@ class Split(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the base does it."""
         self.base.zero_grad(set_to_none)
+
+
+# Steps that depend on W through their weight decay alone.
+_BLIND_WITHOUT_DECAY = {
+    getattr(optim, name)
+    for name in "SGD Adam AdamW Adamax NAdam RAdam RMSprop Adagrad Adadelta".split()
+}
 
 
 def _complete(group, own):

@@ -58,23 +58,33 @@ def cut(tensors: tuple, dim: int | None):
     )
 
 
-def pull_duals_(tensors: Tensors, outs: list[Tensor], *, alpha, kappa, nu, lam, penalty, **units):
-    """Move every V by ``alpha * r``, and leave ``W - Gamma`` of the old W and V in ``outs``."""
-    row, units = PENALTIES[penalty], Units(**units)
-    scales = tensors.scales or [None] * len(tensors.Ws)
-    for k, (W, V, out, scale) in enumerate(zip(tensors.Ws, tensors.Vs, outs, scales, strict=True)):
+def pull_(tensors: Tensors, outs, down, *, alpha, kappa, nu, lam, penalty, **units):
+    """Move every V by ``alpha * r``.
+
+    With ``outs``, tensors like V, ``W - Gamma`` of the old W and V is left there; without them W is
+    moved at once, by ``down`` times ``W - Gamma``.
+    """
+    row, units, up = PENALTIES[penalty], Units(**units), alpha * (1 / nu)
+    none = [None] * len(tensors.Ws)
+    columns = tensors.Ws, tensors.Vs, outs or none, tensors.scales or none, tensors.Gammas or none
+    for W, V, out, scale, Gamma in zip(*columns, strict=True):
         if "pieces" not in row.routes:
-            shrunk = row.prox([V], lam, units)[0]
-            Gamma = kappa * shrunk if tensors.Gammas is None else tensors.Gammas[k]
-            torch.sub(W, Gamma, out=out)
-            _add_(V, out, alpha * (1 / nu))
+            if Gamma is None:
+                Gamma = kappa * row.prox([V], lam, units)[0]
+            _pull_piece(W, V, torch.sub(W, Gamma, out=out), out, up, down)
             continue
         for w, v, o, s in cut((W, V, out, scale), axis(W, row, units, scale)):
-            w = w if w.dtype == v.dtype else w.to(v.dtype)
-            gap = gap_of(w, v, s, kappa, lam, row, units, out=o)
+            wide = w if w.dtype == v.dtype else w.to(v.dtype)
+            gap = gap_of(wide, v, s, kappa, lam, row, units, out=o)
             if gap is None:
-                o.copy_(w)
-            _add_(v, o, alpha * (1 / nu))  # (dslbi-v)
+                gap = wide if o is None else o.copy_(wide)
+            _pull_piece(w, v, gap, o, up, down)
+
+
+def _pull_piece(W, V, gap, out, up, down):
+    _add_(V, gap, up)  # (dslbi-v)
+    if out is None:
+        _add_(W, gap, down)
 
 
 def _add_(x, y, c):
