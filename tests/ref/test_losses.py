@@ -73,7 +73,8 @@ def test_null_intercept_is_stationary(loss, close):
 
 @pytest.mark.parametrize("loss", PROBLEMS)
 def test_lipschitz_bounds_the_hessian_and_is_reached(loss, close):
-    """At eta = 0 the curvature is at its largest; two classes are the worst case of the softmax."""
+    """The curvature is at its largest at eta = 0 of a class, and at eta = y of a number; two
+    classes are the worst case of the softmax."""
     X, y = PROBLEMS[loss]
     L = Design(X).lipschitz(LOSSES[loss])
     n, p = X.shape
@@ -83,7 +84,8 @@ def test_lipschitz_bounds_the_hessian_and_is_reached(loss, close):
         top = np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1]
         close(L, top * np.linalg.norm(X, 2) ** 2 / n)
     else:
-        w = LOSSES[loss].curvature(np.zeros(n), y)
+        curvature = LOSSES[loss].curvature
+        w = np.maximum(curvature(np.zeros(n), y), curvature(y, y))
         close(L, np.linalg.eigvalsh(X.T @ (w[:, None] * X))[-1])
 
 
@@ -143,7 +145,7 @@ def test_lipschitz_of_a_design_counts_the_intercept(loss, close):
         (np.array([0, 0, 0, 0]), "multinomial", "y must hold at least two classes, got only 0"),
         (np.array([0, 2, 2, 3]), "multinomial", "y of a multinomial loss must be 0, ..., k-1"),
         (np.array([0.5, 1, 2, 3]), "multinomial", "y of a multinomial loss must be 0, ..., k-1"),
-        (np.zeros(4), "hinge", "loss must be one of squared, logistic, multinomial, got 'hinge'"),
+        (np.zeros(4), "hinge", f"loss must be one of {', '.join(LOSSES)}, got 'hinge'"),
     ],
 )
 def test_bad_target(y, loss, message):

@@ -102,21 +102,22 @@ def test_joint_norm_and_score(family, close):
     close(PENALTIES["group"].dual_norm(xs, units), (norm / w).max())
 
 
-def test_argmin_of_the_joint_prox(family):
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_argmin_of_the_joint_prox(penalty, family):
     """F(x) = STEP * Omega(x) + ||x - v||^2 / 2 grows at least as ||x - p||^2 / 2 around its argmin.
 
     Norms are those of the whole family.
     """
     vs, units = family
-    group = PENALTIES["group"]
-    p = group.prox(vs, STEP * LAM, units)
+    row = PENALTIES[penalty]
+    p = row.prox(vs, STEP * LAM, units)
     assert any(a.any() for a in p)
 
     def squared(xs, ys):
         return sum(((x - y) ** 2).sum() for x, y in zip(xs, ys, strict=True))
 
     def F(xs):
-        return STEP * group.value(xs, LAM, units) + squared(xs, vs) / 2
+        return STEP * row.value(xs, LAM, units) + squared(xs, vs) / 2
 
     others = [vs, [0 * v for v in vs], [-a for a in p]]
     others += [[c * a for a in p] for c in (0.9, 0.999, 1.001, 1.1)]
@@ -153,7 +154,7 @@ def test_a_unit_is_selected_exactly_when_its_score_exceeds_lam(penalty, name):
     level = np.sort(np.concatenate([s.ravel() for s in scores]))[1]
     for lam in (level, np.nextafter(level, 0), np.nextafter(level, 9), 0.0):
         p = row.prox(vs, lam, units)
-        if penalty != "group":  # units are entries
+        if [s.shape for s in scores] == [v.shape for v in vs]:  # units are entries
             kept = [s > lam for s in scores]
         else:
             kept = [(scores[0] > lam)[k] for k in labels(vs, units)[0]]
