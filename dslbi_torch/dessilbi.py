@@ -128,7 +128,7 @@ class DessiLBI(Optimizer):
         slows the clock of the path with it.
     kappa, nu, lam : float > 0
         Speed of Gamma, coupling, penalty level.
-    penalty : None, or a word of :data:`dslbi_torch.penalties.PENALTIES`
+    penalty : None, or a word of ``dslbi_torch.penalties.PENALTIES``
         What is split: nothing (plain SGD with step ``kappa * lr``), every weight ("l1"), or slices
         of the tensors ("group").
     group_dim : int or tuple of int

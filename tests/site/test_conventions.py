@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -43,12 +44,32 @@ def test_an_equation_has_one_place_in_the_book():
 @pytest.mark.parametrize(
     ("page", "package"), [("api_ref.md", "dslbi_ref"), ("api_torch.md", "dslbi_torch")]
 )
-def test_the_reference_lists_every_module(page, package):
+def test_the_reference_lists_every_module_and_every_room(page, package):
+    """A module by its members, a folder by what its ``__init__`` says of it."""
     text = (ROOT / "book" / page).read_text(encoding="utf-8")
     listed = re.findall(r"automodule:: ([\w.]+)$", text, re.MULTILINE)
     modules = [path.relative_to(ROOT).with_suffix("").parts for path in files(package)]
-    modules = [".".join(parts) for parts in modules if parts[-1] not in ("__init__", "__main__")]
+    modules = [parts[:-1] if parts[-1] == "__init__" else parts for parts in modules]
+    modules = [".".join(p) for p in modules if len(p) > 1 and p[-1] != "__main__"]
     assert sorted(listed) == sorted(modules)
+
+
+def test_every_name_that_a_page_mentions_exists():
+    """Modules, functions and classes of the packages, in the README, the book and the notebooks."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "book").glob("*.md")]
+    pages += (ROOT / "notebooks").glob("*.ipynb")
+    names = {
+        name.removesuffix(".book")  # a style of matplotlib is named as a module would be
+        for page in pages
+        for name in re.findall(r"\bdslbi_(?:ref|torch)(?:\.[A-Za-z]\w*)+", page.read_text("utf-8"))
+    }
+    missing = []
+    for name in sorted(names):
+        try:
+            resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            missing.append(f"{name}: {error}")
+    assert len(names) > 50 and missing == []
 
 
 def test_labels_of_the_twin_are_labels_of_the_reference():
