@@ -6,17 +6,20 @@ The loss L(W) is split from the penalty by a twin variable Gamma of the shape of
 
 W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * prox_lam(V)``,
 accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters first matters most.
+A path may rest at first, so that it starts from trained weights.
 """
 
 from typing import NamedTuple
 
 from .penalties import penalty_named
 from .problem import check_positive
+from .release import check_release, dense_start, scaled_levels
 from .units import Units
 
 
 class DessiLBIState(NamedTuple):
-    """One point of the path: the time ``t = sum of alpha`` and one array per tensor name.
+    """One point of the path: the time ``t = sum of alpha`` since the path's release, and one array
+    per tensor name.
 
     ``V`` and ``Gamma`` hold the split tensors only; ``m`` is empty before the first step and
     without momentum.
@@ -172,12 +175,17 @@ def dessilbi_states(
     penalties,
     alpha,
     kappa=1.0,
+    nu=100.0,
     lam=1.0,
     group_dim=0,
     block=1,
     parts=1,
     joint=(),
     weight=None,
+    release=0,
+    pull=0.0,
+    power=0.0,
+    dense=False,
     **options,
 ):
     """Generate the DessiLBI path without end, as :class:`DessiLBIState`, starting at W.
@@ -195,8 +203,20 @@ def dessilbi_states(
         Step of iteration k.
     kappa, lam, group_dim, block, parts, weight
         See :func:`gamma`.
+    nu : float > 0
+        Coupling.
     joint : list of lists of str
         Families: the k-th units of all tensors of one list enter together, by their joint norm.
+    release : int >= 0
+        Steps that the path rests: V, Gamma and the time are zero, and W follows the loss.
+    pull : float >= 0
+        Part of the path's own pull, ``pull * W / nu``, that W feels while the path rests. With 1 it
+        tends to the minimiser of ``L + ||W||^2 / (2 nu)``, where Split LBI starts.
+    power : float
+        At the release the level of each family is multiplied by ``(rms / typical) ** power``: see
+        :func:`dslbi_ref.release.scaled_levels`.
+    dense : bool
+        The path begins at Gamma = W, and goes from dense to sparse, not at Gamma = 0.
     **options
         See :func:`step`.
 
@@ -207,28 +227,42 @@ def dessilbi_states(
         different numbers of units, a gradient that is missing, an option out of its range.
     """
     families = _families(W, penalties, joint)
-    shape = dict(lam=lam, group_dim=group_dim, block=block, parts=parts, weight=weight)
+    check_release(release, pull, power)
+    units = dict(group_dim=group_dim, block=block, parts=parts, weight=weight)
+    levels = dict.fromkeys(penalties, lam)
+
+    def of_families(function, xs):
+        """Return what a function makes of every family of xs, by the names of the tensors."""
+        found = {}
+        for names in families:
+            own = dict(kappa=kappa, lam=levels[names[0]], penalty=penalties[names[0]], **units)
+            found.update(zip(names, function([xs[name] for name in names], **own), strict=True))
+        return {name: found[name] for name in penalties}
+
     V = {name: 0.0 * W[name] for name in penalties}
     m = {}
     t, k = 0.0, 0
     while True:
-        Gamma = {}
-        for names in families:
-            word = penalties[names[0]]
-            found = gamma([V[name] for name in names], kappa=kappa, penalty=word, **shape)
-            Gamma.update(zip(names, found, strict=True))
-        Gamma = {name: Gamma[name] for name in V}
+        if k == release:
+            levels = scaled_levels(W, families, lam=lam, power=power)
+            V = of_families(dense_start, W) if dense else V
+        Gamma = of_families(gamma, V)
         yield DessiLBIState(t, W, V, Gamma, m)
         g = grad(W)
         missing = sorted(set(W) - set(g))
         if missing:
             raise ValueError(f"grad must return a gradient of every tensor, missing {missing}")
         alpha_k = alpha(k) if callable(alpha) else alpha
+        rests = k < release
+        coupled = {} if rests and not pull else V
+        own = dict(alpha=alpha_k, kappa=kappa, nu=nu / pull if rests and pull else nu, **options)
         moved = {}
         for name in W:
-            old = W[name], V.get(name), Gamma.get(name), m.get(name), g[name]
-            moved[name] = step(*old, alpha=alpha_k, kappa=kappa, **options)
+            twins = (coupled[name], Gamma[name]) if name in coupled else (None, None)
+            moved[name] = step(W[name], *twins, m.get(name), g[name], **own)
         W = {name: moved[name][0] for name in moved}
-        V = {name: moved[name][1] for name in V}
         m = {name: moved[name][2] for name in moved if moved[name][2] is not None}
-        t, k = t + alpha_k, k + 1
+        if not rests:
+            V = {name: moved[name][1] for name in V}
+            t = t + alpha_k
+        k = k + 1

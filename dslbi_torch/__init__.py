@@ -14,6 +14,7 @@ from .masks.swap import gamma_weights, sparse_weights
 from .masks.whole_filters import whole_filters
 from .path import PathRecorder, RecordedPath
 from .path_momentum import GammaMomentum
+from .release import Release, release_
 from .split import Split
 from .surgery.compact import compact
 from .surgery.fold_norms import fold_norms
@@ -28,6 +29,7 @@ __all__ = [
     "MaskedTraining",
     "PathRecorder",
     "RecordedPath",
+    "Release",
     "Split",
     "TargetDensity",
     "apply_masks_",
@@ -47,6 +49,7 @@ __all__ = [
     "ranked_masks",
     "recorded_masks",
     "reinitialise_",
+    "release_",
     "save_compact",
     "save_masks",
     "sparse_weights",

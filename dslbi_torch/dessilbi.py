@@ -17,7 +17,7 @@ from .penalties import penalty_named
 from .routes.choose import Kept, step_by_route
 from .routes.views import Tensors, collect
 from .slices import Units
-from .state import dual_dtype, duals_kept
+from .state import at_rest, dual_dtype, duals_kept, rests
 from .torch_private import use_grad_for_differentiable
 
 GAMMA_OPTIONS = ("kappa", "lam", "penalty", *Units._fields)  # what Gamma depends on, but V
@@ -184,6 +184,8 @@ class DessiLBI(Optimizer):
     in the momentum buffer, the closure's loss is returned, and names are kept out of the state.
     """
 
+    path_release = None  # a Release, if one is attached
+
     def __init__(
         self,
         params,
@@ -282,7 +284,7 @@ class DessiLBI(Optimizer):
             self._step_group(index, group)
         return loss
 
-    def _dual(self, p):
+    def dual(self, p: Tensor) -> Tensor:
         """V of a parameter, which starts at zero with its first gradient."""
         state = self.state[p]
         if "V" not in state:
@@ -299,9 +301,12 @@ class DessiLBI(Optimizer):
 
     def _step_group(self, index, group):
         """One iteration of a parameter group, by the route that its flags ask for."""
+        resting = rests(group)
+        if resting:
+            group = at_rest(self, group)
         near, far = collect(
             group,
-            self._dual,
+            self.dual,
             self._momentum_buffer if group["momentum"] else None,
             others=lambda p: self.state.get(p, {}).get("V"),
         )
@@ -325,6 +330,9 @@ class DessiLBI(Optimizer):
                     kept=self._kept,
                     key=index,
                 )
+                if resting and tensors.Vs is not None:
+                    for V in tensors.Vs:
+                        V.zero_()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16

@@ -36,6 +36,7 @@ def split_groups(
     lam: float | dict[str, float] = 1.0,
     weight_decay: float = 0.0,
     weight: str | None = None,
+    apart: bool = False,
     **options,
 ) -> list[dict]:
     """Return parameter groups for :class:`dslbi_torch.DessiLBI`: weights split, the rest plain.
@@ -59,6 +60,9 @@ def split_groups(
         For the weights of convolutions, linear layers and what a rule splits; the rest gets none.
     weight : None or "sqrt"
         Threshold of a group: lam, or lam times the square root of its size.
+    apart : bool
+        Every split tensor (every joint family) has a parameter group of its own, so that its level
+        can be set by itself.
     **options
         Any other option of the optimizer, for the split tensors (nu, coupling, ...). ``kappa`` is
         for all: biases and norms move at the speed of the weights, as in the authors' code.
@@ -66,8 +70,8 @@ def split_groups(
     Returns
     -------
     list of dict
-        One group per set of options, with named parameters; the last holds what is not split. Every
-        trainable parameter is in exactly one group. :func:`split_table` shows it.
+        One group per set of options (see ``apart``), with named parameters; the last holds what is
+        not split. Every trainable parameter is in exactly one group. :func:`split_table` shows it.
 
     Raises
     ------
@@ -105,7 +109,8 @@ def split_groups(
         else:
             found, group = split, chosen | _grouping(name, p, module, chosen)
         joint = next((k for k, rule in reversed(matching.items()) if rule.get("joint")), None)
-        key = repr((joint, sorted(group.items())))
+        alone = apart and chosen["penalty"] is not None and joint is None
+        key = repr((joint, name if alone else None, sorted(group.items())))
         found.setdefault(key, (group, []))[1].append((name, p))
     if not split and (conv or linear or rules):
         raise ValueError(

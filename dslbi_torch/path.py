@@ -27,7 +27,8 @@ class RecordedPath(NamedTuple):
     Attributes
     ----------
     steps, times : ndarray (snapshots,)
-        Steps at which snapshots were taken, and the path time, the sum of alpha, at each.
+        Steps at which snapshots were taken, and the path time, the sum of alpha since the path's
+        release, at each. So the last step of time 0 is that of the release.
     nonzero : dict of ndarray (snapshots,)
         Selected entries; of a joint family, those of all its tensors.
     gamma_norm, weight_norm : dict of ndarray (snapshots, units)
@@ -91,9 +92,11 @@ class PathRecorder:
     Attributes
     ----------
     steps : list of int
-        Steps at which snapshots were taken; ``times``: the path time, the sum of alpha, at each.
+        Steps at which snapshots were taken; ``times``: the path time at each, the sum of alpha.
     step, time : int, float
-        Steps seen and the sum of alpha of the first split tensor's group so far.
+        Steps seen so far, and the path time of the first split tensor's group. With a
+        :class:`dslbi_torch.Release` all steps of the optimizer are counted, while the time is zero
+        until the release, of which a snapshot is kept: the last one of time 0.
 
     Notes
     -----
@@ -156,14 +159,16 @@ class PathRecorder:
     def _after_step(self, *_):
         self.step += 1
         found = self.families()
-        self.time += self.optimizer.alpha(found[0].group)
+        resting = found[0].group.get("rest", 0)  # in how many steps the path is released
+        if not resting:
+            self.time += self.optimizer.alpha(found[0].group)
         for family in found:
             if family.names[0] not in self.entry:
                 continue
             for name, score in zip(family.names, scores(family), strict=False):
                 entry, chosen = shard(self.entry[name]), shard(score > family.group["lam"])
                 entry.masked_fill_((entry == NEVER) & chosen, self.step)
-        if self.step % self.every == 0:
+        if self.step % self.every == 0 or resting == 1:
             self.record()
 
     @torch.no_grad()

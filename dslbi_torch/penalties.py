@@ -33,6 +33,8 @@ class Penalty(NamedTuple):
     score : callable (vs, units) -> list of Tensor
         What must exceed lam, each unit once: one tensor for the family where units are slices, one
         for each of its tensors where they are single entries.
+    subgradient : callable (xs, lam, units) -> list of Tensor
+        That of Omega at xs, of least norm.
     entries : bool
         Whether units are single entries.
     sliced : bool
@@ -46,6 +48,7 @@ class Penalty(NamedTuple):
     value: Callable
     prox: Callable
     score: Callable
+    subgradient: Callable
     entries: bool
     sliced: bool
     scaled: bool
@@ -85,6 +88,12 @@ def _group_prox(vs, lam, units):
     return [spread(scale, v, units) * v for v in vs]  # (prox-group)
 
 
+def _group_subgradient(xs, lam, units):
+    size, weight = norms(xs, units), unit_weight(xs, units)
+    inward = lam * weight / torch.where(size > 0, size, 1)
+    return [spread(inward, x, units) * x for x in xs]
+
+
 def _sparse_group_levels(vs, units):
     """Of every group the level s at which it leaves: ``sum_i (|v_i| - s)_+^2 = (s w)^2``.
 
@@ -117,10 +126,16 @@ def _sparse_group_prox(vs, lam, units):
     return [spread(scale, v, units) * v for v in inner]  # (prox-sparse-group)
 
 
+def _sparse_group_subgradient(xs, lam, units):
+    group = _group_subgradient(xs, lam, units)
+    return [lam * x.sign() + g for x, g in zip(xs, group, strict=True)]
+
+
 L1 = Penalty(
     value=lambda xs, lam, units: lam * sum(x.abs().sum() for x in xs),
     prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
     score=lambda vs, units: [v.abs() for v in vs],
+    subgradient=lambda xs, lam, units: [lam * x.sign() for x in xs],
     entries=True,
     sliced=False,
     scaled=False,
@@ -130,6 +145,7 @@ GROUP = Penalty(
     value=lambda xs, lam, units: lam * unit_weight(xs, units) * norms(xs, units).sum(),
     prox=_group_prox,
     score=_group_score,
+    subgradient=_group_subgradient,
     entries=False,
     sliced=True,
     scaled=True,
@@ -139,6 +155,7 @@ SPARSE_GROUP = Penalty(
     value=lambda xs, lam, units: L1.value(xs, lam, units) + GROUP.value(xs, lam, units),
     prox=_sparse_group_prox,
     score=_sparse_group_score,
+    subgradient=_sparse_group_subgradient,
     entries=True,
     sliced=True,
     scaled=False,

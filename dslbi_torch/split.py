@@ -11,7 +11,7 @@ from .penalties import one_of
 from .routes.gaps import pull_
 from .routes.views import collect
 from .slices import Units
-from .state import dual_dtype, duals_kept
+from .state import at_rest, dual_dtype, duals_kept, rests
 
 
 class Split(Optimizer):
@@ -50,6 +50,8 @@ class Split(Optimizer):
     says of several machines holds here, as far as base can be sharded.
     """
 
+    path_release = None  # a Release, if one is attached
+
     def __init__(self, base: Optimizer, *, kappa: float = 1, nu: float = 100, lam: float = 1):
         if isinstance(base, (Split, DessiLBI)):
             raise TypeError(f"base must not split already, got {type(base).__name__}")
@@ -73,7 +75,7 @@ class Split(Optimizer):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._begun = {}  # V of parameters that the base has not stepped yet
+        self.begun = {}  # V of parameters that the base has not stepped yet
         self._rooms = WeakTensorKeyDictionary()
 
     # The base's groups and state are the only ones.
@@ -123,14 +125,16 @@ class Split(Optimizer):
         for tensors, gaps, c in pulled:
             for W, gap in zip(tensors.Ws, gaps, strict=True):
                 add_scaled_(W, gap, c)
-        for p, V in self._begun.items():
-            self.state[p]["V"] = V
-        self._begun = {}
+        for p in [p for p in self.begun if p.grad is not None]:
+            self.state[p]["V"] = self.begun.pop(p)
         return loss
 
     def _pull(self, group):
         """Move V of a group's tensors; the tensors, their ``W - Gamma``, and the factor of its
         pull on W."""
+        resting = rests(group)
+        if resting:
+            group = at_rest(self, group)
         if group["penalty"] is None:
             return
         lr = group["lr"]
@@ -138,23 +142,26 @@ class Split(Optimizer):
         down = lr * (-1 / group["nu"])
         # A base that does not look at W may step what is pulled already, which saves an array.
         blind = type(self.base) in _BLIND_WITHOUT_DECAY and not group["weight_decay"]
-        for tensors in collect(group, self._dual, others=self._known_dual):
+        for tensors in collect(group, self.dual, others=self._known_dual):
             if tensors is not None:
                 pairs = zip(tensors.params, tensors.Vs, strict=True)
                 gaps = None if blind else [self._room(p, V) for p, V in pairs]
                 pull_(tensors, gaps, down, alpha=lr * (1 / group["kappa"]), **options)
+                if resting:
+                    for V in tensors.Vs:
+                        V.zero_()
                 if gaps:
                     yield tensors, gaps, down
 
     def _known_dual(self, p):
-        return self.state[p].get("V") if p in self.state else None
+        return self.state.get(p, {}).get("V", self.begun.get(p))
 
-    def _dual(self, p):
+    def dual(self, p: torch.Tensor) -> torch.Tensor:
         """V of a parameter; a new one joins the state after the base's step, which may look
         whether its state is empty."""
         V = self._known_dual(p)
         if V is None:
-            V = self._begun[p] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
+            V = self.begun[p] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
         return V
 
     def _room(self, p, V):

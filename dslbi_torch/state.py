@@ -1,4 +1,4 @@
-"""What an optimizer keeps for a parameter: the dtype of V, and V through a checkpoint."""
+"""What an optimizer keeps: the dtype of V, V through a checkpoint, whether its path rests."""
 
 from contextlib import contextmanager
 
@@ -15,6 +15,27 @@ def dual_dtype(p: Tensor) -> torch.dtype:
     A V in bf16 would stall below lam.
     """
     return torch.promote_types(p.dtype, torch.float32)
+
+
+def rests(group: dict) -> bool:
+    """Return whether the path of a parameter group waits for its release."""
+    return group.get("rest", 0) > 0
+
+
+def at_rest(optimizer: Optimizer, group: dict) -> dict:
+    """Return the options by which a group is stepped whose path waits for its release.
+
+    Without a pull those of a group that is not split; with one those of a split group of the
+    coupling ``nu / pull``, whose V is to stay zero.
+    """
+    if optimizer.path_release is None:
+        raise RuntimeError(
+            f"the path is to be released in {group['rest']} steps, and nothing will do it: attach "
+            "a Release to the optimizer"
+        )
+    if group["pull"]:
+        return {**group, "nu": group["nu"] / group["pull"]}
+    return {**group, "penalty": None, "joint": False, "block": 1, "parts": 1}
 
 
 @contextmanager

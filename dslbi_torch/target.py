@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .sharding import whole
+from .state import rests
 from .units import Family, families, scores, unit_sizes
 
 
@@ -18,7 +19,10 @@ class TargetDensity:
     steps from nothing to ``target`` in the first ``ramp`` of the run, and ``target`` from then on.
     Which weights make up the share, and in which order they enter, is left to the path.
 
-    It is attached as a post-step hook: no line of the loop changes.
+    It is attached as a post-step hook: no line of the loop changes. What it has come to is in the
+    steered parameter groups, as plain numbers: the levels as they were (``level``), and the steps
+    seen (``steered``), of which the path has rested some (``rested``). So the optimizer's
+    checkpoint is enough to go on with the same bits.
 
     Parameters
     ----------
@@ -29,9 +33,14 @@ class TargetDensity:
         names of split tensors their own share: only they are steered, each on its own, with the
         other tensors of its parameter group.
     steps : int >= 1
-        Steps of the whole run.
+        Steps of the whole run. The first ones may be without control, while the path rests until a
+        :class:`dslbi_torch.Release`.
     ramp : float in [0, 1]
-        Share of the run in which the density grows. 0: at target from the first control on.
+        Share of the run from the release on in which the density grows. 0: at target from the first
+        control on.
+    first : float in [0, 1]
+        The density from which the ramp goes to the target: 0 for a path that begins at zero, 1 for
+        one that begins at Gamma = W.
     every : int >= 1
         Steps between two controls, later on; in the beginning, when V grows by large parts of
         itself, there are more. A control sorts the scores of all split tensors.
@@ -49,38 +58,71 @@ class TargetDensity:
         *,
         steps: int,
         ramp: float = 0.5,
+        first: float = 0.0,
         every: int = 10,
     ):
         self.parts = _parts(optimizer, target)
-        if not 0 <= ramp <= 1:
-            raise ValueError(f"ramp must be in [0, 1], got {ramp}")
+        for name, value in (("ramp", ramp), ("first", first)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
         for name, value in (("steps", steps), ("every", every)):
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         self.optimizer, self.steps = optimizer, steps
-        self.ramp, self.every, self.step = ramp, every, 0
-        self.levels = [group.get("lam") for group in optimizer.param_groups]
+        self.ramp, self.first, self.every = ramp, first, every
+        for group in self._steered():
+            left = group.get("rest", 0) - 1
+            if left >= steps:
+                raise ValueError(
+                    f"the path must be released before the last of {steps} steps, got {left} steps "
+                    "of rest"
+                )
+            for key in ("steered", "rested"):
+                group.setdefault(key, 0)
         self._hook = optimizer.register_step_post_hook(self._after_step)
+
+    def _steered(self):
+        groups = self.optimizer.param_groups
+        return [groups[i] for _, indices in self.parts for i in indices]
+
+    @property
+    def step(self) -> int:
+        """Steps seen so far."""
+        return self._steered()[0]["steered"]
 
     def detach(self) -> None:
         """Stop steering; the levels stay as they are."""
         self._hook.remove()
+        for group in self._steered():
+            for key in ("level", "steered", "rested"):
+                group.pop(key, None)
 
     def _after_step(self, *_):
-        self.step += 1
-        # V grows by about one part in ``step``: between two controls by a twentieth at most.
-        gaps = (self.every, min(self.every, 1 + self.step // 20))
-        if any(self.step % gap == 0 for gap in gaps) or self.step == self.steps:
+        for group in self._steered():
+            group["steered"] += 1
+            group["rested"] += rests(group)
+        if rests(self._steered()[0]):
+            return
+        # V grows by about one part in a step: between two controls by a twentieth at most.
+        step = self._path_steps()
+        gaps = (self.every, min(self.every, 1 + step // 20))
+        if any(step % gap == 0 for gap in gaps) or self.step == self.steps:
             self.control()
+
+    def _path_steps(self):
+        return self.step - self._steered()[0]["rested"]
 
     @torch.no_grad()
     def control(self) -> None:
         """Set the levels now, for the density that is due."""
-        ramp = self.ramp * self.steps
-        due = 1.0 if self.step >= ramp else self.step / ramp
+        step = self._path_steps()
+        ramp = self.ramp * (self.steps - self.step + step)
+        due = 1.0 if step >= ramp else step / ramp
         groups, found = self.optimizer.param_groups, families(self.optimizer)
         for target, indices in self.parts:
-            levels = {id(groups[i]): self.levels[i] for i in indices}
+            levels = {
+                id(groups[i]): groups[i].setdefault("level", groups[i]["lam"]) for i in indices
+            }
             rows = [
                 row
                 for family in found
@@ -90,22 +132,11 @@ class TargetDensity:
             device = rows[0][0].device
             reached = torch.cat([score.to(device, torch.float64) for score, _ in rows])
             sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
-            factor = _quantile(reached, sizes, target * due)
+            density = self.first + (target - self.first) * due
+            factor = _quantile(reached, sizes, density)
             if factor is not None:
                 for i in indices:
-                    groups[i]["lam"] = self.levels[i] * factor
-
-    def state_dict(self) -> dict:
-        """Plain numbers for a checkpoint; the levels of the moment are in the optimizer's."""
-        return {"step": self.step, "levels": list(self.levels)}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue a run of the same optimizer."""
-        if len(state["levels"]) != len(self.levels):
-            raise ValueError(
-                f"the state must be of {len(self.levels)} groups, got {len(state['levels'])}"
-            )
-        self.step, self.levels = state["step"], list(state["levels"])
+                    groups[i]["lam"] = groups[i]["level"] * factor
 
 
 def _parts(optimizer, target):

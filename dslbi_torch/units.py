@@ -68,11 +68,13 @@ def by_family(rows: list, group: dict) -> list[list]:
 
 
 def _dual(optimizer, p):
-    V = optimizer.state.get(p, {}).get("V")
+    begun = getattr(optimizer, "begun", {})  # of a Split, until the base has stepped
+    V = optimizer.state.get(p, {}).get("V", begun.get(p))
     return torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False) if V is None else V
 
 
-def _real(x):
+def real(x: Tensor) -> Tensor:
+    """Return x, or its real and imaginary parts as one axis more."""
     return torch.view_as_real(x) if x.is_complex() else x
 
 
@@ -89,7 +91,7 @@ def scores(family: Family) -> list[Tensor]:
     complex entry are shrunk one by one, and the larger one counts.
     """
     row = PENALTIES[family.group["penalty"]]
-    found = row.score([_real(V) for V in family.Vs], units_of(family.group))
+    found = row.score([real(V) for V in family.Vs], units_of(family.group))
     return [score.amax(-1) for score in found] if family.Vs[0].is_complex() else found
 
 
@@ -133,7 +135,7 @@ def selected(family: Family) -> list[Tensor]:
 def gammas(family: Family) -> list[Tensor]:
     """Return Gamma of every tensor of the family."""
     options = {key: family.group[key] for key in GAMMA_OPTIONS if key in family.group}
-    found = gamma([_real(V) for V in family.Vs], **options)
+    found = gamma([real(V) for V in family.Vs], **options)
     return [
         torch.view_as_complex(G) if V.is_complex() else G
         for G, V in zip(found, family.Vs, strict=True)

@@ -92,6 +92,16 @@ class Config:
     weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = option(1.0, "speed kappa of Gamma")
     nu: float = option(100.0, "coupling nu")
+    release: float = option(
+        0.0, "epochs of training before the path starts: until then Gamma and V are zero"
+    )
+    release_pull: float = option(
+        0.0, "release: part of the path's pull on W until then; 1: as Split LBI starts"
+    )
+    release_power: float = option(
+        0.0, "levels at the start in proportion to this power of the size of a tensor's weights"
+    )
+    dense_start: bool = option(False, "the path starts at Gamma = W, and goes from dense to sparse")
     nu_schedule: str = option("constant", "course of nu: constant, or lr: it falls as lr does")
     momentum: float = option(0.9, "dessilbi, sgd: momentum of the gradient, in [0, 1)")
     dampening: float = option(0.0, "dessilbi, sgd: dampening of the momentum, in [0, 1)")
@@ -163,6 +173,7 @@ def without_path(config: Config, optimizer: str) -> Config:
     """Return the same training by an optimizer that does not split: what is for a path alone, or
     for dessilbi alone, has its default."""
     plain = dict(split=False, target=None, nu_schedule="constant", elements=False)
+    plain |= dict(release=0.0, release_pull=0.0, release_power=0.0, dense_start=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)
     return dataclasses.replace(config, optimizer=optimizer, **plain)
 

@@ -95,7 +95,7 @@ def check_ranges(config) -> None:
         ("threads",): ("at most 1024", lambda x: x <= 1024),
         ("ramp",): ("in [0, 1]", lambda x: 0 <= x <= 1),
         ("seed",): ("in [0, 2**63)", lambda x: 0 <= x < 2**63),
-        ("weight_decay", "l1", "l1_scales"): (
+        ("weight_decay", "l1", "l1_scales", "release_pull"): (
             "at least 0 and finite",
             lambda x: 0 <= x < math.inf,
         ),
@@ -122,6 +122,9 @@ def check_schedule(config) -> None:
     """Refuse a course of lr that the epochs do not hold."""
     epochs, lr, milestones = config.epochs, config.lr, config.milestones
     _require(config, "warmup", 0 <= config.warmup < epochs, f"in [0, epochs = {epochs})")
+    held = f"in [0, epochs = {epochs}): the path starts before the last step"
+    _require(config, "release", 0 <= config.release < epochs, held)
+    _require(config, "release_power", math.isfinite(config.release_power), "finite")
     _require(config, "lr_min", 0 <= config.lr_min <= lr, f"in [0, lr = {lr:g}]")
     increasing = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
     _require(config, "milestones", increasing, "increasing epochs from 1 on")
@@ -220,6 +223,8 @@ NEEDS = {
     "lr_min": ("schedule cosine or triangle", lambda c: c.schedule in ("cosine", "triangle")),
     "alternate": ("flip", lambda c: c.flip),
     **dict.fromkeys(("kappa", "nu", "lam_conv", "lam_linear", "lam_named", "elements"), _PATH),
+    **dict.fromkeys(("release", "release_power", "dense_start"), _PATH),
+    "release_pull": ("a release, and an optimizer that splits,", lambda c: c.release and c.splits),
     "nu_schedule": (
         "an optimizer that splits, and an lr that falls,",
         lambda c: c.splits and c.schedule != "constant",

@@ -1,9 +1,9 @@
 """Checkpoints: all that changes in a run, written whole or not at all, and put back bit for bit.
 
-One file holds the state of the net, the optimizer with V, the schedule, the path, the controller of
-the levels, the scaler of fp16, the running average, the random generators, the log, and how far the
-run has come, also within an epoch. With several processes the first one writes; what is sharded is
-gathered for it.
+One file holds the state of the net, the optimizer with V, the schedule, the path, the scaler of
+fp16, the running average, the random generators, the log, and how far the run has come, also within
+an epoch. What steers the path keeps its state in the optimizer's. With several processes the first
+one writes; what is sharded is gathered for it.
 """
 
 import os
@@ -179,7 +179,6 @@ def _parts(run):
     """What a run may have beside its net and optimizer, by its name in the checkpoint."""
     parts = {
         "scheduler": run.scheduler,
-        "controller": run.controller,
         "recorder": run.recorder,
         "pruning": run.pruning,
         "scaler": run.scaler,

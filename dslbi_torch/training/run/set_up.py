@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...path import PathRecorder
+from ...release import Release, release_
 from ...target import TargetDensity
 from ..config import Config
 from ..data import datasets
@@ -68,6 +69,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     pruning = keep_sparse(config, model, masks, optimizer, data.example(), steps)
     controller = recorder = None
     if config.splits:  # the controller first: the recorder then sees each step's levels
+        _start_path(config, optimizer, steps)
         controller = _controller(config, optimizer, steps)
         recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
     return Run(
@@ -137,12 +139,23 @@ def _load(config, device, dtype):
     )
 
 
+def _start_path(config, optimizer, steps):
+    """Let the path start where the config says: with the first step, where it says nothing."""
+    start = dict(power=config.release_power, dense=config.dense_start)
+    after = math.ceil(config.release * steps)
+    if after:
+        Release(optimizer, after, pull=config.release_pull, steps=config.epochs * steps, **start)
+    elif any(start.values()):
+        release_(optimizer, **start)
+
+
 def _controller(config, optimizer, steps):
     """What steers the penalty levels towards the target, if there is one."""
     if config.target is None:
         return None
     steps *= config.epochs
-    return TargetDensity(optimizer, config.target, steps=steps, ramp=config.ramp)
+    first = 1.0 if config.dense_start else 0.0
+    return TargetDensity(optimizer, config.target, steps=steps, ramp=config.ramp, first=first)
 
 
 def _average(config, model):

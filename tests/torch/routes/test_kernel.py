@@ -19,7 +19,7 @@ import torch
 import vectors
 from one_tensor import step_
 
-from dslbi_torch import DessiLBI, routes
+from dslbi_torch import DessiLBI, Release, routes
 from dslbi_torch.routes import kernel, launch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -651,6 +651,20 @@ def test_the_fused_optimizer_is_the_plain_one(options):
         ours.param_groups[1]["lr"] = torch.tensor(0.1)
         train(ours, params, 2, start=4)
         runs.append(state_of(ours, params))
+    agree(*runs)
+
+
+@on_device
+@pytest.mark.parametrize("settings", [dict(), dict(pull=0.5, power=1.0), dict(dense=True)], ids=str)
+def test_the_fused_optimizer_goes_through_a_release_as_the_plain_one(settings):
+    runs = []
+    for fused in (True, False):
+        ours, params = optimizer(fused, lam=0.05)
+        Release(ours, 3, **settings)
+        train(ours, params, 9)
+        state = state_of(ours, params)
+        assert any(x.any() for x in ours.state[params[0]].values())
+        runs.append(state)
     agree(*runs)
 
 

@@ -310,7 +310,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
 
 @pytest.mark.parametrize("nu_schedule", ["constant", "lr"])
 def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
-    """``target`` in place of levels: within 10 %, and the controller is in the checkpoint."""
+    """``target`` in place of levels: within 10 %, and what it has come to is in the checkpoint."""
     asked = dict(target=0.2, nu_schedule=nu_schedule)
     whole = train.train(small(tmp_path / "whole", **asked), progress=False)
     reached = evaluate(whole)["sparse"]["nonzero_split"]
@@ -321,6 +321,50 @@ def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
             train.train(small(tmp_path / "parts", **asked), progress=False)
     train.train(small(tmp_path / "parts", **asked), resume=True, progress=False)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+RELEASED = dict(
+    release=1.2, release_pull=0.5, release_power=0.5, target=0.2, ramp=1.0, checkpoint_steps=9
+)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("released")
+    return train.train(small(folder, **RELEASED), progress=False), folder
+
+
+@pytest.mark.parametrize(("count", "step"), [(48, 45), (57, 54), (70, 63)])
+def test_resumed_across_a_release_it_is_uninterrupted(released, tmp_path, monkeypatch, count, step):
+    """Before the release of step 54, at it, and after it."""
+    _, reference = released
+    with monkeypatch.context() as patch:
+        stop_at(patch, F, "cross_entropy", count)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(small(tmp_path, **RELEASED), progress=False)
+    saved = checkpoint(tmp_path)
+    assert STEPS * saved["epoch"] + saved["batch"] == step
+    train.train(small(tmp_path, **RELEASED), resume=True, progress=False)
+    assert_same_run(tmp_path, reference)
+
+
+def test_a_released_run_starts_its_path_where_it_says(released):
+    run, folder = released
+    record = report.read_path(folder)
+    assert record.steps[record.times == 0].max() == 54
+    entered = np.concatenate([x.ravel() for x in record.entry.values()])
+    assert 54 < entered[entered >= 0].min()
+    first, *_, last = run.at.log
+    assert first["nonzero_split"] == run.at.log[1]["nonzero_split"] == 0
+    assert last["nonzero_split"] == pytest.approx(0.2, rel=0.1)
+    levels = [group["level"] for group in run.optimizer.param_groups if group["penalty"]]
+    assert len(set(levels)) == len(levels) == 4
+
+
+def test_a_run_from_dense_to_sparse(tmp_path):
+    run = train.train(small(tmp_path, dense_start=True, target=0.2, ramp=1.0), progress=False)
+    found = [row["nonzero_split"] for row in run.at.log]
+    assert found == pytest.approx([1, 0.73, 0.47, 0.2], abs=0.02)
 
 
 def test_killed_and_resumed_is_uninterrupted(tmp_path):

@@ -1,0 +1,63 @@
+"""The start of a path: levels from the scale of trained weights, and V where Gamma = W.
+
+Until its release a path rests: Gamma = 0, V = 0 and W trains, as beta of Split LBI rests at the
+minimiser until the clock starts. :func:`dslbi_ref.dessilbi.dessilbi_states` has it as an option.
+"""
+
+import numpy as np
+
+from .penalties import penalty_named
+from .units import Units
+
+
+def check_release(release, pull, power):
+    """Refuse a release that is no step, a negative pull, a power that is not finite."""
+    if not (isinstance(release, int) and release >= 0):
+        raise ValueError(f"release must be an integer of at least 0, got {release!r}")
+    if not 0 <= pull < float("inf"):
+        raise ValueError(f"pull must be at least 0 and finite, got {pull}")
+    if not np.isfinite(power):
+        raise ValueError(f"power must be finite, got {power}")
+
+
+def scaled_levels(W, families, *, lam, power):
+    """Return the level of every split tensor, in proportion to a power of the size of its family.
+
+    ``lam * (rms / typical) ** power``, with the root mean square of the weights of the family, and
+    that of all families: a family of typical weights keeps the level.
+
+    Parameters
+    ----------
+    W : dict[str, ndarray]
+    families : list of lists of str
+        Names of the tensors that share units.
+    lam : float > 0
+    power : float
+        0: every level is lam, whatever the weights.
+
+    Raises
+    ------
+    ValueError
+        With a power, for a family of zeros.
+    """
+    if not power:
+        return {name: lam for names in families for name in names}
+    squares = [sum(np.square(W[name]).sum() for name in names) for names in families]
+    counts = [sum(W[name].size for name in names) for names in families]
+    typical = np.sqrt(sum(squares) / sum(counts))
+    levels = {}
+    for names, square, count in zip(families, squares, counts, strict=True):
+        rms = np.sqrt(square / count)
+        if not 0 < rms < np.inf:
+            raise ValueError(
+                f"power needs weights of positive and finite size, got the root mean square {rms} "
+                f"of {' and '.join(names)}"
+            )
+        levels |= dict.fromkeys(names, lam * (rms / typical) ** power)  # (dslbi-levels)
+    return levels
+
+
+def dense_start(Ws, *, kappa, lam, penalty, **units):
+    """Return the V of a family at which Gamma is W: ``W / kappa`` plus a subgradient of Omega."""
+    inner = penalty_named(penalty).subgradient(Ws, lam, Units(**units))
+    return [W / kappa + g for W, g in zip(Ws, inner, strict=True)]  # (dslbi-dense-start)
