@@ -123,7 +123,7 @@ def relative_error(path, beta):
     return np.linalg.norm(path.gamma - beta, axis=1).min() / np.linalg.norm(beta)
 
 
-def damping(seed, kappa):
+def at_speed(seed, kappa):
     """Best relative error of LBI with alpha = 1 / (10 kappa), and its mean distance to ISS."""
     X, y, beta = lasso_example(seed)
     exact = iss_path(X, y)
@@ -193,8 +193,8 @@ def main():
     log_nu = np.linspace(-9, 15, 49)
     curve = np.mean([irrepresentable_curve(seed, log_nu) for seed in seeds], axis=0)
     kappas = (4, 16, 64, 256)
-    damped = [np.mean([damping(seed, kappa) for seed in seeds], axis=0) for kappa in kappas]
-    for kappa, (error, gap) in zip(kappas, damped, strict=True):
+    speeds = [np.mean([at_speed(seed, kappa) for seed in seeds], axis=0) for kappa in kappas]
+    for kappa, (error, gap) in zip(kappas, speeds, strict=True):
         print(f"LBI, kappa={kappa}: best error {error:.4f}, mean distance to ISS {gap:.3f}")
     if args.out:
         about = dict(
@@ -207,10 +207,10 @@ def main():
             rows=rows,
             lasso_example_more_seeds=wide,
             irrepresentable=dict(log_nu=log_nu.tolist(), mean=curve.tolist()),
-            damping=dict(
+            speed=dict(
                 kappa=kappas,
-                best_error=[float(d[0]) for d in damped],
-                distance=[float(d[1]) for d in damped],
+                best_error=[float(d[0]) for d in speeds],
+                distance=[float(d[1]) for d in speeds],
             ),
         )
         with open(args.out, "w") as file:

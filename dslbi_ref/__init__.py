@@ -1,4 +1,9 @@
-"""The reference: NumPy and SciPy only, float64, written to be read beside the paper."""
+"""The reference: NumPy and SciPy only, float64, written to be read beside the paper.
+
+Here: one file for each algorithm, the tables of penalties and losses, and what is said about paths.
+Not here: what makes them fast, which is :mod:`dslbi_ref.solvers`, and what draws,
+:mod:`dslbi_ref.figures`. torch is never imported.
+"""
 
 from .dessilbi import dessilbi_states
 from .iss import iss_path, split_iss_path

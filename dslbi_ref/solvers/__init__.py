@@ -1,5 +1,6 @@
 """What makes the reference's algorithms fast, one file each.
 
-Here: active sets, linear systems, reduced iterations, projections. Not here: the algorithms
-themselves, which are read beside the paper and stand one folder above.
+Here: active sets, Newton steps on them, linear systems, reduced iterations, projections, starts,
+gradients along a path. Not here: the algorithms themselves, which are read beside the paper and
+stand one folder above.
 """

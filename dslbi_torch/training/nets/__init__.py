@@ -1,4 +1,4 @@
 """The nets by name.
 
-Here: layers and the table of names. Not here: optimizers, data, or what is split.
+Here: layers, and the table of names. Not here: optimizers, data, or what is split.
 """
