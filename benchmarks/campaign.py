@@ -10,8 +10,8 @@ A finished one leaves ``results/campaign/NAME.json``: command, revision, device,
 log of its epochs, its results, on which pictures it was measured, and how its settings were chosen.
 
 A run computes in fp32 or in bf16, whichever is faster for its net on this machine; that is timed
-once, and kept in ``--runs``. Times are from the logs of runs of the same net, and from these
-timings where there is none.
+once, and kept in ``--runs``. How long a run will take is said by the logs of runs of the same net,
+else by that timing, else by its operations at the rate of the nets that were timed.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from pathlib import Path
 import torch
 
 from benchmarks import campaign_plan
+from benchmarks.campaign_costs import epoch_operations, epoch_s, hours, precision, seconds
 from benchmarks.campaign_record import record, score
 from dslbi_torch.masks.files import save_masks
-from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.experiments.prune_run import choose_masks
-from dslbi_torch.training.run import loop, train
 from dslbi_torch.training.run import run_folder as folders
+from dslbi_torch.training.run import train
 from dslbi_torch.training.run.contexts import Terminated
-from dslbi_torch.training.run.set_up import open_run, set_up
+from dslbi_torch.training.run.set_up import open_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "campaign"
@@ -148,53 +148,7 @@ def require_data(job, missing: dict) -> None:
         raise Unavailable(f"its data are missing: {missing[key]}")
 
 
-# How long
-
-
-def kind(config) -> str:
-    """Return what runs of the same cost have in common."""
-    size = f"-{config.image_size}" if config.image_size else ""
-    return f"{config.dataset}{size} {config.model} {config.batch_size}"
-
-
-def precision(config, runs: Path, steps=3) -> str | None:
-    """Return "bf16" or None, whichever makes the faster steps here; timed once for each kind."""
-    file = runs / "precision.json"
-    timed = json.loads(file.read_text()) if file.exists() else {}
-    key = kind(config)
-    if key not in timed:
-        timed[key] = {name: _epoch_s(config, amp, steps) for name, amp in AMPS.items()}
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(timed, indent=1) + "\n")
-    return AMPS[min(AMPS, key=timed[key].get)]
-
-
-AMPS = {"fp32": None, "bf16": "bf16"}
-
-
-def _epoch_s(config, amp, steps):
-    """Seconds that the steps of an epoch take, by the fastest of a few after one that warms up."""
-    run = set_up(dataclasses.replace(config, amp=amp, masks=None, initial=None))
-    x, y = next(run.data.train.batches(config.batch_size))
-    run.net.train()
-    times = []
-    for _ in range(1 + steps):
-        start = time.perf_counter()
-        loop.train_step(run, x, y, len(y)).item()
-        times.append(time.perf_counter() - start)
-    return min(times[1:]) * run.steps_per_epoch
-
-
-def epoch_s(jobs, records, runs: Path) -> dict[str, float]:
-    """Return seconds of an epoch by kind of run: of the runs so far, else of its timed steps."""
-    file, found = runs / "precision.json", {}
-    timed = json.loads(file.read_text()) if file.exists() else {}
-    for job in jobs:
-        log = _log(job, records, runs)
-        if log and log[-1]["epoch"] and job.config:
-            found.setdefault(kind(job.config), []).append(log[-1]["time_s"] / log[-1]["epoch"])
-    means = {key: sum(values) / len(values) for key, values in found.items()}
-    return {key: min(times.values()) for key, times in timed.items()} | means
+# How far
 
 
 def _log(job, records, runs):
@@ -206,41 +160,39 @@ def _log(job, records, runs):
         return []
 
 
-def seconds_left(job, records, runs, epochs: dict) -> float:
-    """Return seconds that a job still needs; nan where no run of its kind was timed."""
-    if job.waits or job.name in records:
-        return 0.0
-    log = _log(job, records, runs)
-    left = job.config.epochs - (log[-1]["epoch"] if log else 0)
-    return left * epochs.get(kind(job.config), math.nan)
-
-
 # All of them
 
 
 def listing(jobs, records, runs: Path) -> str:
-    """Return a line for each job: its state, its epochs, how long it takes; and the sum."""
-    epochs, lines, total, unknown = epoch_s(jobs, records, runs), [], 0.0, 0
+    """Return a line for each job: its state, its epochs, its operations, how long it will take; and
+    one for all."""
+    logs = {job.name: _log(job, records, runs) for job in campaign_plan.PLAN}
+    planned = [job for job in campaign_plan.PLAN if not job.waits]
+    known = epoch_s([(job.config, logs[job.name]) for job in planned], runs)
+    configs = [job.config for job in planned]
+    lines, left = [], 0.0
     for job in jobs:
-        log = _log(job, records, runs)
-        left = seconds_left(job, records, runs, epochs)
-        state = "done" if job.name in records else "begun" if log else "to do"
-        state = "waits" if job.waits else state
-        at = "" if job.waits else f"{log[-1]['epoch'] if log else 0}/{job.config.epochs}"
-        total += 0 if math.isnan(left) else left
-        unknown += math.isnan(left)
-        clock = job.waits or ("" if state == "done" else hours(left))
-        lines.append(f"{state:<6} {job.part:<10} {job.name:<36} {at:>7}  {clock}".rstrip())
-    rest = f", and {unknown} not timed yet" if unknown else ""
-    waiting = [job for job in jobs if job.name not in records and not job.waits]
-    following = f"next {waiting[0].name}; " if waiting else ""
-    done = sum(job.name in records for job in jobs)
-    return "\n".join([*lines, f"{done} of {len(jobs)} done; {following}{hours(total)} left{rest}"])
+        line = f"{_state(job, records, logs):<6} {job.part:<11} {job.name:<34}"
+        if job.waits:
+            lines.append(f"{line} for this: {job.waits}")
+            continue
+        log, epochs = logs[job.name], job.config.epochs
+        at = log[-1]["epoch"] if log else 0
+        due = 0 if job.name in records else seconds(job.config, epochs - at, known, configs)
+        left += due
+        cost = epochs * epoch_operations(job.config)
+        lines.append(f"{line} {at:>3}/{epochs:<3} {cost:.1e} operations {hours(due):>6}")
+    made = [job.name for job in jobs if not job.waits]
+    due = [name for name in made if name not in records]
+    following = f"next {due[0]}; " if due else ""
+    done = f"{len(made) - len(due)} of {len(made)} done"
+    return "\n".join([*lines, f"{done}; {following}{hours(left)} left"])
 
 
-def hours(seconds: float) -> str:
-    """Return a time as h:mm, or ? where it is not known."""
-    return "?" if math.isnan(seconds) else f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}"
+def _state(job, records, logs):
+    if job.waits:
+        return "waits"
+    return "done" if job.name in records else "begun" if logs[job.name] else "to do"
 
 
 def chosen_jobs(plan, only) -> list:

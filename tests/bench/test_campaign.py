@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from stopping import stop_after
 
-from benchmarks import campaign, campaign_plan
+from benchmarks import campaign, campaign_costs, campaign_plan
 from benchmarks.campaign_plan import Job
 from dslbi_torch.training.config import Config, without_path
 from dslbi_torch.training.run import run_folder as folders
@@ -47,7 +47,7 @@ def clone(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "ROOT", root)
     monkeypatch.setattr(campaign, "RESULTS", root / "benchmarks" / "results" / "campaign")
     monkeypatch.setattr(campaign_plan, "PLAN", [FIRST, SECOND])
-    monkeypatch.setattr(campaign, "_epoch_s", lambda config, amp, steps: 1 + bool(amp))
+    monkeypatch.setattr(campaign_costs, "_epoch_s", lambda config, amp, steps: 1 + bool(amp))
     monkeypatch.setenv("DSLBI_DATA", str(tmp_path / "nothing"))
     return root
 
@@ -84,9 +84,9 @@ def test_stopped_and_begun_again_ends_as_if_never_stopped(clone, monkeypatch, ca
     assert set(records(clone)) == {"first"}
     assert go(clone, "--list") == 0
     listed = capsys.readouterr().out.splitlines()
-    assert listed[0].split() == ["done", "runs", "first", "3/3"]
+    assert listed[0].split()[:4] == ["done", "runs", "first", "3/3"]
     assert listed[1].split()[:4] == ["begun", "runs", "second", "0/2"]
-    assert listed[2].startswith("1 of 2 done; next second; 0:00 left")
+    assert listed[2] == "1 of 2 done; next second; 0:01 left"
     assert go(clone) == 0
     again = records(clone)
     for name in whole:
@@ -152,7 +152,10 @@ def test_what_cannot_be_run_is_skipped_by_name(clone, monkeypatch, capsys):
     assert "later is skipped: it waits for other work: the wheel is not invented\n" in out
     assert "second is skipped: it needs later first\n" in out
     assert set(records(clone)) == {"first"}
-    assert "waits  runs       later" in out and "next absent; ? left" not in out
+    listed = out.splitlines()[-6:]
+    assert listed[2].startswith("waits  runs        later ")
+    assert listed[2].endswith(" for this: the wheel is not invented")
+    assert listed[-1].startswith("1 of 4 done; next absent; ")
 
 
 def test_nothing_begins_after_the_time(clone, capsys):
@@ -194,17 +197,30 @@ def test_only_takes_names_and_parts(clone, capsys):
     assert [job.name for job in jobs] == ["first", "second"]
 
 
-def test_the_precision_is_timed_once_and_the_faster_one_taken(tmp_path, monkeypatch):
-    assert campaign.precision(PLAIN, tmp_path, steps=1) in (None, "bf16")
+def test_the_precision_is_timed_once_and_the_faster_one_taken(tmp_path):
+    assert campaign_costs.precision(PLAIN, tmp_path, steps=1) in (None, "bf16")
     file = tmp_path / "precision.json"
     ((key, timed),) = json.loads(file.read_text()).items()
     assert set(timed) == {"fp32", "bf16"} and all(0 < s < 60 for s in timed.values())
     for times, amp in (((1.0, 2.0), None), ((2.0, 1.0), "bf16")):
         file.write_text(json.dumps({key: dict(zip(timed, times, strict=True))}))
-        assert campaign.precision(PLAIN, tmp_path) == amp
-    assert campaign.epoch_s([FIRST], {}, tmp_path) == {key: 1.0}
-    assert campaign.seconds_left(FIRST, {}, tmp_path, {key: 1.0}) == 3.0
-    assert math.isnan(campaign.seconds_left(ABSENT, {}, tmp_path, {key: 1.0}))
+        assert campaign_costs.precision(PLAIN, tmp_path) == amp
+
+
+def test_how_long_a_run_takes_is_said_by_logs_by_timing_or_by_operations(tmp_path):
+    key = campaign_costs.kind(PLAIN)
+    assert math.isnan(campaign_costs.seconds(PLAIN, 3, {}, [PLAIN]))
+    (tmp_path / "precision.json").write_text(json.dumps({key: {"fp32": 2.0, "bf16": 1.0}}))
+    assert campaign_costs.epoch_s([], tmp_path) == {key: 1.0}
+    log = [{"epoch": 0, "time_s": 0.0}, {"epoch": 2, "time_s": 8.0}]
+    known = campaign_costs.epoch_s([(PLAIN, log), (PATH, log[:1])], tmp_path)
+    assert known == {key: 4.0}
+    assert campaign_costs.seconds(PATH, 3, known, [PLAIN]) == 12.0
+    other = replace(PLAIN, train_size=400, batch_size=10)  # as many operations for a picture
+    assert campaign_costs.seconds(other, 3, known, [PLAIN]) == pytest.approx(24.0)
+    fast = campaign_plan.settings("cifar10-fast")["dense"]
+    assert 10 * campaign_costs.epoch_operations(fast) == pytest.approx(3.55e14, rel=0.01)
+    assert [campaign_costs.hours(s) for s in (0, 61, 3600)] == ["0:00", "0:02", "1:00"]
 
 
 def test_the_plan_is_one_of_runs_that_can_be_made():
