@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .bits import pack_bits, unpack_bits
-from .safe_files import atomic
+from .safe_files import atomic, check_sums
 from .sharding import is_sharded, shard, whole
 from .slices import axes, units_of
 from .text import one_line
@@ -52,10 +52,29 @@ class RecordedPath(NamedTuple):
         with atomic(file) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, **arrays)
 
+    def _checked(self):
+        """The record, if its parts fit each other; ValueError otherwise."""
+        if not self.nonzero:
+            raise ValueError("it has no nonzero of any tensor")
+        series = self.nonzero, self.gamma_norm, self.weight_norm
+        lengths = {len(x) if x.ndim else 0 for part in series for x in part.values()}
+        if self.steps.ndim != 1 or lengths | {len(self.times)} != {len(self.steps)}:
+            raise ValueError(f"it has series of different lengths, {len(self.steps)} steps")
+        for field in ("gamma_norm", "weight_norm", "entry"):  # of slices, an entry of the others
+            for name in {*self.gamma_norm, *self.weight_norm} - {*getattr(self, field)}:
+                raise ValueError(f"it has no {field} of {name}")
+        for name in {*self.gamma_norm, *self.entry} - {*self.nonzero}:
+            raise ValueError(f"it has no nonzero of {name}")
+        for name, size in self.gamma_norm.items():
+            if not size[0].shape == self.weight_norm[name][0].shape == self.entry[name].shape:
+                raise ValueError(f"it has different numbers of units of {name}")
+        return self
+
     @classmethod
     def load(cls, file: str | Path) -> "RecordedPath":
         """Read a record back; ValueError for a file of something else, or a damaged one."""
         try:
+            check_sums(file)
             with open(file, "rb") as stream, np.load(stream) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             parts = {field: {} for field in cls._fields[2:]}
@@ -63,7 +82,10 @@ class RecordedPath(NamedTuple):
                 field, slash, name = key.partition("/")
                 if slash:
                     parts[field][name] = x
-            return cls(arrays["steps"], arrays["times"], **parts)
+            for key in ("steps", "times"):
+                if key not in arrays:
+                    raise ValueError(f"it has no {key}")
+            return cls(arrays["steps"], arrays["times"], **parts)._checked()
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} must be a recorded path, but does not exist") from None
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -4,7 +4,9 @@ import io
 import os
 import platform
 import re
+import struct
 import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +22,12 @@ def atomic(path: str | Path):
 
     The temporary file keeps the suffix, is forced to the disk before the renaming, and is removed
     if the body fails.
+
+    Raises
+    ------
+    OSError
+        The folder is absent, the disk is full, or the like; also where torch's writer says so by a
+        RuntimeError.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -30,6 +38,10 @@ def atomic(path: str | Path):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # the C++ file that writes torch's archives
+            raise
+        raise OSError(f"{path} was not written, as on a full disk: {one_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -142,7 +154,7 @@ def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
         For a file of another kind, or a damaged one.
     """
     try:
-        _check_sums(file)
+        check_sums(file)
         content = torch.load(file, map_location=device, weights_only=True)
         found = content.get("format") if isinstance(content, dict) else None
         if found != kind:
@@ -154,12 +166,33 @@ def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
         raise ValueError(f"{file} must be a file of {kind}, but: {one_line(error, 120)}") from error
 
 
-def _check_sums(file):
-    """Refuse a file of which a part is not what its checksum says, which torch does not look at."""
+# What a flipped bit makes of reading an archive; a wrong flag asks for a password or a method.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError)
+
+
+def check_sums(file: str | Path) -> None:
+    """Refuse a file of which a part is not what its checksum says, which torch does not look at.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        For a damaged archive, and for what is none.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
+            found, announced = len(archive.infolist()), _announced(file, archive)
+    except _DAMAGE as error:
         raise ValueError("it is a file of something else, or a damaged one") from error
     if damaged:
         raise ValueError(f"its part {damaged} is damaged")
+    if announced not in (found, 0xFFFF):  # which stands for any larger number
+        raise ValueError(f"its directory is damaged: {found} parts of {announced}")
+
+
+def _announced(file, archive):
+    """How many parts the end of an archive says that it has: zipfile loses some in silence."""
+    with open(file, "rb") as stream:
+        stream.seek(-22 - len(archive.comment), os.SEEK_END)
+        return struct.unpack("<H", stream.read(12)[10:])[0]

@@ -53,6 +53,13 @@ def path_table(folder: str | Path) -> str:
     path, log = read_path(folder), folders.read_log(folder)
     weights = folders.read_checkpoint(folder, folders.read_config(folder))["model"]
     names = list(path.nonzero)
+    for row in log:
+        for found in (row.get("layers"), weights):
+            if not (isinstance(found, dict) and found.keys() >= {*names}):
+                raise ValueError(
+                    f"{folder} must hold one run, but its log of epoch {row['epoch']} or its "
+                    f"checkpoint lacks tensors of path.npz: {', '.join(names)}"
+                )
     return f"{_entries(path, names, weights)}\n\n{_densities(log, names)}"
 
 

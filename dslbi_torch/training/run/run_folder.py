@@ -24,11 +24,17 @@ from pathlib import Path
 
 import torch
 
-from ...safe_files import atomic
+from ...safe_files import atomic, check_sums
 from ...text import one_line
 from .. import config as configs
 
 FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
+
+# What a row of the log must have, of a run and of a growth.
+_ROWS = (
+    {"epoch", "acc_dense", "acc_sparse", "acc_gamma", "nonzero_all", "nonzero_split", "layers"},
+    {"epoch", "accuracy", "parameters", "units"},
+)
 
 
 class Unreadable(ValueError):
@@ -46,14 +52,21 @@ def write_log(folder: Path, log: list[dict]) -> None:
 
 
 def read_log(folder: str | Path) -> list[dict]:
-    """Return the rows of ``log.jsonl``."""
+    """Return the rows of ``log.jsonl``, of a run or of a growth; refuse a row of another form."""
     path = Path(folder) / "log.jsonl"
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a run folder, but has no log.jsonl") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON, and of what is no text
         raise ValueError(f"{path} must hold one JSON object a line, got {error}") from error
+    for k, row in enumerate(rows, 1):
+        if not (isinstance(row, dict) and any(keys <= row.keys() for keys in _ROWS)):
+            raise ValueError(
+                f"{path} must hold a JSON object with {', '.join(sorted(_ROWS[0]))} in each line, "
+                f"got {json.dumps(row)[:60]} in line {k}"
+            )
+    return rows
 
 
 def read_config(folder: str | Path) -> configs.Config:
@@ -175,6 +188,7 @@ def require_config(config: configs.Config, what: str) -> None:
 def _load(path, device, look):
     """A checkpoint, and what ``look`` sees in it; Unreadable where the file is none."""
     try:
+        check_sums(path)
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         return checkpoint, look(checkpoint)
     except (FileNotFoundError, configs.OtherFormat):
