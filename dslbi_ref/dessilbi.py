@@ -11,8 +11,8 @@ A path may rest at first, so that it starts from trained weights.
 
 from typing import NamedTuple
 
+from .checks import check_in, check_positive, check_word, real
 from .penalties import penalty_named
-from .problem import check_positive
 from .release import check_release, dense_start, scaled_levels
 from .units import Units
 
@@ -34,19 +34,14 @@ class DessiLBIState(NamedTuple):
 
 def _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling):
     check_positive(alpha=alpha, kappa=kappa, nu=nu)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    if not 0 <= dampening < 1:
-        raise ValueError(f"dampening must be in [0, 1), got {dampening}")
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}")
+    check_in(0, 1, momentum=momentum, dampening=dampening)
+    check_in(0, float("inf"), weight_decay=weight_decay)
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
             "nesterov needs momentum > 0 and dampening 0, "
             f"got momentum {momentum} and dampening {dampening}"
         )
-    if coupling not in ("outside", "inside"):
-        raise ValueError(f'coupling must be "outside" or "inside", got {coupling!r}')
+    check_word("coupling", coupling, ("outside", "inside"))
 
 
 def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1, weight=None):
@@ -65,7 +60,7 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1
         What a unit is: see :class:`dslbi_ref.units.Units`. With ``weight="sqrt"`` the threshold of
         a group is ``lam * sqrt(size)``, the size of a joint one counted over all its tensors.
     """
-    check_positive(kappa=kappa, lam=lam)
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
     prox = penalty_named(penalty).prox
     units = Units(group_dim, block, parts, weight)
     return [kappa * shrunk for shrunk in prox(Vs, lam, units)]  # (dslbi-gamma)
@@ -227,6 +222,7 @@ def dessilbi_states(
         different numbers of units, a gradient that is missing, an option out of its range.
     """
     families = _families(W, penalties, joint)
+    W = {name: real(w, name) for name, w in W.items()}
     check_release(release, pull, power)
     units = dict(group_dim=group_dim, block=block, parts=parts, weight=weight)
     levels = dict.fromkeys(penalties, lam)

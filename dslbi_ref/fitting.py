@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
+from .checks import check_number
 from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
 from .losses import loss_named
@@ -28,10 +29,11 @@ class PathFit:
     """
 
     def __init__(self, est, X, loss):
-        exact, p = est.kappa == np.inf, X.shape[1]
-        if not est.kappa > 0:
+        kappa, p = check_number("kappa", est.kappa), X.shape[1]
+        exact = kappa == np.inf
+        if not kappa > 0:
             raise ValueError(f"kappa must be positive, got {est.kappa}")
-        if est.t is not None and not 0 < est.t < np.inf:
+        if est.t is not None and not 0 < check_number("t", est.t) < np.inf:
             raise ValueError(f"t must be None, or positive and finite, got {est.t}")
         if exact and est.groups is not None:
             raise ValueError("kappa must be finite with groups, got inf")

@@ -18,10 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from .checks import check_design, check_positive
 from .path import Path, check_times, follow, shrink
 from .problem import (
-    check_design,
-    check_positive,
     checked_step,
     default_times,
     first_jump,
@@ -113,7 +112,7 @@ def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
 
 
 def _path(gradient, p, free, L, noise, *, kappa, alpha, lam, times):
-    check_positive(kappa=kappa, lam=lam)
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
     alpha = checked_step(alpha, step_bound(L, kappa=kappa))
     theta = np.zeros(p * (p - 1) // 2)
     states = _states(gradient, theta, free, kappa=kappa, alpha=alpha, lam=lam, noise=noise)
@@ -153,7 +152,7 @@ def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     ``kappa * alpha``. The path of the R package Libra takes the same sum over both sides of a pair,
     but labels its times two steps late.
     """
-    X = check_design(X)
+    X = check_design(X, sparse=False)
     n, p = X.shape
     if p < 2:
         raise ValueError(f"X must have two columns or more, got {p}")
@@ -203,7 +202,7 @@ def gaussian_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     The diagonal is eliminated: it has a closed form, and the loss stays convex. The path of the R
     package Libra follows another gradient, which is not that of its loss where variances differ.
     """
-    X = check_design(X)
+    X = check_design(X, sparse=False)
     n, p = X.shape
     if p < 2:
         raise ValueError(f"X must have two columns or more, got {p}")

@@ -20,15 +20,19 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .checks import check_number, check_positive
 from .losses import curved_loss
 from .path import TIME_TOLERANCE, Path
 from .problem import linear_problem, split_problem
 from .solvers.active_newton import Smooth
 from .solvers.active_set import Quadratic
+from .solvers.projections import kernel_projector
 from .solvers.start import split_solver
 
 # A product whose entries are all below this part of the norms of its factors is rounding error.
 NOISE = 1e-14
+# Below this part it could be, after a solve with a system of a large condition number.
+DOUBT = 1e-8
 
 
 class ISSState(NamedTuple):
@@ -102,8 +106,10 @@ def _states(fit):
 
 def collect(states, t_max):
     """Record the events up to t_max (None: 20 t0) as a Path, whose last time is t_max if finite."""
-    if t_max is not None and not t_max > 0:
-        raise ValueError(f"t_max must be positive, got {t_max}")
+    if t_max is not None:
+        t_max = check_number("t_max", t_max)
+        if not t_max > 0:
+            raise ValueError(f"t_max must be positive, got {t_max}")
     t, z, gamma, intercept = [], [], [], []
 
     def keep(time, rho):
@@ -192,6 +198,23 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     return replace(path, gamma=gamma, scale=factor, intercept=problem.at_origin(levels, gamma))
 
 
+def _in_kernel(problem, D, beta, tie):
+    """Return whether ``tie = D beta`` is the rounding error of a minimiser in the kernel of D.
+
+    That error grows with the condition number of the system that gave beta. Where it could be all
+    that there is, the nearest signal in the kernel decides: it leaves no gradient.
+    """
+    size = np.abs(D).max() * np.linalg.norm(beta)
+    if np.abs(tie).max() > DOUBT * size:
+        return False
+    if np.abs(tie).max() <= NOISE * size:
+        return True
+    signal = kernel_projector(D)(beta, np.ones(len(tie), dtype=bool))
+    residual = problem.y - problem.level - problem.design.dot(signal)
+    gradient = problem.design.adjoint(residual) / len(residual)
+    return bool(np.abs(gradient).max() <= 100 * problem.design.noise(problem.y))
+
+
 def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     """Compute the exact Split inverse scale space: Split LBI of the squared loss at infinite kappa.
 
@@ -231,6 +254,7 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     Costs one solve with A for each row of D that becomes active. Where A is singular, beta is the
     solution of least norm. Derived here; the papers iterate at finite kappa.
     """
+    (nu,) = check_positive(nu=nu)
     problem, D = split_problem(X, y, D, intercept=intercept)
     solve = split_solver(problem.design, D, nu=nu)
     b = problem.correlation()
@@ -243,7 +267,7 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
 
     rest = solve(b)
     c = D @ rest
-    if np.abs(c).max() <= NOISE * np.abs(D).max() * np.linalg.norm(rest):
+    if _in_kernel(problem, D, nu * rest, nu * c):
         c = np.zeros(len(c))
     path = collect(iss_states(rows, c), t_max)
     beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import check_positive
 from .path import Path, check_times, follow, shrink
-from .problem import check_positive, checked_step, default_times, first_jump, linear_problem
+from .problem import checked_step, default_times, first_jump, linear_problem
 from .solvers.gradients import sparse_gradient
 from .theory import step_bound
 
@@ -42,7 +43,7 @@ def lbi_states(X, y, *, kappa, alpha=None, lam=1.0, loss="squared", groups=None,
 
 
 def _states(problem, *, kappa, alpha, lam, groups):
-    check_positive(kappa=kappa, lam=lam)
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
     alpha = checked_step(alpha, step_bound(problem.lipschitz(), kappa=kappa))
     beta = np.zeros((problem.design.X.shape[1], *problem.loss.columns(problem.y)))
     b = problem.level
@@ -120,6 +121,7 @@ def lbi_path(
     package Libra labels its times up to two steps late, and its multinomial path is the dual
     variable. Osher, Ruan, Xiong, Yao and Yin (2016); Huang and Yao (2018).
     """
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
     problem = linear_problem(X, y, loss=loss, intercept=intercept, normalize=normalize)
     states = _states(problem, kappa=kappa, alpha=alpha, lam=lam, groups=groups)
     first, second = next(states), next(states)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
+from .checks import check_array, check_scale, check_word
+
 
 class Loss(NamedTuple):
     """A convex, smooth loss of a linear predictor by its parts.
@@ -55,14 +57,11 @@ class Loss(NamedTuple):
 
 
 def check_numbers(y, n):
-    """Return y as an array of n finite numbers."""
-    y = np.asarray(y)
+    """Return y as an array of n finite numbers, one per row of X."""
+    y = check_array("y", y)
     if y.shape != (n,):
         raise ValueError(f"y must have shape ({n},), one entry per row of X, got {y.shape}")
-    if y.dtype.kind not in "biuf":
-        raise ValueError(f"y must be numeric, got {y.dtype}")
-    if not np.isfinite(y).all():
-        raise ValueError(f"y must be finite, got {y[~np.isfinite(y)][0]}")
+    check_scale("y", y)
     return y
 
 
@@ -92,6 +91,14 @@ def _logistic_curvature(eta, y):
     return expit(eta) * expit(-eta) / len(y)
 
 
+def _logistic_intercept(y):
+    """Return the intercept at beta = 0; a single class would have no finite one."""
+    above, below = (y > 0).sum(), (y < 0).sum()
+    if not (above and below):
+        raise ValueError(f"y must hold both classes -1 and +1, got only {y[0]:+g}")
+    return np.log(above / below)
+
+
 def _logistic_target(y, n):
     """Return y in float64: -1 and +1, both present."""
     y = check_numbers(y, n)
@@ -101,7 +108,7 @@ def _logistic_target(y, n):
         raise ValueError(f"y of a logistic loss must be in {{-1, +1}}, got {other}")
     if len(present) < 2:
         raise ValueError(f"y must hold both classes -1 and +1, got only {present[0]:+g}")
-    return y.astype(np.float64)
+    return y
 
 
 # ---- multinomial -----------------------------------------------------------------------------
@@ -144,7 +151,7 @@ LOSSES = {
         curvature=lambda eta, y: np.full(len(y), 1.0 / len(y)),
         lipschitz=1.0,
         null_intercept=lambda y: y.mean(),
-        check_target=lambda y, n: check_numbers(y, n).astype(np.float64),
+        check_target=check_numbers,
         quadratic=True,
     ),
     "logistic": Loss(
@@ -152,7 +159,7 @@ LOSSES = {
         gradient=_logistic_gradient,
         curvature=_logistic_curvature,
         lipschitz=0.25,
-        null_intercept=lambda y: np.log((y > 0).sum() / (y < 0).sum()),
+        null_intercept=_logistic_intercept,
         check_target=_logistic_target,
         separation=lambda y: y,
     ),
@@ -170,14 +177,10 @@ LOSSES = {
 
 def loss_named(word):
     """Return the row of the table; refuse another word with the list of them."""
-    if word not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {word!r}")
-    return LOSSES[word]
+    return LOSSES[check_word("loss", word, LOSSES)]
 
 
 def curved_loss(word):
     """Return the row of a loss with a curvature; refuse another word with the list of those."""
     curved = [name for name, loss in LOSSES.items() if loss.curvature is not None]
-    if word not in curved:
-        raise ValueError(f"loss must be one of {', '.join(curved)} here, got {word!r}")
-    return LOSSES[word]
+    return LOSSES[check_word("loss", word, curved, " here")]

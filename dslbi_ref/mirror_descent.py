@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from .checks import check_positive
 from .path import check_times
-from .problem import check_positive
 
 
 class MirrorState(NamedTuple):
@@ -55,8 +55,7 @@ def _gradient(grad, x, t):
 
 def _step_size(alpha, k):
     alpha_k = alpha(k) if callable(alpha) else alpha
-    check_positive(alpha=alpha_k)
-    return alpha_k
+    return check_positive(alpha=alpha_k)[0]
 
 
 def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp, rel_entr, xlogy
 
+from .checks import check_positive
 from .penalties import penalty_of_labels
-from .problem import check_positive
 
 
 class MirrorMap(NamedTuple):
@@ -173,7 +173,7 @@ def hypentropy(scale):
 
     References: Ghai, Hazan, Singer, "Exponentiated gradient meets gradient descent", 2020.
     """
-    check_positive(scale=scale)
+    (scale,) = check_positive(scale=scale)
 
     def value(x):
         return (x * np.arcsinh(x / scale) - np.hypot(x, scale)).sum()
@@ -210,7 +210,7 @@ def elastic_net(kappa, lam=1.0, groups=None):
     groups : int array of shape (p,), optional
         Entries (rows, if x has two axes) of one label form one group.
     """
-    check_positive(kappa=kappa, lam=lam)
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
 
     penalty, units = penalty_of_labels(groups)
 

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import check_array, check_integer, real
 from .penalties import penalty_of_labels
 from .units import labels
 
+# An iteration that would take more steps than these is refused: it would take days.
+MAX_STEPS = 10**8
 # Two times closer than this, relative to the larger one, are the same time.
 TIME_TOLERANCE = 1e-12
 
@@ -41,10 +44,7 @@ def record(states, n_steps, every=1):
         Each array has the path as its leading axis; a field that is None throughout stays None. A
         momentum buffer, absent before the first step, reads NaN there.
     """
-    if n_steps < 0:
-        raise ValueError(f"n_steps must be at least 0, got {n_steps}")
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    n_steps, every = check_integer("n_steps", n_steps, 0), check_integer("every", every, 1)
     kept = list(islice(states, 0, n_steps + 1, every))
     if not kept:
         raise ValueError("states must yield at least one state, got none")
@@ -66,12 +66,25 @@ def follow(states, times, *fields):
     list of ndarray
         One per field, with one row per time. At the time of a state the row is that state's, bit
         for bit.
+
+    Raises
+    ------
+    ValueError
+        The last time is more than ``MAX_STEPS`` steps away, by the first step after state 1.
     """
     left = right = next(states)
-    rows = []
+    rows, seen = [], 0
     for t in times:
         while right.t < t * (1 - TIME_TOLERANCE):
-            left, right = right, next(states)
+            left, right, seen = right, next(states), seen + 1
+            if seen == 2 and times[-1] - right.t > MAX_STEPS * (right.t - left.t):
+                step = right.t - left.t
+                needed = f"{(times[-1] - right.t) / step:.3g}" if step > 0 else "endlessly many"
+                raise ValueError(
+                    f"times must be reached within {MAX_STEPS:,} steps, but t = {times[-1]:.6g} "
+                    f"takes {needed} of {step:.3g} after t = {left.t:.6g}: a smaller kappa or "
+                    "larger alpha takes fewer"
+                )
         w = min((t - left.t) / (right.t - left.t), 1.0) if right.t > left.t else 1.0
         w = 1.0 if right.t <= t * (1 + TIME_TOLERANCE) else w
         ends = ((getattr(left, f), getattr(right, f)) for f in fields)
@@ -81,11 +94,9 @@ def follow(states, times, *fields):
 
 def check_times(times, name="times"):
     """Return path times as a float64 array: finite, non-negative, strictly increasing."""
-    t = np.asarray(times, dtype=np.float64)
+    t = check_array(name, times)
     if t.ndim != 1 or t.size == 0:
         raise ValueError(f"{name} must be a non-empty 1-d array, got shape {t.shape}")
-    if not np.isfinite(t).all():
-        raise ValueError(f"{name} must be finite, got {t[~np.isfinite(t)][0]}")
     if t.min() < 0:
         raise ValueError(f"{name} must be at least 0, got {t.min()}")
     late = np.flatnonzero(np.diff(t) <= 0)
@@ -211,7 +222,7 @@ class Path:
         z is interpolated first and shrunk then: gamma is not linear in t where an entry passes the
         threshold.
         """
-        t = np.asarray(t, dtype=np.float64)
+        t = real(t, "t").astype(np.float64, copy=False)
         k, right, w = self._locate(t)
 
         def blend(a):

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import check_in, real
 from .units import Units, labels, norms, slice_axes, unit_weights
 
 TINY = np.finfo(float).tiny
@@ -50,8 +51,7 @@ class Penalty(NamedTuple):
 
 
 def _check_level(lam):
-    if not 0 <= lam < float("inf"):
-        raise ValueError(f"lam must be at least 0 and finite, got {lam}")
+    return check_in(0, np.inf, lam=lam)[0]
 
 
 # ---- l1: every entry by itself ---------------------------------------------------------------
@@ -59,24 +59,25 @@ def _check_level(lam):
 
 def l1_norm(x, lam=1.0):
     """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
-    return lam * np.abs(x).sum()
+    return lam * np.abs(real(x)).sum()
 
 
 def soft_threshold(v, lam=1.0):
     """Shrink every entry towards zero by ``lam >= 0``: the proximal operator of the l1 penalty."""
-    _check_level(lam)
+    lam, v = _check_level(lam), real(v)
     return np.sign(v) * np.maximum(np.abs(v) - lam, 0.0)  # (prox-l1)
 
 
 def l1_dual_norm(x):
     """Return the largest absolute entry (0 of an empty array)."""
-    return np.abs(x).max(initial=0.0)
+    return np.abs(real(x)).max(initial=0.0)
 
 
 # ---- group: every unit as a whole ------------------------------------------------------------
 
 
 def _group_value(xs, lam, units):
+    xs = [real(x) for x in xs]
     k, count = labels(xs, units)
     return lam * (unit_weights(k, count, units.weight) * norms(xs, k, count)).sum()
 
@@ -87,12 +88,13 @@ def _joint_scores(vs, k, count, units):
 
 
 def _group_score(vs, units):
+    vs = [real(v) for v in vs]
     return [_joint_scores(vs, *labels(vs, units), units)]
 
 
 def _group_prox(vs, lam, units):
     """Shorten every unit by ``lam * w_g``, to zero at most."""
-    _check_level(lam)
+    lam, vs = _check_level(lam), [real(v) for v in vs]
     k, count = labels(vs, units)
     score = _joint_scores(vs, k, count, units)
     scale = 1 - lam / np.maximum(score, max(lam, TINY))
@@ -100,6 +102,7 @@ def _group_prox(vs, lam, units):
 
 
 def _group_subgradient(xs, lam, units):
+    xs = [real(x) for x in xs]
     k, count = labels(xs, units)
     size = norms(xs, k, count)
     inward = lam * unit_weights(k, count, units.weight) / np.where(size > 0, size, 1.0)
@@ -108,6 +111,7 @@ def _group_subgradient(xs, lam, units):
 
 def group_norms(x, *, group_dim=0, groups=None):
     """Return the norm of every group, in the shape of the kept axes (or by label, sorted)."""
+    x = real(x)
     size = norms([x], *labels([x], Units(group_dim, groups=groups)))
     return size if groups is not None else size.reshape(_kept(x, group_dim))
 
@@ -162,6 +166,7 @@ def _sparse_group_prox(vs, lam, units):
 
     The level decides what stays, so that rounding cannot part the prox from the score.
     """
+    lam, vs = _check_level(lam), [real(v) for v in vs]
     k, count = labels(vs, units)
     inner = [soft_threshold(v, lam) for v in vs]
     (score,) = _group_score(inner, units)
@@ -172,6 +177,7 @@ def _sparse_group_prox(vs, lam, units):
 
 def _sparse_group_score(vs, units):
     """Return the smaller of an entry's size and the level at which its unit leaves."""
+    vs = [real(v) for v in vs]
     k, count = labels(vs, units)
     level = _levels(vs, k, count, units)
     return [np.minimum(np.abs(v), level[label]) for label, v in zip(k, vs, strict=True)]
@@ -206,7 +212,7 @@ def _leaves_at(a, w):
 
 def _sparse_group_subgradient(xs, lam, units):
     group = _group_subgradient(xs, lam, units)
-    return [lam * np.sign(x) + g for x, g in zip(xs, group, strict=True)]
+    return [lam * np.sign(real(x)) + g for x, g in zip(xs, group, strict=True)]
 
 
 # ---- The table -------------------------------------------------------------------------------
@@ -215,8 +221,8 @@ PENALTIES = {
     "l1": Penalty(
         value=lambda xs, lam, units: sum(l1_norm(x, lam) for x in xs),
         prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
-        score=lambda vs, units: [np.abs(v) for v in vs],
-        subgradient=lambda xs, lam, units: [lam * np.sign(x) for x in xs],
+        score=lambda vs, units: [np.abs(real(v)) for v in vs],
+        subgradient=lambda xs, lam, units: [lam * np.sign(real(x)) for x in xs],
     ),
     "group": Penalty(_group_value, _group_prox, _group_score, _group_subgradient),
     "sparse group": Penalty(
@@ -227,7 +233,7 @@ PENALTIES = {
 
 def penalty_named(word):
     """Return the row of the table; refuse another word with the list of them."""
-    if word not in PENALTIES:
+    if not (isinstance(word, str) and word in PENALTIES):
         *most, last = (f'"{known}"' for known in PENALTIES)
         raise ValueError(f"penalty must be {', '.join(most)} or {last}, got {word!r}")
     return PENALTIES[word]

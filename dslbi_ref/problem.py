@@ -11,37 +11,18 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from .checks import check_design, check_number
 from .losses import Loss, curved_loss, loss_named
 from .penalties import penalty_of_labels
 
-# ---- Checks ----------------------------------------------------------------------------------
-
-
-def check_positive(**values):
-    """Refuse what is not positive and finite."""
-    for name, number in values.items():
-        if not 0 < number < np.inf:
-            raise ValueError(f"{name} must be positive and finite, got {number}")
-
-
-def check_design(X, name="X"):
-    """Return X in float64, as a csc_array if sparse; refuse it unless 2-d, non-empty and finite."""
-    if sp.issparse(X):
-        X = sp.csc_array(X, dtype=np.float64)
-        entries = X.data
-    else:
-        X = entries = np.asarray(X, dtype=np.float64)
-    if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"{name} must be a non-empty 2-d array, got shape {X.shape}")
-    if not np.isfinite(entries).all():
-        raise ValueError(f"{name} must be finite, got {entries[~np.isfinite(entries)][0]}")
-    return X
+# ---- The step ----------------------------------------------------------------------------------
 
 
 def checked_step(alpha, bound):
     """Return the step, half of the bound where alpha is None; refuse one outside (0, bound)."""
     if alpha is None:
         return bound / 2
+    alpha = check_number("alpha", alpha)
     if not 0 < alpha < bound:
         raise ValueError(
             f"alpha must be positive and below the step bound {bound:.6g}, got {alpha:.6g}"
@@ -74,8 +55,9 @@ def spectral_norm_squared(X, mean=None):
     gram = X @ X.T if n <= p else X.T @ X
     gram = gram.toarray() if sp.issparse(gram) else gram
     if mean is not None:
-        cross = X @ mean
-        gram = gram - (n * np.outer(mean, mean) if n > p else cross + cross[:, None] - mean @ mean)
+        cross = np.multiply.outer(X.sum(axis=0), mean) if n > p else (X @ mean)[:, None]
+        rest = n * np.outer(mean, mean) if n > p else mean @ mean
+        gram = gram - (cross + cross.T - rest)
     top = [len(gram) - 1, len(gram) - 1]
     norm = scipy.linalg.eigh(gram, eigvals_only=True, subset_by_index=top)[0]
     return float(max(norm, 0.0))

@@ -4,19 +4,22 @@ Until its release a path rests: Gamma = 0, V = 0 and W trains, as beta of Split 
 minimiser until the clock starts. :func:`dslbi_ref.dessilbi.dessilbi_states` has it as an option.
 """
 
+from numbers import Integral
+
 import numpy as np
 
+from .checks import INF, check_in, check_number
 from .penalties import penalty_named
 from .units import Units
 
 
 def check_release(release, pull, power):
     """Refuse a release that is no step, a negative pull, a power that is not finite."""
-    if not (isinstance(release, int) and release >= 0):
+    whole = isinstance(release, Integral) and not isinstance(release, bool)
+    if not (whole and release >= 0):
         raise ValueError(f"release must be an integer of at least 0, got {release!r}")
-    if not 0 <= pull < float("inf"):
-        raise ValueError(f"pull must be at least 0 and finite, got {pull}")
-    if not np.isfinite(power):
+    check_in(0, INF, pull=pull)
+    if not np.isfinite(check_number("power", power)):
         raise ValueError(f"power must be finite, got {power}")
 
 

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .checks import check_positive, check_word
 from .path import Path, check_times, follow, shrink
 from .problem import (
-    check_positive,
     checked_step,
     default_times,
     first_jump,
@@ -80,9 +80,8 @@ def split_lbi_states(
 
 
 def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
-    check_positive(nu=nu, kappa=kappa, lam=lam)
-    if start not in ("minimiser", "zero"):
-        raise ValueError(f'start must be "minimiser" or "zero", got {start!r}')
+    nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
+    check_word("start", start, ("minimiser", "zero"))
     D_norm = np.sqrt(spectral_norm_squared(D))
     L = problem.design.lipschitz(problem.loss, intercept=problem.intercept)
     alpha = checked_step(alpha, step_bound(L, kappa=kappa, nu=nu, D_norm=D_norm))
@@ -172,6 +171,7 @@ def split_lbi_path(
     given; here the start does not depend on the times. The step bound counts the coupling with
     ``1 + |D|^2``, as the toolbox does.
     """
+    nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
     problem, D = split_problem(X, y, D, loss=loss, intercept=intercept)
     options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups, start=start)
     states = _states(problem, D, nu=nu, **options)

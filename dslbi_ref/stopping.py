@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .checks import check_array, check_design, check_in, check_integer
 from .losses import loss_named
 from .path import TIME_TOLERANCE, check_times
 
@@ -12,7 +13,7 @@ from .path import TIME_TOLERANCE, check_times
 def _coefficients(path, part):
     if part is None:
         part = "gamma" if path.beta is None else "beta"
-    if part not in ("gamma", "beta", "tilde"):
+    if not (isinstance(part, str) and part in ("gamma", "beta", "tilde")):
         raise ValueError(f'part must be "gamma", "beta" or "tilde", got {part!r}')
     if getattr(path, part) is None:
         raise ValueError(f"the path has no {part}")
@@ -38,7 +39,7 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     rest : bool
         Keep the first estimate before the path begins, and the last one after it ends.
     """
-    times = np.asarray(times, dtype=np.float64)
+    times = check_array("times", times)
     times = np.clip(times, path.t[0], path.t[-1]) if rest else times
     part = _coefficients(path, part)
     result = np.full(times.shape, np.inf)
@@ -60,6 +61,7 @@ def discrepancy_time(path, X, y, *, sigma, part=None):
 
     Infinity if it never is; arguments as for :func:`path_losses`. ``path.t`` holds the candidates.
     """
+    (sigma,) = check_in(0, np.inf, sigma=sigma)
     small = 2 * path_losses(path, X, y, path.t, part=part) <= sigma**2
     return float(path.t[small.argmax()]) if small.any() else np.inf
 
@@ -118,10 +120,11 @@ def cross_validate(fit, X, y, times, *, folds=5, loss="squared", part=None):
         Mean over the folds, and the standard error of that mean, at each time.
     """
     times = check_times(times)
-    X = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
-    y = np.asarray(y)
-    n = X.shape[0]
+    X = check_design(X)
+    X, n = sp.csr_array(X) if sp.issparse(X) else X, X.shape[0]
+    y = check_array("y", y, (n,))
     if np.ndim(folds) == 0:
+        folds = check_integer("folds", folds, 0)
         if not 2 <= folds <= n:
             raise ValueError(f"folds must be in [2, {n}], got {folds}")
         folds = np.arange(n) % folds

@@ -5,7 +5,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from .problem import check_design
+from .checks import check_array, check_design, check_in, check_positive
 from .solvers.linear_system import solver
 
 
@@ -28,10 +28,21 @@ def step_bound(L, *, kappa, nu=None, D_norm=1.0):
     ``2 / (kappa (L + (1 + |D|^2) / nu))``. The bound recalled from the paper has 1/nu for D = I; at
     L = 0 it lets steps through that diverge.
     """
-    total = L if nu is None else L + (1 + D_norm**2) / nu
-    if not total > 0:
+    (kappa,), (L, D_norm) = check_positive(kappa=kappa), check_in(0, np.inf, L=L, D_norm=D_norm)
+    total = L
+    if nu is not None:
+        (nu,) = check_positive(nu=nu)
+        total = L + (1 + D_norm * D_norm) / nu
+    elif not L > 0:
         raise ValueError(f"L must be positive where there is no coupling, got {L}")
-    return 2.0 / (kappa * total)
+    with np.errstate(all="ignore"):
+        bound = float(np.float64(2.0) / (kappa * total))
+    if not 0 < bound < np.inf:
+        raise ValueError(
+            f"the step bound 2 / (kappa * {total:g}) must be a positive float, got {bound:g} for "
+            f"kappa {kappa:g}: rescale the data or kappa"
+        )
+    return bound
 
 
 def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
@@ -101,9 +112,7 @@ def path_length(*parts):
 
 def _split_support(support, size):
     """Return the mask of a support that is neither empty nor everything, and its complement."""
-    on = np.asarray(support) != 0
-    if on.shape != (size,):
-        raise ValueError(f"support must have shape ({size},), got {on.shape}")
+    on = check_array("support", support, (size,)) != 0
     if on.all() or not on.any():
         raise ValueError(
             f"support must hold zeros and non-zeros, got {on.sum()} of {size} non-zero"
@@ -123,7 +132,7 @@ def irrepresentable(X, support):
     support : ndarray (p,)
         Non-zero on S: the true coefficients, or a mask. The columns of S must be independent.
     """
-    X = check_design(X)
+    X = check_design(X, sparse=False)
     S, T = _split_support(support, X.shape[1])
     return _row_sum(X[:, S].T @ X[:, S], X[:, S].T @ X[:, T])
 
@@ -152,7 +161,9 @@ def split_irrepresentable(X, D, support, *, nu):
         As nu falls to zero the number tends to :func:`genlasso_conditions` 's IC0. As nu grows it
         vanishes if X determines ``D_I beta``: the reason for splitting.
     """
-    X, D = check_design(X), check_design(D, "D")
+    X, D = check_design(X, sparse=False), check_design(D, "D")
+    if D.shape[1] != X.shape[1]:
+        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
     D = D.toarray() if sp.issparse(D) else D
     I, J = _split_support(support, D.shape[0])
     D_I, D_J = D[I], D[J]
@@ -187,9 +198,11 @@ def genlasso_conditions(X, D, signs):
     Vaiter, Peyre, Dossal and Fadili (2013) call them that. The toolbox of Split LBI puts D beta
     itself, with entries of size 2, in the place of its signs, and so reports twice IC1.
     """
-    X, D = check_design(X), check_design(D, "D")
+    X, D = check_design(X, sparse=False), check_design(D, "D")
+    if D.shape[1] != X.shape[1]:
+        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
     D = D.toarray() if sp.issparse(D) else D
-    signs = np.asarray(signs, dtype=np.float64)
+    signs = check_array("signs", signs, (D.shape[0],))
     I, J = _split_support(signs, D.shape[0])
     if not np.isin(signs, (-1, 0, 1)).all():
         raise ValueError(f"signs must be -1, 0 or 1, got {signs[~np.isin(signs, (-1, 0, 1))][0]}")
@@ -236,8 +249,7 @@ def stopping_time(X, support, *, sigma):
     sigma : float > 0
         Standard deviation of the normal noise.
     """
-    if not 0 < sigma < np.inf:
-        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    (sigma,), X = check_positive(sigma=sigma), check_design(X, sparse=False)
     eta = 1 - irrepresentable(X, support)
     if not eta > 0:
         raise ValueError(f"irrepresentable(X, support) must be below 1, got {1 - eta}")

@@ -10,25 +10,15 @@ edge, as in numpy.diff. The kernel of D holds the signals that the penalty leave
     trend         polynomials of degree <= order      piecewise polynomials
 """
 
-import operator
-
 import numpy as np
 import scipy.sparse as sp
 
-
-def _size(value, least, name):
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if size < least:
-        raise ValueError(f"{name} must be at least {least}, got {size}")
-    return size
+from .checks import check_integer, real
 
 
 def identity(p):
     """Return the identity, (p, p)."""
-    return sp.eye_array(_size(p, 1, "p"), format="csr")
+    return sp.eye_array(check_integer("p", p, 1), format="csr")
 
 
 def differences(p):
@@ -41,8 +31,8 @@ def trend(p, order):
 
     Order 0 favours piecewise constant signals, 1 piecewise linear, 2 piecewise quadratic ones.
     """
-    order = _size(order, 0, "order")
-    p = _size(p, order + 2, "p")
+    order = check_integer("order", order, 0)
+    p = check_integer("p", p, order + 2)
     D = sp.eye_array(p, format="csr")
     for size in range(p, p - order - 1, -1):
         step = sp.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(size - 1, size))
@@ -59,7 +49,7 @@ def grid(shape):
         ``D @ x.ravel()`` holds ``np.diff(x, axis=a).ravel()`` for a = 0, 1, ... of an array of this
         shape (C order). An axis of length 1 has no rows.
     """
-    shape = [_size(s, 1, "shape") for s in np.atleast_1d(np.asarray(shape, dtype=object))]
+    shape = [check_integer("shape", s, 1) for s in np.atleast_1d(np.asarray(shape, dtype=object))]
     if max(shape, default=1) < 2:
         raise ValueError(f"shape must have an axis of length 2 or more, got {tuple(shape)}")
     blocks = []
@@ -82,7 +72,7 @@ def graph(edges, n_nodes, weights=None):
     weights : ndarray (m,), optional
         Positive and finite; default 1.
     """
-    n_nodes = _size(n_nodes, 2, "n_nodes")
+    n_nodes = check_integer("n_nodes", n_nodes, 2)
     edges = np.asarray(edges)
     if (
         edges.ndim != 2
@@ -99,7 +89,7 @@ def graph(edges, n_nodes, weights=None):
     loops = edges[edges[:, 0] == edges[:, 1]]
     if loops.size:
         raise ValueError(f"edges must join different nodes, got {tuple(loops[0].tolist())}")
-    w = np.ones(len(edges)) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = np.ones(len(edges)) if weights is None else real(weights, "weights")
     if w.shape != (len(edges),) or not (np.isfinite(w) & (w > 0)).all():
         raise ValueError(f"weights must be {len(edges)} positive finite numbers, got {weights}")
     rows = np.repeat(np.arange(len(edges)), 2)

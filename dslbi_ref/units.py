@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import check_integer
+
 
 class Units(NamedTuple):
     """How a family falls into units.
@@ -112,11 +114,10 @@ def _renumbered(x, units):
 
 def _blocks(x, axes, units):
     """Label blocks of slices: the k-th blocks of all parts are one unit."""
-    block, parts = units.block, units.parts
+    block = check_integer("block", units.block, 1)
+    parts = check_integer("parts", units.parts, 1)
     if len(axes) != 1:
         raise ValueError(f"block and parts need one axis group_dim, got {units.group_dim}")
-    if block < 1 or parts < 1:
-        raise ValueError(f"block and parts must be at least 1, got {block} and {parts}")
     n = x.shape[axes[0]]
     if n % (block * parts):
         raise ValueError(
@@ -142,8 +143,21 @@ def unit_weights(labels, count, weight):
 
 def norms(xs, labels, count):
     """Return the Euclidean norm of each unit over all arrays of the family, (count,)."""
-    squares = (
+    with np.errstate(over="ignore", under="ignore"):
+        squares = _squares(xs, labels, count)
+    top = squares.max(initial=0.0)
+    if 1e-290 < top < np.inf:
+        return np.sqrt(squares)
+    # Squares overflow or vanish, unless all entries are zero: a power of two brings them back.
+    size = max((np.abs(x).max(initial=0.0) for x in xs), default=0.0)
+    if not 0 < size < np.inf:
+        return np.sqrt(squares)
+    unit = 2.0 ** np.floor(np.log2(size))
+    return unit * np.sqrt(_squares([x / unit for x in xs], labels, count))
+
+
+def _squares(xs, labels, count):
+    return sum(
         np.bincount(label.ravel(), (x * x).ravel(), minlength=count)
         for x, label in zip(xs, labels, strict=True)
     )
-    return np.sqrt(sum(squares))

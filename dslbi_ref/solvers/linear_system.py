@@ -19,6 +19,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from ..checks import check_positive
 from ..transforms import grid
 
 # A pivot or an eigenvalue below this part of the largest counts as zero.
@@ -51,8 +52,7 @@ def solver(X, D, nu, *, minus=None):
     ValueError
         nu is not positive and finite, X and D differ in columns, or A is zero.
     """
-    if not 0 < nu < np.inf:
-        raise ValueError(f"nu must be positive and finite, got {nu}")
+    (nu,) = check_positive(nu=nu)
     (n, p), (m, columns) = X.shape, D.shape
     if columns != p:
         raise ValueError(f"D must have the {p} columns of X, got shape ({m}, {columns})")

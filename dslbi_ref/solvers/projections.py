@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from ..checks import check_array, check_design
+
 
 def kernel_projector(D):
     """Return the function ``(beta, inactive) -> projection of beta on the kernel of D[inactive]``.
@@ -21,18 +23,27 @@ def kernel_projector(D):
     Returns
     -------
     project : callable
-        Takes beta (p,) and a boolean mask (m,) of the rows that must vanish; returns an array (p,).
+        Takes beta (p,) and a mask (m,) that is true, or not 0, at the rows that must vanish;
+        returns an array (p,).
         Where every row of D is one entry, or one difference (identity, differences, grids, graphs,
         any stack of these), that is the mean over connected components, in O(m + p). Otherwise a
         sparse LU of the optimality conditions, or dense least squares if that fails.
     """
-    D = sp.csr_array(D, copy=True)
+    D = sp.csr_array(check_design(D, "D"), copy=True)
     D.eliminate_zeros()
     entries = np.diff(D.indptr)
     sums = D @ np.ones(D.shape[1])
     if (entries <= 2).all() and (sums[entries == 2] == 0).all():
-        return _component_means(D, entries)
-    return lambda beta, inactive: _project(D[inactive], beta)
+        means = _component_means(D, entries)
+    else:
+        means = None
+
+    def project(beta, inactive):
+        beta = check_array("beta", beta, (D.shape[1],))
+        off = check_array("inactive", inactive, (D.shape[0],)) != 0
+        return means(beta, off) if means else _project(D[off], beta)
+
+    return project
 
 
 def _component_means(D, entries):

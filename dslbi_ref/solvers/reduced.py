@@ -16,8 +16,9 @@ from itertools import chain, count
 
 import numpy as np
 
+from ..checks import check_positive
 from ..path import check_times, follow, shrink
-from ..problem import check_positive, checked_step, default_times, split_problem
+from ..problem import checked_step, default_times, split_problem
 from ..split_lbi import SplitLBIState, first_split_jump, split_path
 from .start import dense_part
 
@@ -34,7 +35,7 @@ def split_reduced_states(X, y, D, *, nu, kappa, alpha=None, lam=1.0, groups=None
 
 
 def _states(problem, D, beta_of, *, nu, kappa, alpha, lam, groups):
-    check_positive(nu=nu, kappa=kappa, lam=lam)
+    nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
     alpha = checked_step(alpha, 2 * nu / kappa)
     b = problem.level
     z = gamma = np.zeros(D.shape[0])

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from scipy.linalg import null_space
 from scipy.optimize import linprog
 
-from ..problem import check_positive
+from ..checks import check_positive
 from .linear_system import solver
 
 
@@ -23,7 +23,7 @@ def dense_part(problem, D, *, nu):
 
     beta is the minimiser of the split loss, of least norm where there are several.
     """
-    check_positive(nu=nu)
+    (nu,) = check_positive(nu=nu)
     solve = split_solver(problem.design, D, nu=nu)
     drive = nu * problem.correlation()
     Dt = D.T.tocsr() if sp.issparse(D) else D.T

@@ -416,7 +416,7 @@ def test_bad_input(path, change, message):
             dict(loss="logistic", y=-np.ones(40)),
             r"y must hold both classes -1 and \+1, got only -1",
         ),
-        (dict(start="middle"), 'start must be "minimiser" or "zero", got \'middle\''),
+        (dict(start="middle"), "start must be one of minimiser, zero, got 'middle'"),
     ],
 )
 def test_bad_choices(change, message):

@@ -168,7 +168,7 @@ def test_a_unit_is_selected_exactly_when_its_score_exceeds_lam(penalty, name):
         (JOINT["fused"][0], Units(), r"joint arrays must have equally many units, got \[12, 6\]"),
         ([(6, 2)], Units(block=4), r"block \* parts must divide the 6 slices .*, got 4 \* 1"),
         ([(6, 2)], Units(block=2, parts=2), r"must divide the 6 slices of an axis, got 2 \* 2"),
-        ([(6, 2)], Units(block=0), "block and parts must be at least 1, got 0 and 1"),
+        ([(6, 2)], Units(block=0), "block must be at least 1, got 0"),
         ([(6, 2)], Units((0, 1), block=2), r"block and parts need one axis .*, got \(0, 1\)"),
         ([(6, 2)], Units(group_dim=2), "group_dim must name axes of a 2-d array, got 2"),
     ],

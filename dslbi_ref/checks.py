@@ -1,0 +1,148 @@
+"""What an argument may be: a number, a word, an array. What is not is refused in one line.
+
+A number is one of Python or NumPy, never a text or a bool, and is returned as Python's, so that
+its precision does not enter a result. An array holds real, finite numbers: integers, bools and half
+precision become float64, complex numbers and texts are refused.
+"""
+
+import numbers
+import operator
+
+import numpy as np
+import scipy.sparse as sp
+
+# Sizes of entries whose squares, and sums of them, are neither infinite nor zero.
+LEAST, MOST = 1e-140, 1e140
+
+
+def shown(value):
+    """Return a value as a short text of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# ---- Numbers and words -----------------------------------------------------------------------
+
+
+def check_number(name, value):
+    """Return a number as a float (NaN and infinity are numbers)."""
+    if type(value) is float:
+        return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # of a long integer
+        return np.inf if value > 0 else -np.inf
+
+
+def check_positive(**values):
+    """Return the numbers as floats, in their order; refuse what is not positive and finite."""
+    found = []
+    for name, value in values.items():
+        number = check_number(name, value)
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+        found.append(number)
+    return found
+
+
+def check_in(low, high, **values):
+    """Return the numbers as floats, in their order; refuse what is outside of [low, high)."""
+    found = []
+    for name, value in values.items():
+        number = check_number(name, value)
+        if not low <= number < high:
+            interval = f"in [{low}, {high})" if high < np.inf else f"at least {low} and finite"
+            raise ValueError(f"{name} must be {interval}, got {value}")
+        found.append(number)
+    return found
+
+
+def check_integer(name, value, least):
+    """Return a whole number of at least ``least`` as an int."""
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be an integer, got {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {shown(value)}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def check_word(name, value, words, hint=""):
+    """Return a word out of ``words``; ``hint`` says where another one could be had."""
+    if not (isinstance(value, str) and value in words):
+        raise ValueError(f"{name} must be one of {', '.join(words)}{hint}, got {shown(value)}")
+    return value
+
+
+# ---- Arrays ----------------------------------------------------------------------------------
+
+
+def real(x, name="v"):
+    """Return an array of real numbers: float32 and float64 as they are, any other in float64."""
+    if type(x) is np.ndarray and x.dtype == np.float64:
+        return x
+    if sp.issparse(x):
+        raise ValueError(f"{name} must be dense, got a sparse array: {name}.toarray() is dense")
+    try:
+        x = np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be an array, but {error}") from error
+    _check_kind(x.dtype, name)
+    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+
+
+def _check_kind(dtype, name):
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, got {dtype}")
+
+
+def check_array(name, x, shape=None):
+    """Return an array in float64, finite and of that shape (None: any)."""
+    x = real(x, name).astype(np.float64, copy=False)
+    if shape is not None and x.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
+    check_finite(name, x)
+    return x
+
+
+def check_finite(name, entries):
+    """Refuse NaN and infinity."""
+    finite = np.isfinite(entries)
+    if not finite.all():
+        raise ValueError(f"{name} must be finite, got {entries[~finite][0]}")
+
+
+def check_design(X, name="X", *, sparse=True):
+    """Return X in float64, as a csc_array if sparse.
+
+    Refused unless 2-d, non-empty, finite, and of entries whose squares are: a largest one beyond
+    ``MOST``, or below ``LEAST`` and not zero, would make a path of zeros or of NaN.
+    """
+    if sparse and sp.issparse(X):
+        _check_kind(X.dtype, name)
+        X = sp.csc_array(X, dtype=np.float64)
+        entries = X.data
+    else:
+        X = entries = real(X, name).astype(np.float64, copy=False)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"{name} must be a non-empty 2-d array, got shape {X.shape}")
+    check_finite(name, entries)
+    check_scale(name, entries)
+    return X
+
+
+def check_scale(name, entries):
+    """Refuse entries whose squares overflow, or all of which vanish."""
+    size = max(entries.max(initial=0.0), -entries.min(initial=0.0))
+    if size and not LEAST <= size <= MOST:
+        raise ValueError(
+            f"{name} must have a largest entry between {LEAST:g} and {MOST:g}, got {size:g}: "
+            "rescale it"
+        )
