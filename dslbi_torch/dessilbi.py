@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .options import check_group, check_tensors
+from .options import check_group, check_tensors, plain
 from .penalties import penalty_named
 from .routes.choose import Kept, step_by_route
 from .routes.views import Tensors, collect
@@ -235,6 +235,7 @@ class DessiLBI(Optimizer):
             capturable=capturable,
             differentiable=differentiable,
         )
+        defaults = plain(defaults)
         check_group(defaults)
         self._kept = Kept()
         super().__init__(params, defaults)
@@ -248,6 +249,7 @@ class DessiLBI(Optimizer):
         unknown = set(param_group) - set(self.defaults) - {"params", "param_names"}
         if unknown:
             raise ValueError(f"unknown options {sorted(unknown)} in a parameter group")
+        param_group = plain(param_group)
         check_group({**self.defaults, **param_group})
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)

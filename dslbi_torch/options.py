@@ -1,16 +1,46 @@
 """What an option may be. Each refusal is one line, in torch's words where torch has some."""
 
 import math
+import numbers
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from .penalties import PENALTIES, one_of
 from .slices import check_units, units_of
+from .state import dual_dtype
+
+
+def plain(group: dict) -> dict:
+    """Return options with Python's numbers in the place of NumPy's, which no checkpoint takes."""
+
+    def python(value):
+        if isinstance(value, tuple | list):
+            return type(value)(map(python, value))
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {key: x if key == "params" else python(x) for key, x in group.items()}
+
+
+def check_count(name: str, value) -> int:
+    """Return a whole number of at least 1, of Python or NumPy, as an int."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and value >= 1):
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def _float(value):
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
-    """Refuse a value outside (low, high) or [low, high), NaN included."""
-    number = float(value.detach() if isinstance(value, Tensor) else value)
+    """Refuse a value outside (low, high) or [low, high), NaN included, and what is no number."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real or isinstance(value, Tensor)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    number = _float(value)
     if not ((low < number if strict else low <= number) and number < high):
         want = "positive and finite" if strict else f"at least {low} and finite"
         if high < math.inf:
@@ -29,6 +59,13 @@ _TORCH_WORDS = {
 
 
 def check_group(group):
+    """Refuse options of a group that no step could be made with."""
+    for name in ("decoupled", "nesterov", "maximize", "capturable", "differentiable"):
+        if not isinstance(group[name], bool):
+            raise ValueError(f"{name} must be True or False, got {group[name]!r}")
+    for name in ("foreach", "fused"):
+        if not isinstance(group[name], bool | None):
+            raise ValueError(f"{name} must be True, False or None, got {group[name]!r}")
     if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     if group["foreach"] and group["fused"]:
@@ -52,12 +89,12 @@ def check_splitting(group):
     """Refuse options that say how W is coupled to Gamma and cannot be."""
     for name in ("kappa", "nu", "lam"):
         _check_number(name, group[name], 0, strict=True)
-    if group["penalty"] is not None and group["penalty"] not in PENALTIES:
+    word = group["penalty"]
+    if word is not None and not (isinstance(word, str) and word in PENALTIES):
         raise ValueError(f"penalty must be None, {one_of()}, got {group['penalty']!r}")
     row = PENALTIES.get(group["penalty"])
     for name in ("block", "parts"):
-        if not (isinstance(group[name], int) and group[name] >= 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {group[name]!r}")
+        check_count(name, group[name])
     for name, alone in (("block", 1), ("parts", 1), ("joint", False)):
         if group[name] != alone and not (row and row.sliced):
             raise ValueError(f"{name} needs a penalty of slices, got penalty {group['penalty']!r}")
@@ -75,6 +112,7 @@ def check_tensors(group):
                 "`fused=True` requires all the params to be floating point Tensors of supported "
                 f"devices: ['cuda'], got parameter {name} of {p.dtype} on {p.device}"
             )
+        _check_steps(group, name, p)
         if group["penalty"] is None:
             continue
         if getattr(p, "_fsdp_flattened", False):  # of the older FSDP: a cut of a flat vector
@@ -107,6 +145,21 @@ def check_tensors(group):
         )
         for family in joint:
             check_units(*family, units)
+
+
+def _check_steps(group, name, p):
+    """Refuse steps and levels that the dtype of a parameter, or that of its V, does not hold."""
+    lr, kappa, nu, lam = (_float(group[key]) for key in ("lr", "kappa", "nu", "lam"))
+    dual = dual_dtype(p)
+    steps = {"lr": (lr, p.dtype), "kappa * lr": (kappa * lr, p.dtype)}
+    if group["penalty"] is not None:
+        steps |= {"lr / nu": (lr / nu, dual), "1 / nu": (1 / nu, dual), "kappa": (kappa, dual)}
+        steps["lam"] = lam, dual
+    for what, (size, dtype) in steps.items():
+        if size > torch.finfo(dtype).max:
+            raise ValueError(
+                f"{what} must be a number that {dtype} holds, got {size:g} for parameter {name}"
+            )
 
 
 def _has_kernel(device_type):

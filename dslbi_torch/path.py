@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .bits import pack_bits, unpack_bits
+from .options import check_count
 from .safe_files import atomic, check_sums
 from .sharding import is_sharded, shard, whole
 from .slices import axes, units_of
+from .state import check_holds
 from .text import one_line
 from .units import by_entries, families, gammas, norms, scores, unit_sizes
 
@@ -129,9 +131,8 @@ class PathRecorder:
     """
 
     def __init__(self, optimizer: Optimizer, *, every: int = 1, elements: bool = False):
-        if not (isinstance(every, int) and every >= 1):
-            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
-        self.optimizer, self.every, self.elements = optimizer, every, elements
+        self.every = check_count("every", every)
+        self.optimizer, self.elements = optimizer, elements
         self.step, self.time = 0, 0.0
         self.steps: list[int] = []
         self.times: list[float] = []
@@ -282,6 +283,7 @@ class PathRecorder:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue a record; it must come from the same split tensors and settings."""
+        check_holds(state, self.state_dict().keys() - {"support"}, "a recorder")
         for key in ("every", "elements"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"{key} must be {getattr(self, key)} as here, got {state[key]}")

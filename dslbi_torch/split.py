@@ -6,7 +6,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .dessilbi import GAMMA_OPTIONS, DessiLBI, add_scaled_
-from .options import check_splitting, check_tensors
+from .options import check_splitting, check_tensors, plain
 from .penalties import one_of
 from .routes.gaps import pull_
 from .routes.views import collect
@@ -197,7 +197,7 @@ _BLIND_WITHOUT_DECAY = {
 
 def _complete(group, own):
     """Give a group of the base what it does not set, and check it."""
-    full = {**own, **group}
+    full = plain({**own, **group})
     check_splitting(full)
     check_tensors({**full, "fused": False})
     group.update({key: full[key] for key in own})

@@ -38,6 +38,13 @@ def at_rest(optimizer: Optimizer, group: dict) -> dict:
     return {**group, "penalty": None, "joint": False, "block": 1, "parts": 1}
 
 
+def check_holds(state: dict, keys, what: str) -> None:
+    """Refuse a state to load that lacks one of its keys."""
+    for key in sorted(keys):
+        if not (isinstance(state, dict) and key in state):
+            raise ValueError(f"the state of {what} must have {key!r}, got one without")
+
+
 @contextmanager
 def duals_kept(optimizer):
     """A block in which ``optimizer.load_state_dict`` leaves V and ``group_dim`` as they were saved.

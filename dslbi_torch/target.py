@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .options import check_count
 from .sharding import whole
 from .state import rests
 from .units import Family, families, scores, unit_sizes
@@ -65,9 +66,7 @@ class TargetDensity:
         for name, value in (("ramp", ramp), ("first", first)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
-        for name, value in (("steps", steps), ("every", every)):
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        steps, every = check_count("steps", steps), check_count("every", every)
         self.optimizer, self.steps = optimizer, steps
         self.ramp, self.first, self.every = ramp, first, every
         for group in self._steered():

@@ -6,6 +6,7 @@ columns of its readers, other writers of a residual stream) is found by the same
 
 import copy
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -146,7 +147,7 @@ def _check_more(model, more):
     """Refuse what are not numbers of units to add, by the names of layers."""
     check_layers(model)
     for name, count in more.items():
-        if isinstance(count, bool) or not (isinstance(count, int) and count >= 1):
+        if isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1):
             raise ValueError(f"more must be whole numbers of at least 1, got {count!r} for {name}")
         if not isinstance(dict(model.named_modules()).get(name), LAYERS):
             layers = [n for n, m in model.named_modules() if isinstance(m, LAYERS)]

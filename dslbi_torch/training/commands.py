@@ -49,6 +49,13 @@ def _add_sweep(parser):
 
 def _sweep(arguments):
     """train a recipe over kappa and nu; results in the layout of the paper's Tables 3 to 6"""
+    for name, other in (("kappa", "nu"), ("nu", "kappa")):
+        swept, fixes = getattr(arguments, f"{name}s"), getattr(arguments, f"{other}s")
+        if swept and name in vars(arguments) and not fixes:
+            raise ValueError(
+                f"{name} needs {other}s to have an effect beside {name}s, got "
+                f"{getattr(arguments, name):g} without"
+            )
     config = flags.config_of(arguments, sweep.scaled)
     text = sweep.sweep(config, arguments.kappas, arguments.nus)
     if text is not None:  # in the first of several processes

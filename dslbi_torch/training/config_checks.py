@@ -10,6 +10,8 @@ import types
 import typing
 from collections.abc import Iterable
 
+import torch
+
 from ..penalties import PENALTIES
 from .data.datasets import DATASETS
 from .nets.zoo import NETS
@@ -103,6 +105,10 @@ def check_ranges(config) -> None:
     for names, (expected, holds) in intervals.items():
         for name in names:
             _require(config, name, holds(getattr(config, name)), expected)
+    most = torch.finfo(getattr(torch, config.dtype)).max
+    for name in ("lr", "lam_conv", "lam_linear", "kappa", "nu", "weight_decay", "l1"):
+        value = getattr(config, name)
+        _require(config, name, value <= most, f"a number that {config.dtype} holds")
 
 
 def check_shares(config) -> None:

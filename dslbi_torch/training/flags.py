@@ -72,6 +72,8 @@ def numbers_by_name(text: str) -> dict[str, float]:
     numbers = {}
     for part in filter(None, text.split(",")):
         name, _, number = part.rpartition("=")
+        if name in numbers:
+            raise argparse.ArgumentTypeError(f"must give a name once, got {name} twice")
         try:
             numbers[name] = float(number)
         except ValueError:

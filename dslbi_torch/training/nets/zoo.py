@@ -39,6 +39,7 @@ only, the others any number. Shortcuts A and B: :class:`dslbi_torch.training.net
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import NamedTuple
 
 from torch import nn
@@ -132,7 +133,7 @@ def build(
     if in_channels is not None:
         counts["in_channels"] = in_channels
     for what, count in counts.items():
-        if not (isinstance(count, int) and count >= 1):
+        if not (isinstance(count, Integral) and count >= 1):
             raise ValueError(f"{what} must be a whole number of at least 1, got {count!r}")
     model = NETS[name].make(**counts)
     if init == "he":
