@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 # Sizes of entries whose squares, and sums of them, are neither infinite nor zero.
 LEAST, MOST = 1e-140, 1e140
+INF = float("inf")
 
 
 def shown(value):
@@ -40,25 +41,25 @@ def check_number(name, value):
 
 def check_positive(**values):
     """Return the numbers as floats, in their order; refuse what is not positive and finite."""
-    found = []
-    for name, value in values.items():
-        number = check_number(name, value)
-        if not 0 < number < np.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-        found.append(number)
-    return found
+    for name, given in values.items():
+        number = given
+        if type(given) is not float:  # asked once a step
+            number = values[name] = check_number(name, given)
+        if not 0 < number < INF:
+            raise ValueError(f"{name} must be positive and finite, got {given}")
+    return values.values()
 
 
 def check_in(low, high, **values):
     """Return the numbers as floats, in their order; refuse what is outside of [low, high)."""
-    found = []
-    for name, value in values.items():
-        number = check_number(name, value)
+    for name, given in values.items():
+        number = given
+        if type(given) is not float:
+            number = values[name] = check_number(name, given)
         if not low <= number < high:
-            interval = f"in [{low}, {high})" if high < np.inf else f"at least {low} and finite"
-            raise ValueError(f"{name} must be {interval}, got {value}")
-        found.append(number)
-    return found
+            interval = f"in [{low}, {high})" if high < INF else f"at least {low} and finite"
+            raise ValueError(f"{name} must be {interval}, got {given}")
+    return values.values()
 
 
 def check_integer(name, value, least):

@@ -11,7 +11,7 @@ A path may rest at first, so that it starts from trained weights.
 
 from typing import NamedTuple
 
-from .checks import check_in, check_positive, check_word, real
+from .checks import INF, check_in, check_positive, check_word, real
 from .penalties import penalty_named
 from .release import check_release, dense_start, scaled_levels
 from .units import Units
@@ -34,8 +34,10 @@ class DessiLBIState(NamedTuple):
 
 def _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling):
     check_positive(alpha=alpha, kappa=kappa, nu=nu)
-    check_in(0, 1, momentum=momentum, dampening=dampening)
-    check_in(0, float("inf"), weight_decay=weight_decay)
+    floats = type(momentum) is type(dampening) is type(weight_decay) is float  # once a step
+    if not (floats and 0 <= momentum < 1 and 0 <= dampening < 1 and 0 <= weight_decay < INF):
+        check_in(0, 1, momentum=momentum, dampening=dampening)
+        check_in(0, INF, weight_decay=weight_decay)
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
             "nesterov needs momentum > 0 and dampening 0, "

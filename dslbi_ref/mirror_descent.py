@@ -55,7 +55,8 @@ def _gradient(grad, x, t):
 
 def _step_size(alpha, k):
     alpha_k = alpha(k) if callable(alpha) else alpha
-    return check_positive(alpha=alpha_k)[0]
+    (alpha_k,) = check_positive(alpha=alpha_k)
+    return alpha_k
 
 
 def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_in, real
+from .checks import INF, check_in, check_scale, real
 from .units import Units, labels, norms, slice_axes, unit_weights
 
 TINY = np.finfo(float).tiny
@@ -51,7 +51,10 @@ class Penalty(NamedTuple):
 
 
 def _check_level(lam):
-    return check_in(0, np.inf, lam=lam)[0]
+    if type(lam) is float and 0 <= lam < INF:  # once a step
+        return lam
+    (lam,) = check_in(0, INF, lam=lam)
+    return lam
 
 
 # ---- l1: every entry by itself ---------------------------------------------------------------
@@ -109,9 +112,16 @@ def _group_subgradient(xs, lam, units):
     return [inward[label] * x for label, x in zip(k, xs, strict=True)]
 
 
+def _squarable(x, name):
+    """Return a real array; refuse one whose squares overflow or vanish."""
+    x = real(x, name)
+    check_scale(name, x)
+    return x
+
+
 def group_norms(x, *, group_dim=0, groups=None):
     """Return the norm of every group, in the shape of the kept axes (or by label, sorted)."""
-    x = real(x)
+    x = _squarable(x, "x")
     size = norms([x], *labels([x], Units(group_dim, groups=groups)))
     return size if groups is not None else size.reshape(_kept(x, group_dim))
 
@@ -128,7 +138,7 @@ def group_weights(x, *, group_dim=0, groups=None, weight=None):
 
 def group_norm(x, lam=1.0, *, group_dim=0, groups=None, weight=None):
     """Return the value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
-    return _group_value([x], lam, Units(group_dim, groups=groups, weight=weight))
+    return _group_value([_squarable(x, "x")], lam, Units(group_dim, groups=groups, weight=weight))
 
 
 def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
@@ -146,12 +156,14 @@ def group_soft_threshold(v, lam=1.0, *, group_dim=0, groups=None, weight=None):
     weight : None or "sqrt"
         ``w_g = 1``, or the square root of the number of entries of the group.
     """
-    return _group_prox([v], lam, Units(group_dim, groups=groups, weight=weight))[0]
+    return _group_prox([_squarable(v, "v")], lam, Units(group_dim, groups=groups, weight=weight))[0]
 
 
 def group_dual_norm(x, *, group_dim=0, groups=None, weight=None):
     """Return the largest ``||x_g|| / w_g`` (0 without groups)."""
-    return PENALTIES["group"].dual_norm([x], Units(group_dim, weight=weight, groups=groups))
+    return PENALTIES["group"].dual_norm(
+        [_squarable(x, "x")], Units(group_dim, weight=weight, groups=groups)
+    )
 
 
 # ---- sparse group: units that enter as one, and are sparse inside ------------------------------

@@ -143,21 +143,8 @@ def unit_weights(labels, count, weight):
 
 def norms(xs, labels, count):
     """Return the Euclidean norm of each unit over all arrays of the family, (count,)."""
-    with np.errstate(over="ignore", under="ignore"):
-        squares = _squares(xs, labels, count)
-    top = squares.max(initial=0.0)
-    if 1e-290 < top < np.inf:
-        return np.sqrt(squares)
-    # Squares overflow or vanish, unless all entries are zero: a power of two brings them back.
-    size = max((np.abs(x).max(initial=0.0) for x in xs), default=0.0)
-    if not 0 < size < np.inf:
-        return np.sqrt(squares)
-    unit = 2.0 ** np.floor(np.log2(size))
-    return unit * np.sqrt(_squares([x / unit for x in xs], labels, count))
-
-
-def _squares(xs, labels, count):
-    return sum(
+    squares = (
         np.bincount(label.ravel(), (x * x).ravel(), minlength=count)
         for x, label in zip(xs, labels, strict=True)
     )
+    return np.sqrt(sum(squares))
