@@ -10,6 +10,7 @@ import math
 import torch
 from torch.optim import Optimizer
 
+from .options import check_count
 from .penalties import PENALTIES
 from .sharding import whole
 from .slices import units_of
@@ -66,8 +67,7 @@ class Release:
         dense: bool = False,
         steps: int | None = None,
     ):
-        if not (isinstance(after, int) and after >= 1):
-            raise ValueError(f"after must be an integer of at least 1, got {after!r}")
+        after = check_count("after", after)
         if steps is not None and after >= steps:
             raise ValueError(f"after must be below {steps}, the steps of the run, got {after}")
         if not 0 <= pull < math.inf:
