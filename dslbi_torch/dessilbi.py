@@ -25,10 +25,10 @@ STEP_OPTIONS = ("momentum", "dampening", "weight_decay", "decoupled", "nesterov"
 
 
 def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
-    """The sparse iterates ``Gamma = kappa * prox_lam(V)`` of a family, one tensor for each V.
+    """Return ``Gamma = kappa * prox_lam(V)`` of a family, one tensor for each V.
 
-    Units are said by ``group_dim, block, parts, weight``, the fields of
-    :class:`dslbi_torch.slices.Units`; they extend over all tensors of the family.
+    ``group_dim, block, parts, weight``, the fields of :class:`dslbi_torch.slices.Units`, say what a
+    unit is. A unit extends over all tensors of the family.
     """
     shrunk = penalty_named(penalty).prox(Vs, lam, Units(**units))
     return [kappa * x for x in shrunk]  # (dslbi-gamma)
@@ -51,11 +51,11 @@ def step_(
     nesterov=False,
     coupling="outside",
 ):
-    """One DessiLBI iteration of one tensor, in place: see :func:`dslbi_ref.dessilbi.step`.
+    """Take one DessiLBI step of one tensor, in place: twin of :func:`dslbi_ref.dessilbi.step`.
 
-    W, V and m are overwritten; grad and Gamma, which is :func:`gamma` of the old V, are not. V and
-    Gamma are None for a tensor that is not split, m is None without momentum. The first step of a
-    tensor is the one with ``m = 0`` and ``dampening = 0``.
+    Gamma is :func:`gamma` of the old V. W, V and m are overwritten; grad and Gamma are not. V and
+    Gamma are None for a tensor that is not split, and m is None without momentum. For the first
+    step of a tensor pass ``m = 0`` and ``dampening = 0``.
     """
     g = grad
     if weight_decay and not decoupled:
@@ -78,7 +78,7 @@ def step_(
 
 
 def add_scaled_(x, y, c):
-    """``x += c * y`` in place; c is a number, or a tensor of one element."""
+    """Add ``c * y`` to x in place; c is a number, or a tensor of one element."""
     if isinstance(c, Tensor):
         # Under autograd the product keeps y for the derivative in c, and y is written to later.
         x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
@@ -106,7 +106,7 @@ def one_by_one_(tensors: Tensors, options: dict) -> None:
 
 
 def _alpha(group):
-    """The step: a number, or a tensor where reading it would break a graph."""
+    """Return the step: a number, or a tensor where reading it would break a graph."""
     lr = group["lr"]
     if not isinstance(lr, Tensor):
         return lr
@@ -116,7 +116,7 @@ def _alpha(group):
 
 
 class DessiLBI(Optimizer):
-    """DessiLBI: train dense weights and a sparse structure path in one run.
+    """Train dense weights and a path of sparse ones in one run.
 
     Parameters
     ----------
@@ -268,12 +268,12 @@ class DessiLBI(Optimizer):
         self._step_supports_amp_scaling = any(group["fused"] for group in self.param_groups)
 
     def alpha(self, group: dict) -> float:
-        """The step of V: the group's lr."""
+        """Return the step of V: the group's lr."""
         return float(group["lr"])
 
     @use_grad_for_differentiable
     def step(self, closure=None):
-        """One iteration; returns the loss of the closure, if one is given."""
+        """Take one step; return the loss of the closure, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -287,14 +287,14 @@ class DessiLBI(Optimizer):
         return loss
 
     def dual(self, p: Tensor) -> Tensor:
-        """V of a parameter, which starts at zero with its first gradient."""
+        """Return V of a parameter, which starts at zero with its first gradient."""
         state = self.state[p]
         if "V" not in state:
             state["V"] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
         return state["V"]
 
     def _momentum_buffer(self, p):
-        """m of a parameter, and whether this is its first step."""
+        """Return m of a parameter, and whether this is its first step."""
         state = self.state[p]
         first = "momentum_buffer" not in state
         if first:
@@ -302,7 +302,7 @@ class DessiLBI(Optimizer):
         return state["momentum_buffer"], first
 
     def _step_group(self, index, group):
-        """One iteration of a parameter group, by the route that its flags ask for."""
+        """Step a parameter group by the route that its flags ask for."""
         resting = rests(group)
         if resting:
             group = at_rest(self, group)
@@ -337,7 +337,6 @@ class DessiLBI(Optimizer):
                         V.zero_()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As in ``torch.optim``, except that V keeps its float32 beside a bf16 or fp16
-        parameter."""
+        """Load as ``torch.optim`` does, but keep V in float32 beside a bf16 or fp16 parameter."""
         with duals_kept(self):
             super().load_state_dict(state_dict)

@@ -14,7 +14,8 @@ from .units import named
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# What a rule may say of a weight, the axes whose slices are the groups, and least number of axes.
+# What a rule may say of a weight: the axes along which groups are slices, and the least number of
+# axes of the weight.
 _GROUPINGS = {
     "group": (0, 1),  # slices along the first axis, whatever they are
     "filter": (0, 3),
@@ -125,7 +126,7 @@ _PLAIN = ("penalty", "weight_decay", "kappa")  # options of tensors that are not
 
 
 def _defaults(conv, linear, lam, common):
-    """The options of convolutions, of linear layers, and of what only a rule splits."""
+    """Return the options of convolutions, of linear layers, and of what only a rule splits."""
     _check_penalty("conv", conv)
     _check_penalty("linear", linear)
     if isinstance(lam, dict) and set(lam) != {"conv", "linear"}:
@@ -152,7 +153,7 @@ def _as_options(key, rule):
 
 
 def _parameters(model):
-    """Name, tensor and owner of every trainable parameter, shared ones once."""
+    """Yield name, tensor and owner of every trainable parameter, shared ones once."""
     seen = set()
     for prefix, module in model.named_modules():
         for name, p in module.named_parameters(recurse=False):
@@ -183,7 +184,7 @@ def _check_used(rules, parameters, model):
 
 
 def _grouping(name, p, module, chosen):
-    """The options ``penalty`` and ``group_dim`` that a penalty's word means for a weight."""
+    """Return the options ``penalty`` and ``group_dim`` that a word means for a weight."""
     word = chosen["penalty"]
     if word in PENALTIES and not PENALTIES[word].sliced:
         return dict(penalty=word)
@@ -199,9 +200,11 @@ def _grouping(name, p, module, chosen):
 
 
 def split_table(groups: list[dict] | Optimizer) -> str:
-    """Return what :func:`split_groups` or an optimizer splits, as a table: one line per tensor,
-    with the axes that groups are slices along in brackets, and what is left unpenalised. Of a joint
-    family each line says what its tensor has of a unit."""
+    """Return what :func:`split_groups` or an optimizer splits, as a table of one line per tensor.
+
+    Brackets hold the axes along which groups are slices. The last line is what is left unpenalised.
+    In a joint family, each line says how many entries of a unit its tensor holds.
+    """
     if isinstance(groups, Optimizer):
         groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
     rows, left = [], []
@@ -220,7 +223,7 @@ def split_table(groups: list[dict] | Optimizer) -> str:
 
 
 def _shown(p, group):
-    """Penalty, number and size of the groups of a tensor, and its options."""
+    """Return penalty, number and size of the groups of a tensor, and its options, as text."""
     size, penalty = 1, group["penalty"]
     if PENALTIES[penalty].sliced:
         units = units_of(group)

@@ -98,9 +98,9 @@ class RecordedPath(NamedTuple):
 class PathRecorder:
     """Record the structure path of an optimizer while an ordinary loop trains.
 
-    Attached as a post-step hook: no line of the loop changes. After every step the first entry of
-    every group is noted on the device, without a host synchronisation; every ``every`` steps a
-    snapshot of the norms is kept on the device too, and moved to the host when the record is read.
+    It is attached as a post-step hook: no line of the loop changes. After every step the first
+    entry of every unit is noted on the device, without a host synchronisation. Every ``every``
+    steps a snapshot of the norms is kept there too; it moves to the host when the record is read.
 
     Parameters
     ----------
@@ -116,17 +116,18 @@ class PathRecorder:
     Attributes
     ----------
     steps : list of int
-        Steps at which snapshots were taken; ``times``: the path time at each, the sum of alpha.
-    step, time : int, float
-        Steps seen so far, and the path time of the first split tensor's group. With a
-        :class:`dslbi_torch.Release` all steps of the optimizer are counted, while the time is zero
-        until the release, of which a snapshot is kept: the last one of time 0.
+        Steps at which snapshots were taken.
+    times : list of float
+        The path time at each: the sum of alpha of the first split tensor's group. ``step`` and
+        ``time`` are the steps seen and the path time so far. With a :class:`dslbi_torch.Release`
+        all steps of the optimizer are counted, while the time is zero until the release, of which a
+        snapshot is kept: the last one of time 0.
 
     Notes
     -----
     The record of sharded parameters is that of whole ones. It is kept as the parameters are, and
-    gathered when it is read: there ``entry_steps``, ``recorded``, ``save``, ``state_dict`` must be
-    called by every process. Attach a recorder after loading the optimizer's state:
+    gathered when it is read: every process must call ``entry_steps``, ``recorded``, ``save`` and
+    ``state_dict``. Attach a recorder after loading the optimizer's state:
     ``torch.distributed.checkpoint.state_dict`` gives an optimizer without state a step of lr 0.
     """
 
@@ -166,7 +167,7 @@ class PathRecorder:
         self._hook.remove()
 
     def families(self):
-        """The families, as long as they are those of the beginning; ValueError otherwise."""
+        """Return the families; ValueError where they are not those of the beginning."""
         found = families(self.optimizer)
         for family in found:
             for name, V in zip(family.names, family.Vs, strict=True):
@@ -215,8 +216,10 @@ class PathRecorder:
                     series[name].append(size.squeeze(self._extended[name]).float())
 
     def entry_steps(self, name: str) -> np.ndarray:
-        """Step after which each group (each weight of an l1 tensor) was first selected; -1:
-        never."""
+        """Return the step after which each unit was first selected; -1: never.
+
+        Single weights are recorded with ``elements=True`` only.
+        """
         own = self._members.get(name, name)
         if own not in self.entry:
             raise ValueError(
@@ -226,8 +229,10 @@ class PathRecorder:
         return whole(self.entry[own]).squeeze(self._extended[own]).cpu().numpy()
 
     def support(self, name: str, step: int) -> Tensor:
-        """What of a split tensor was selected at a snapshot: a bool of each group, or of each
-        weight of an l1 tensor (which needs ``elements=True``)."""
+        """Return which units of a split tensor were selected at a snapshot.
+
+        Single weights are recorded with ``elements=True`` only.
+        """
         if step not in self.steps:
             raise ValueError(
                 f"step must be one of the recorded ones, got {step}: every {self.every} steps, "
@@ -243,7 +248,7 @@ class PathRecorder:
         return unpack_bits(_gathered(series, pack_bits)[k], self.entry[name].shape)
 
     def attached_late(self) -> bool:
-        """Whether something was selected when the recorder was attached: its entry was missed."""
+        """Return whether something was selected before the recorder was attached, unseen."""
         return any(int(whole(counts[0])) > 0 for counts in self._nonzero.values())
 
     def recorded(self) -> RecordedPath:
@@ -266,7 +271,7 @@ class PathRecorder:
         self.recorded().save(file)
 
     def state_dict(self) -> dict:
-        """The record as tensors and plain numbers, for a checkpoint."""
+        """Return the record as tensors and plain numbers, for a checkpoint."""
         return {
             "step": self.step,
             "time": self.time,
@@ -306,8 +311,10 @@ class PathRecorder:
 
 
 def _gathered(series, finish=lambda x: x):
-    """A series of snapshots as one tensor; what was sharded is replaced by what was gathered, and
-    then finished."""
+    """Return a series of snapshots as one tensor.
+
+    Sharded snapshots are gathered and finished, once: the series keeps what was made of them.
+    """
     fresh = [x for x in series if is_sharded(x)]
     if fresh:
         series[-len(fresh) :] = [finish(x) for x in whole(torch.stack(fresh)).unbind()]
@@ -315,7 +322,7 @@ def _gathered(series, finish=lambda x: x):
 
 
 def _laid_as(entry, value):
-    """A whole tensor, which every process has, laid over them as entry is."""
+    """Lay a tensor that every process holds whole over the processes, as entry is."""
     if not is_sharded(entry):
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -16,9 +16,9 @@ class GammaMomentum:
         V = V + b
 
     in place of ``V = V + alpha * r``; W is stepped as before. A pull that stays the same moves V by
-    ``1 / (1 - momentum)`` times as much, so groups enter earlier; pulls that change their sign from
-    batch to batch cancel. The sum is of the steps themselves, so a change of lr leaves what has
-    been gathered as it is. At momentum 0 nothing changes.
+    ``1 / (1 - momentum)`` times as much, so units enter earlier. Pulls that change their sign from
+    batch to batch cancel. b is a sum of steps, not of pulls, so a change of lr leaves it as it is.
+    At momentum 0 nothing changes.
 
     It is attached as hooks around the step: no line of the loop changes, and DessiLBI (tensor by
     tensor, in lists or fused) and Split take it alike. b is kept in the optimizer's state, under
@@ -61,7 +61,7 @@ class GammaMomentum:
         ]
 
     def detach(self) -> None:
-        """Go on without momentum; what was gathered is dropped."""
+        """Go on without momentum, and drop what was gathered."""
         if not self._handles:
             return
         for handle in self._handles:

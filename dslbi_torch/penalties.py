@@ -95,7 +95,7 @@ def _group_subgradient(xs, lam, units):
 
 
 def _sparse_group_levels(vs, units):
-    """Of every group the level s at which it leaves: ``sum_i (|v_i| - s)_+^2 = (s w)^2``.
+    """Return the level s at which each group leaves: ``sum_i (|v_i| - s)_+^2 = (s w)^2``.
 
     With the k entries that exceed s, and the sums S1 and S2 of their sizes and squares, this is
     ``S2 - 2 s S1 + (k - w^2) s^2 = 0``.
@@ -178,22 +178,22 @@ def penalty_named(word: str) -> Penalty:
 
 
 def prox(v: Tensor, lam: float = 1.0, *, penalty: str = "l1", **units) -> Tensor:
-    """The proximal operator of one tensor; ``units`` are fields of :class:`Units`."""
+    """Return the prox of one tensor; ``units`` are fields of :class:`dslbi_torch.slices.Units`."""
     return penalty_named(penalty).prox([v], lam, Units(**units))[0]
 
 
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
-    """Value of the l1 penalty, ``lam * sum |x_i|``."""
+    """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
     return L1.value([x], lam, Units())
 
 
 def l1_dual_norm(x: Tensor) -> Tensor:
-    """Largest absolute entry (0 of an empty tensor)."""
+    """Return the largest absolute entry (0 of an empty tensor)."""
     return L1.dual_norm([x], Units())
 
 
 def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
-    """Euclidean norm of every slice along ``group_dim``, of the shape of the kept axes."""
+    """Return the norm of every slice along ``group_dim``, in the shape of the kept axes."""
     found = slice_norms(x, group_dim)
     if keepdim:
         return found
@@ -202,7 +202,7 @@ def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
 
 
 def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
-    """Value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
+    """Return the value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
     return GROUP.value([x], lam, Units(group_dim, weight=weight))
 
 
@@ -214,5 +214,5 @@ def group_soft_threshold(
 
 
 def group_dual_norm(x: Tensor, *, group_dim=0, weight: str | None = None) -> Tensor:
-    """Largest ``||x_g|| / w_g`` (0 without groups)."""
+    """Return the largest ``||x_g|| / w_g`` (0 without groups)."""
     return GROUP.dual_norm([x], Units(group_dim, weight=weight))

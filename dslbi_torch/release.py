@@ -144,7 +144,7 @@ def _release(optimizer, found, power, dense):
 
 
 def _start(family, duals, dense):
-    """V at the release: of Gamma = 0, or of Gamma = W."""
+    """Return V at the release: that of Gamma = 0, or of Gamma = W."""
     if not dense:
         return [torch.zeros_like(V) for V in duals]
     group = family.group
@@ -197,7 +197,7 @@ def _check_apart(found: list[Family]):
 
 
 def _begun(found):
-    """The first tensor of which V is not zero, or None."""
+    """Return the name of the first tensor of which V is not zero, or None."""
     rows = (row for f in found for row in zip(f.names, f.Vs, strict=True))
     return next((name for name, V in rows if bool(whole(V).any())), None)
 

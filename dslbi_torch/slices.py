@@ -79,7 +79,7 @@ def norms(xs: list[Tensor], units: Units) -> Tensor:
 
 
 def _pooled(norm, units):
-    """Norms of units from those of their slices, which lie in blocks of equal parts."""
+    """Return norms of units from those of their slices, which lie in blocks of equal parts."""
     if units.single:
         return norm
     d = units.group_dim % norm.ndim

@@ -43,11 +43,14 @@ class Split(Optimizer):
     -----
     Groups and state are those of base: schedulers, checkpoints and recorders take either. V joins
     the state after the base's first step. A parameter without a gradient is left alone, and so is
-    everything in a step that a GradScaler skips. W is pulled after base's step, and W - Gamma of
-    all split tensors is held until then, in arrays that are kept from step to step; a base of torch
-    that looks at W for its decay only, and has none, finds W pulled already, which is the same to
-    rounding. What :class:`dslbi_torch.DessiLBI`
-    says of several machines holds here, as far as base can be sharded.
+    everything in a step that a GradScaler skips.
+
+    W is pulled after the base's step. Until then ``W - Gamma`` of all split tensors is held in
+    arrays that are kept from step to step. Some optimizers of torch look at W for its decay only;
+    where they have none, W is pulled before the base's step, which is the same to rounding.
+
+    What :class:`dslbi_torch.DessiLBI` says of several machines holds here, as far as base can be
+    sharded.
     """
 
     path_release = None  # a Release, if one is attached
@@ -102,13 +105,12 @@ class Split(Optimizer):
             raise
 
     def alpha(self, group: dict) -> float:
-        """The step of V: the base's lr is kappa * alpha."""
+        """Return the step of V: the base's lr is kappa * alpha."""
         return float(group["lr"]) / group["kappa"]
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step of the base and of the path; returns the loss of the closure, if one is
-        given."""
+        """Step the base and the path; return the loss of the closure, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -130,8 +132,10 @@ class Split(Optimizer):
         return loss
 
     def _pull(self, group):
-        """Move V of a group's tensors; the tensors, their ``W - Gamma``, and the factor of its
-        pull on W."""
+        """Move V of a group's tensors, and yield what is still to be done to W.
+
+        These are the tensors, their ``W - Gamma``, and the factor of it that W moves by.
+        """
         resting = rests(group)
         if resting:
             group = at_rest(self, group)
@@ -157,15 +161,18 @@ class Split(Optimizer):
         return self.state.get(p, {}).get("V", self.begun.get(p))
 
     def dual(self, p: torch.Tensor) -> torch.Tensor:
-        """V of a parameter; a new one joins the state after the base's step, which may look
-        whether its state is empty."""
+        """Return V of a parameter.
+
+        A new V joins the state after the base's step, because a base may ask whether its state is
+        empty.
+        """
         V = self._known_dual(p)
         if V is None:
             V = self.begun[p] = torch.zeros_like(p, dtype=dual_dtype(p), requires_grad=False)
         return V
 
     def _room(self, p, V):
-        """A tensor like V for ``W - Gamma``, kept from step to step."""
+        """Return a tensor like V for ``W - Gamma``, kept from step to step."""
         room = self._rooms.get(p)
         if (
             room is None
@@ -177,14 +184,14 @@ class Split(Optimizer):
         return room
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As the base loads it, except that V keeps its float32 beside a bf16 or fp16 parameter."""
+        """Load as the base does, but keep V in float32 beside a bf16 or fp16 parameter."""
         if not all("penalty" in group for group in state_dict["param_groups"]):
             raise ValueError("state_dict must be of a Split, got groups without penalty")
         with duals_kept(self.base):
             self.base.load_state_dict(state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the base does it."""
+        """Do what the base does."""
         self.base.zero_grad(set_to_none)
 
 

@@ -47,7 +47,7 @@ def check_holds(state: dict, keys, what: str) -> None:
 
 @contextmanager
 def duals_kept(optimizer):
-    """A block in which ``optimizer.load_state_dict`` leaves V and ``group_dim`` as they were saved.
+    """Keep V and ``group_dim`` as they were saved, where the block calls ``load_state_dict``.
 
     torch would cast V to the parameter's dtype. Gathering a sharded checkpoint turns a tuple
     ``group_dim`` into a list, and loses an empty one. An option that the checkpoint lacks stays as

@@ -15,10 +15,11 @@ class TargetDensity:
 
     Gamma is a function of V, so at any moment there is a level at which Gamma has a given number of
     non-zeros: a quantile of ``|V|`` (of the groups' norms). The controller multiplies the levels of
-    all split tensors by one common factor, so that their ratios stay as set, and chooses it after
-    every ``every`` steps as the quantile for the density that is due: growing in proportion to the
-    steps from nothing to ``target`` in the first ``ramp`` of the run, and ``target`` from then on.
-    Which weights make up the share, and in which order they enter, is left to the path.
+    all split tensors by one common factor, so that their ratios stay as set. It chooses the factor
+    after every ``every`` steps, as the quantile for the density that is due. This density grows in
+    proportion to the steps, from ``first`` to ``target`` in the first ``ramp`` of the run, and is
+    ``target`` from then on. Which weights make up the share, and in which order they enter, is left
+    to the path.
 
     It is attached as a post-step hook: no line of the loop changes. What it has come to is in the
     steered parameter groups, as plain numbers: the levels as they were (``level``), and the steps
@@ -86,7 +87,7 @@ class TargetDensity:
 
     @property
     def step(self) -> int:
-        """Steps seen so far."""
+        """Return the number of steps seen so far."""
         return self._steered()[0]["steered"]
 
     def detach(self) -> None:
@@ -139,7 +140,7 @@ class TargetDensity:
 
 
 def _parts(optimizer, target):
-    """Shares, and for each the indices of the parameter groups that it is a share of."""
+    """Return the shares, each with the indices of the parameter groups that it is a share of."""
     where = {}
     for family in families(optimizer):
         index = next(i for i, own in enumerate(optimizer.param_groups) if own is family.group)
@@ -163,8 +164,8 @@ def _parts(optimizer, target):
 
 
 def _scores(family: Family, level: float):
-    """For each list of units, the factors of the level below which each is selected, and its
-    sizes."""
+    """Yield, for each list of units, the factors of the level below which each is selected, and
+    the sizes of the units."""
     family = family._replace(Vs=[whole(V) for V in family.Vs])  # every process finds one level
     for score, size in zip(scores(family), unit_sizes(family), strict=True):
         factor = score.flatten() / level
@@ -172,7 +173,7 @@ def _scores(family: Family, level: float):
 
 
 def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:
-    """The factor that the groups of largest score exceed which together make up ``density``.
+    """Return the factor of the levels at which the selected units make up ``density``.
 
     The nearer of the two possible shares is taken; None where not even one score is positive.
     """
@@ -202,8 +203,11 @@ _MANY = 40_000  # scores from which on a sort of all takes longer than to look w
 
 
 def _window(scores, sizes, density):
-    """Scores about the one that is looked for, with their sizes, and the size of all larger ones:
-    chosen by a sample, so that few have to be sorted."""
+    """Return the scores about the one that is looked for, their sizes, and the size of all larger
+    ones.
+
+    A sample says which they are, so that few have to be sorted.
+    """
     step = 4 * len(scores) // _MANY
     sample, order = scores[::step].sort(descending=True)
     share = sizes[::step][order].cumsum(0)

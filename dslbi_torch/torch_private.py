@@ -1,7 +1,7 @@
 """The private names of torch that this package counts on, all in one place.
 
-A new torch may move or change them: what breaks then breaks here. Each has been in torch since 2.4
-or longer, and is what torch's own optimizers are built from.
+A new torch may move or change them; what breaks then breaks here. Each has been in torch since 2.4
+or longer, and torch's own layers and optimizers are built from it.
 """
 
 import torch
@@ -37,18 +37,18 @@ use_grad_for_differentiable = _use_grad_for_differentiable
 
 
 def foreach_pays(tensors) -> bool:
-    """Whether torch.optim would step these tensors in lists by default."""
+    """Return whether torch.optim would step these tensors in lists by default."""
     return _default_to_fused_or_foreach(tensors, False)[1]
 
 
 def by_device_and_dtype(tensors):
-    """Cut a list of tensors by device and dtype: for each pair, the places of its tensors."""
+    """Return, for each device and dtype, the places of its tensors in a list."""
     cut = Optimizer._group_tensors_by_device_and_dtype([tensors], with_indices=True)
     return {place: indices for place, (_, indices) in cut.items()}
 
 
 def version(x) -> int:
-    """How often a tensor has been written to."""
+    """Return how often a tensor has been written to."""
     return x._version
 
 
@@ -58,5 +58,5 @@ def convert_tensors(module: nn.Module, convert) -> nn.Module:
 
 
 def undecorated_step(optimizer):
-    """The step of an optimizer without the profiler and the hooks that torch wraps it in."""
+    """Return the step of an optimizer without torch's profiler and hooks around it."""
     return type(optimizer).step.__wrapped__.__wrapped__

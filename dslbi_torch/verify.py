@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 
 def devices() -> list[str]:
-    """The devices of this machine that hold float64 and float32."""
+    """Return the devices of this machine that can compute in float64 and float32."""
     return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
@@ -79,12 +79,12 @@ def _gradients(shape, n_steps):
 
 
 def routes(device: str) -> list[str]:
-    """The routes that can be taken on a device."""
+    """Return the routes that can be taken on a device."""
     return ["loop", "foreach", *(["fused"] if device == "cuda" else []), "compiled"]
 
 
 def _step(optimizer, route, device):
-    """What makes one step by the route.
+    """Return a function that takes one step by the route.
 
     Compiled on a CPU means the traced graph of the step: what its code generator adds needs a C++
     compiler, and is PyTorch's to verify.
@@ -98,7 +98,7 @@ def _step(optimizer, route, device):
 
 
 def _compare(device, route, dtype, options):
-    """Largest relative difference of W, V and Gamma over the run, and the share selected last.
+    """Return the largest relative difference of W, V and Gamma in a run, and the share selected.
 
     The reference runs in float64 on the values that the device's dtype can hold.
     """
@@ -165,7 +165,7 @@ def verify() -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as aligned text that can be pasted into a bug report."""
+    """Return the rows as aligned text that can be pasted into a bug report."""
     where = [f"torch {torch.__version__}, numpy {np.__version__}"]
     if torch.cuda.is_available():
         where.append(torch.cuda.get_device_name())

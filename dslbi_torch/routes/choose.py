@@ -20,7 +20,7 @@ def step_by_route(
     kept: Kept,
     key,
 ) -> None:
-    """One iteration of the tensors of a parameter group, in place, by the route that fits.
+    """Step the tensors of a parameter group, in place, by the route that fits.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ def step_by_route(
 
 
 def _kernel_knows(tensors, options):
-    """Whether units are slices by themselves, as the kernel counts on."""
+    """Return whether every slice is a unit by itself, as the kernel counts on."""
     return tensors.scales is None and options["block"] == options["parts"] == 1
 
 
 def _in_lists(group, Ws):
-    """Whether a group takes the route of lists: as asked, else as torch.optim decides."""
+    """Return whether a group takes the route of lists: as asked, else as torch.optim decides."""
     if group["fused"]:
         return True  # what the kernel could not take
     if group["foreach"] is not None or group["differentiable"] or Ws[0].is_cpu:

@@ -1,4 +1,4 @@
-"""``W - Gamma`` without an array for Gamma, and tensors in pieces that stay in a cache."""
+"""``W - Gamma`` without an array for Gamma, and tensors cut into pieces that a cache holds."""
 
 import torch
 from torch import Tensor
@@ -29,12 +29,12 @@ def gap_of(W, V, scale, kappa, lam, row: Penalty, units: Units, out=None):
 
 
 def _may_look(x):
-    """Whether reading a number costs no synchronisation and breaks no graph."""
+    """Return whether reading a number costs no synchronisation and breaks no graph."""
     return x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def axis(W, row: Penalty, units: Units, scale=None) -> int | None:
-    """Return the axis along which W can be cut so that no unit is: None if there is none."""
+    """Return the axis along which W can be cut without cutting a unit; None: there is none."""
     if W.numel() <= PIECE or not W.is_cpu or type(W.data) is not Tensor:
         return None
     if scale is not None or not row.sliced:
@@ -88,7 +88,7 @@ def _pull_piece(W, V, gap, out, up, down):
 
 
 def _add_(x, y, c):
-    """``x += c * y``; c is a number, or a tensor of one element."""
+    """Add ``c * y`` to x in place; c is a number, or a tensor of one element."""
     if isinstance(c, Tensor):
         x.add_(y * c.to(y.device))
     else:

@@ -43,7 +43,7 @@ class Kept:
         return rest
 
     def _norms(self, tensors):
-        """A vector for every V, and whether all hold its squared norms as it is now."""
+        """Return a vector for every V, and whether each holds the squared norms of V as it is."""
         norms, fresh = [], True
         for p, V in zip(tensors.params, tensors.Vs, strict=True):
             kept, was, norm = self.norms.get(p, (None, None, None))

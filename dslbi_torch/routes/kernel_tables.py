@@ -20,7 +20,7 @@ FLAT_TILES = ((1, 1024, 4), (1, 1024, 1))
 
 @cache
 def tiling(shape, group):
-    """Number of entries, length of a row, first tile that suits it, and number of blocks."""
+    """Return the number of entries, the length of a row, its first tile, the number of blocks."""
     numel = shape.numel()
     if not group or not numel:
         return numel, 0, 0, -(-numel // FLAT_TILES[0][1])
@@ -30,7 +30,7 @@ def tiling(shape, group):
 
 
 def block_rows(shapes, group):
-    """For every block its tensor, and its number there: shape (blocks, 2)."""
+    """Return, for every block, its tensor and its number there: shape (blocks, 2)."""
     counts = torch.tensor([tiling(shape, group)[3] for shape in shapes])
     tensor = torch.repeat_interleave(counts)
     number = torch.arange(len(tensor)) - (counts.cumsum(0) - counts)[tensor]
@@ -38,7 +38,7 @@ def block_rows(shapes, group):
 
 
 def tensor_rows(shapes, columns, group, itemsize):
-    """For every tensor its five addresses, its size, length of a row and tile: shape (tensors, 8).
+    """Return five addresses, size, length of a row and tile of every tensor: shape (tensors, 8).
 
     ``itemsize`` is that of the widest of W, V, m and grad.
     """
@@ -53,7 +53,7 @@ def tensor_rows(shapes, columns, group, itemsize):
 
 
 def mismatch(Ws, lists):
-    """Why lists of ``(name, tensors, dtype)`` do not fit the Ws, in one line; None if they do."""
+    """Return why lists of ``(name, tensors, dtype)`` do not fit the Ws, in one line, or None."""
     device = Ws[0].device
     for name, tensors, dtype in lists:
         if tensors is None or len(tensors) != len(Ws):

@@ -35,7 +35,7 @@ def why_not(
     penalty: str | None = "l1",
     group_dim: int | tuple[int, ...] = 0,
 ) -> str | None:
-    """Why :func:`step_` cannot take these lists, in one line; None if it can."""
+    """Return why :func:`step_` cannot take these lists, in one line; None if it can."""
     if kernel.triton is None:
         return "the fused step needs triton, which is not installed"
     if not Ws:
@@ -91,7 +91,7 @@ def step_(
     found_inf: Tensor | None = None,
     refresh: bool = False,
 ) -> None:
-    """One DessiLBI iteration of a list of tensors, in place: :func:`dslbi_torch.dessilbi.step_`.
+    """Step a list of tensors, in place: :func:`dslbi_torch.dessilbi.step_` in one launch.
 
     Parameters
     ----------
@@ -179,8 +179,8 @@ def norms_(
 ) -> None:
     """Make ``norms`` from V, to the bits that a run of :func:`step_` would have carried here.
 
-    Takes what the next step takes, and runs its compiled kernel with everything but the norms left
-    alone: another kernel might sum a row in another order.
+    It takes what the next step takes, and runs the same compiled kernel, which leaves all but the
+    norms alone: another kernel might sum a row in another order.
     """
     step_(Ws, Vs, ms, grads, norms, **options, refresh=True)
 
@@ -188,6 +188,9 @@ def norms_(
 def bytes_per_parameter(
     dtype: torch.dtype, *, penalty: str | None = "l1", momentum: float = 0.9
 ) -> int:
-    """Bytes that a step moves for one parameter: W, V, m in and out once, the gradient in once."""
+    """Return the bytes that a step moves for one parameter.
+
+    W, V and m are read and written once, and the gradient is read once.
+    """
     split = 2 * torch.promote_types(dtype, torch.float32).itemsize if penalty else 0
     return 3 * dtype.itemsize + (2 * dtype.itemsize if momentum else 0) + split

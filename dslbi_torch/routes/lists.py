@@ -33,9 +33,9 @@ def step_(
     coupling,
     **units,
 ):
-    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` with lists.
+    """Step many tensors, in place: :func:`dslbi_torch.dessilbi.step_` with lists.
 
-    Beside the lists it holds one more array of their size, ``W - Gamma``.
+    It needs one more list of arrays, ``W - Gamma``.
     """
     Ws, Vs, ms, gs = tensors.Ws, tensors.Vs, tensors.ms, tensors.grads
     if weight_decay and not decoupled:
@@ -59,7 +59,7 @@ def step_(
 
 
 def _gaps(tensors, kappa, lam, row, units):
-    """``W - Gamma`` of every tensor, in the dtype of V."""
+    """Return ``W - Gamma`` of every tensor, in the dtype of V."""
     Ws, Vs, scales = tensors.Ws, tensors.Vs, tensors.scales
     if not row.scaled:
         gaps = row.prox(Vs, lam, units)
@@ -84,7 +84,7 @@ def _factors(scores, lam):
 
 
 def _add_(xs, ys, c):
-    """``x += c * y`` for every pair; c is a number, or a tensor of one element."""
+    """Add ``c * y`` to x for every pair; c is a number, or a tensor of one element."""
     if isinstance(c, torch.Tensor):
         foreach_add_(xs, foreach_mul(ys, c.to(ys[0].device)))
     else:

@@ -13,8 +13,10 @@ from .views import Tensors
 
 
 def can_take(options: dict) -> bool:
-    """Return whether :func:`step_` can take these options: with momentum, the pull outside of it,
-    and outside autograd and compilation."""
+    """Return whether :func:`step_` can take these options.
+
+    They need momentum, and the pull outside of it; autograd and compilation must be off.
+    """
     return not (
         options["momentum"] == 0
         or (options["penalty"] is not None and options["coupling"] != "outside")
@@ -25,7 +27,7 @@ def can_take(options: dict) -> bool:
 
 
 def _fits(W, m, grad):
-    """Whether W, m and grad are real tensors that lie on the CPU alike and without holes."""
+    """Return whether W, m and grad are real, on the CPU, laid out alike and without holes."""
     if not (
         type(W) in _PLAIN and W.dtype in _REAL and W.dtype is m.dtype is grad.dtype and W.is_cpu
     ):
@@ -55,9 +57,9 @@ def step_(
     coupling,
     **units,
 ) -> Tensors | None:
-    """One iteration of many tensors, in place: :func:`dslbi_torch.dessilbi.step_` piece by piece.
+    """Step many tensors, in place: :func:`dslbi_torch.dessilbi.step_` piece by piece.
 
-    Returns the tensors that do not fit, which are left alone; None if all do.
+    Tensors that do not fit are left alone and returned; None if all fit.
     """
     fit = [_fits(*row) for row in zip(tensors.Ws, tensors.ms, tensors.grads, strict=True)]
     left = None
@@ -105,7 +107,7 @@ def step_(
 
 
 class SGD:
-    """torch's fused SGD over the pieces that have gathered, while the cache still holds them."""
+    """torch's fused SGD, called for several pieces at once while the cache still holds them."""
 
     def __init__(self, lr, momentum, dampening, weight_decay, nesterov):
         self.weight_decay = weight_decay

@@ -95,7 +95,7 @@ def _columns(rows, split, momentum):
 
 
 def _with_joint_prox(tensors, others, group, local):
-    """The tensors with what prox does to each, from the V of the whole family."""
+    """Return the tensors with what prox does to each, from the V of the whole family."""
     row, units = PENALTIES[group["penalty"]], units_of(group)
     moved = dict(zip(map(id, tensors.params), tensors.Vs, strict=True))
     family = {}
@@ -114,8 +114,10 @@ def _with_joint_prox(tensors, others, group, local):
 
 
 def view(x: Tensor | None, group: dict, local: bool = True) -> Tensor | None:
-    """Return x without what a step need not know: complex numbers, and shards that hold all of
-    their units."""
+    """Return x as a plain real tensor, where a step need not know that it is more.
+
+    Complex numbers become pairs; a shard that holds all of its units becomes a local tensor.
+    """
     if x is None:
         return x
     if is_sharded(x) and local and _stays(x, group):
@@ -124,7 +126,7 @@ def view(x: Tensor | None, group: dict, local: bool = True) -> Tensor | None:
 
 
 def _stays(x, group):
-    """Whether every process holds its units of x whole; a pending sum is none."""
+    """Return whether every process holds its units of x whole, which a pending sum is not."""
     units, row = units_of(group), PENALTIES.get(group["penalty"])
     summed = axes(x.ndim, units.group_dim) if row and row.sliced else ()
     for place in x.placements:
@@ -139,7 +141,7 @@ def _stays(x, group):
 
 
 def _joint_stays(group):
-    """Whether the shards of a joint family hold the same units, whole, in every process."""
+    """Return whether the shards of a joint family hold the same units, whole, in every process."""
     if not any(map(is_sharded, group["params"])):
         return True
     if not all(is_sharded(p) and _stays(p, group) for p in group["params"]):
