@@ -15,6 +15,9 @@ from scipy.integrate import solve_ivp
 from .checks import check_positive
 from .path import check_times
 
+# A flow that needs more gradients than these would take hours.
+MAX_GRADIENTS = 10**7
+
 
 class MirrorState(NamedTuple):
     """One point of the path: time ``t = sum of alpha``, dual variable z, ``x = grad Phi*(z)``."""
@@ -135,7 +138,16 @@ def mirror_flow(grad, mirror_map, x0=None, *, z0=None, times, rtol=1e-10, atol=1
     times = check_times(times)
     z0 = _start(mirror_map, x0, z0)
 
+    asked = 0
+
     def velocity(t, z):
+        nonlocal asked
+        asked += 1
+        if asked > MAX_GRADIENTS:
+            raise ValueError(
+                f"times must be reached within {MAX_GRADIENTS:,} gradients, got t = {t:.6g} of "
+                f"{times[-1]:.6g} by then"
+            )
         x = _primal(mirror_map, z.reshape(z0.shape), t)
         return -_gradient(grad, x, t).ravel()  # (md-flow)
 

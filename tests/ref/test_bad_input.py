@@ -9,6 +9,7 @@ from dslbi_ref import (
     group_soft_threshold,
     iss_path,
     lbi_path,
+    mirror_descent,
     mirror_descent_states,
     record,
     soft_threshold,
@@ -18,6 +19,7 @@ from dslbi_ref import (
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_ref.graphical import gaussian_path, ising_path
 from dslbi_ref.losses import LOSSES
+from dslbi_ref.mirror_descent import mirror_flow
 from dslbi_ref.mirror_maps import euclidean
 from dslbi_ref.penalties import PENALTIES, group_dual_norm, group_norm, group_norms, l1_norm
 from dslbi_ref.problem import spectral_norm_squared
@@ -162,6 +164,14 @@ def test_an_iteration_of_too_many_steps_is_refused_with_their_number():
     refused("takes endlessly many", lbi_path, X, y, **options)
     refused("times must be reached", split_lbi_path, X, y, D, nu=1.0, **options)
     refused("times must be reached", ising_path, np.sign(X), **options)
+
+
+def test_a_flow_of_too_many_gradients_ends(monkeypatch):
+    monkeypatch.setattr(mirror_descent, "MAX_GRADIENTS", 1000)
+    options = dict(x0=np.ones(2), times=[1e12])
+    refused(
+        "within 1,000 gradients, got t = ", mirror_flow, lambda x: 1e6 * x, euclidean(), **options
+    )
 
 
 def test_a_projector_checks_what_it_is_given():
