@@ -30,6 +30,7 @@ from benchmarks import campaign_plan
 from benchmarks.campaign_costs import epoch_operations, epoch_s, hours, precision, seconds
 from benchmarks.campaign_record import record, score
 from dslbi_torch.masks.files import save_masks
+from dslbi_torch.training.config import Config
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.experiments.prune_run import choose_masks
 from dslbi_torch.training.run import run_folder as folders
@@ -114,7 +115,8 @@ def settled(job, records, runs: Path):
     if job.grid:
         best = max(job.grid, key=lambda name: score(records[name]))
         settings = records[best]["settings"]
-        chosen = {name: settings.get(name, getattr(job.config, name)) for name in job.fields}
+        # a record leaves out what is the default of all configs
+        chosen = {name: settings.get(name, getattr(Config(), name)) for name in job.fields}
         config = dataclasses.replace(config, **chosen)
     amp = precision(config, runs)
     config = dataclasses.replace(config, amp=amp)

@@ -6,6 +6,7 @@ wait for what the laboratory cannot do yet are named with the reason.
 """
 
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 from dslbi_torch.training.config import Config, without_path
@@ -34,15 +35,15 @@ def waits(part: str, reason: str, *names: str) -> list[Job]:
     return [Job(name, part, waits=reason) for name in names]
 
 
-def on_grid(name, part, config, field, values, **options) -> tuple[list[Job], dict]:
-    """Return a run for each value of a field, on held-out pictures, and what a final run says of
-    them."""
+def on_grid(name, part, config, changes: list[dict]) -> tuple[list[Job], dict]:
+    """Return a run for each of these changes of a config, on held-out pictures, and what a final
+    run says of them."""
     held_out = replace(config, holdout=HELD_OUT, seed=GRID_SEED)
-    jobs = [
-        Job(f"{name}-{field}-{value:.3g}", part, replace(held_out, **{field: value}), **options)
-        for value in values
-    ]
-    return jobs, {"grid": tuple(job.name for job in jobs), "fields": (field,)}
+    jobs = []
+    for change in changes:
+        words = [f"{field.replace('_', '-')}-{value:.3g}" for field, value in change.items()]
+        jobs.append(Job("-".join([name, *words]), part, replace(held_out, **change)))
+    return jobs, {"grid": tuple(job.name for job in jobs), "fields": tuple(changes[0])}
 
 
 HELD_OUT, GRID_SEED = 5000, 100
@@ -71,12 +72,13 @@ def settings(model: str) -> dict[str, Config]:
 def grids(part: str, model: str) -> tuple[list[Job], dict]:
     """Return a grid for each way, and what final runs say of it."""
     jobs, by, ways = [], {}, settings(model)
-    for method, field, values in (
-        ("dense", "lr", (0.5, 0.75, 1.1)),
-        ("dessilbi", "nu", (10.0, 30.0, 90.0)),
-        ("gradual", "ramp", (0.5, 0.7, 0.9)),
+    starts = ((30.0, 1.0), (10.0, 1.0), (30.0, 0.0))
+    for method, changes in (
+        ("dense", [dict(lr=lr) for lr in (0.5, 0.75, 1.1)]),
+        ("dessilbi", [dict(nu=nu, release_power=power) for nu, power in starts]),
+        ("gradual", [dict(ramp=ramp) for ramp in (0.5, 0.7, 0.9)]),
     ):
-        grid, by[method] = on_grid(f"{model}-{method}", part, ways[method], field, values)
+        grid, by[method] = on_grid(f"{model}-{method}", part, ways[method], changes)
         jobs += grid
     return jobs, by
 
@@ -98,6 +100,7 @@ def single_weights(part, model, seed, by) -> list[Job]:
         jobs += [
             Job(name("gamma"), part, ways["tuning"], path, share | dict(by="gamma")),
             Job(name("entry"), part, ways["tuning"], path, share | dict(by="entry")),
+            Job(name("normalised"), part, ways["tuning"], path, share | dict(by="normalised")),
             Job(name("gradual"), part, rival, **by["gradual"]),
             Job(name("magnitude"), part, ways["tuning"], dense, share),
             Job(name("random"), part, ways["longer"], path, drawn, tunes=False),
@@ -113,10 +116,9 @@ def headline(model, seed, by, densities=(0.034, 0.1)) -> list[Job]:
         Job(f"{model}-dense-{seed}", part, ways["dense"], **by["dense"]),
         Job(path, part, ways["dessilbi"], **by["dessilbi"]),
     ]
-    for density in densities:
-        choice = dict(density=density, by="gamma")
-        name = f"{model}-gamma-{100 * density:g}-{seed}"
-        own.append(Job(name, part, ways["tuning"], path, choice))
+    for density, order in product(densities, ("gamma", "normalised")):
+        name = f"{model}-{order}-{100 * density:g}-{seed}"
+        own.append(Job(name, part, ways["tuning"], path, dict(density=density, by=order)))
     return own
 
 
@@ -127,8 +129,6 @@ WEIGHTS = [
     *(job for seed in SEEDS for job in single_weights("weights", HALF, seed, BY)),
     *waits("weights", "the net as it was when its path crossed a density is not kept",
            *(f"{HALF}-crossing-{100 * density:g}" for density in DENSITIES)),
-    *waits("weights", "the laboratory releases no weights in training yet",
-           "cifar10-fast-half-release"),
     *waits("weights", "AdaBreg is not among the optimizers", "cifar10-fast-half-adabreg"),
     *waits("weights", "RigL is not among the prunings", "cifar10-fast-half-rigl"),
     *(job for seed in SEEDS for job in headline(WHOLE, seed, BY)),
@@ -199,8 +199,8 @@ def table_2() -> list[Job]:
     for name, own in TABLE_2.items():
         config = at_length("cifar10-resnet20-paper", 15, **own)
         short = replace(config, epochs=3, schedule="cosine", milestones=())
-        lrs = [config.lr * factor for factor in (0.3, 1.0, 3.0)]
-        grid, by = on_grid(f"table-2-{name}", "table-2", short, "lr", lrs)
+        lrs = [dict(lr=config.lr * factor) for factor in (0.3, 1.0, 3.0)]
+        grid, by = on_grid(f"table-2-{name}", "table-2", short, lrs)
         grids += grid
         finals.append(Job(f"table-2-{name}", "table-2", config, **by))
     return [*grids, *finals]

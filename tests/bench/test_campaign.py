@@ -124,6 +124,14 @@ def test_a_grid_on_held_out_pictures_decides(clone, monkeypatch):
     assert folders.read_config(clone / "runs" / "picked").lr == 0.05
 
 
+def test_a_default_that_a_grid_decides_for_is_taken(clone, monkeypatch):
+    tried = TRIED[1]._replace(name="tried", config=replace(LONGER, lr=Config().lr))
+    picked = Job("picked", "grids", replace(PLAIN, lr=0.03), grid=("tried",), fields=("lr",))
+    monkeypatch.setattr(campaign_plan, "PLAN", [tried, picked])
+    assert go(clone) == 0
+    assert records(clone)["picked"]["tuned"]["chosen"] == {"lr": Config().lr}
+
+
 def test_a_run_that_diverges_is_recorded_and_chosen_by_no_one(clone, monkeypatch):
     wild = TRIED[1]._replace(config=replace(TRIED[1].config, lr=1e30))
     monkeypatch.setattr(campaign_plan, "PLAN", [TRIED[0], wild, PICKED])

@@ -23,9 +23,10 @@ def small(out, **changes):
     own = {name: getattr(recipe, name) for name in (
         *("model", "flip", "alternate", "schedule", "label_smoothing", "lr_biases", "momentum"),
         *("nesterov", "weight_decay", "conv", "linear", "nu", "nu_schedule", "target", "elements"),
+        "release_power",
     )}  # fmt: skip
     noise = dict(dataset="synthetic", image_size=25, n_classes=10, train_size=40, shift=1)
-    course = dict(epochs=2, batch_size=16, lr=0.01, warmup=0.5, whiten=30)
+    course = dict(epochs=2, batch_size=16, lr=0.01, warmup=0.5, whiten=30, release=1.0)
     place = dict(out=str(out), device="cpu", threads=1)
     return Config(**{**own, **noise, **course, **place, **changes})
 
@@ -79,7 +80,8 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, monkeypatch, step):
 
 
 def test_the_net_is_cut_by_channels_as_others_are(tmp_path):
-    train.train(small(tmp_path, conv="group", target=0.5, epochs=1), progress=False)
+    at_once = dict(epochs=1, release=0.0, release_power=0.0)
+    train.train(small(tmp_path, conv="group", target=0.5, **at_once), progress=False)
     run = open_run(tmp_path, device="cpu")
     masks = whole_filters(run.model, support_masks(run.optimizer), run.data.example())
     assert any(not mask.all() for mask in masks.values())
