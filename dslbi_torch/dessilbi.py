@@ -129,8 +129,8 @@ class DessiLBI(Optimizer):
     kappa, nu, lam : float > 0
         Speed of Gamma, coupling, penalty level.
     penalty : None, or a word of ``dslbi_torch.penalties.PENALTIES``
-        What is split: nothing (plain SGD with step ``kappa * lr``), every weight ("l1"), or slices
-        of the tensors ("group").
+        What is split: nothing (plain SGD with step ``kappa * lr``), every weight ("l1"), slices of
+        the tensors ("group"), or weights within slices ("sparse group").
     group_dim : int or tuple of int
         The axes along which slices are taken: 0 a filter or neuron, 1 an input channel, (0, 1) a
         kernel, () the whole tensor.
