@@ -134,15 +134,15 @@ def check_design(X, name="X", *, sparse=True):
         X = entries = real(X, name).astype(np.float64, copy=False)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must be a non-empty 2-d array, got shape {X.shape}")
-    check_finite(name, entries)
     check_scale(name, entries)
     return X
 
 
 def check_scale(name, entries):
-    """Refuse entries whose squares overflow, or all of which vanish."""
+    """Refuse entries that are not finite, whose squares overflow, or all of which vanish."""
     size = max(entries.max(initial=0.0), -entries.min(initial=0.0))
-    if size and not LEAST <= size <= MOST:
+    if size and not LEAST <= size <= MOST:  # or NaN
+        check_finite(name, entries)
         raise ValueError(
             f"{name} must have a largest entry between {LEAST:g} and {MOST:g}, got {size:g}: "
             "rescale it"
