@@ -11,6 +11,7 @@ import pytest
 
 from dslbi_torch import __main__ as cli
 from dslbi_torch import verify
+from dslbi_torch.penalties import PENALTIES
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.run import train
@@ -59,7 +60,7 @@ MISTAKES = [
     (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
     (
         ("train", "digits", "--conv", "l2"),
-        "conv must be one of l1, group, sparse group, none, got 'l2'",
+        f"conv must be one of {', '.join(PENALTIES)}, none, got 'l2'",
     ),
     (
         ("train", "digits", "--conv", "none", "--linear", "none"),

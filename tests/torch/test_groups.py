@@ -156,7 +156,7 @@ def test_the_table_shows_groups_and_what_is_left():
         ),
         (
             dict(rules={"0": "l2"}),
-            "penalty of rule '0' must be None or one of l1, group, sparse group, filter",
+            "penalty of rule '0' must be None or one of l1, group, .*, filter, ",
         ),
         (dict(rules={3: "l1"}), "a rule must be for a name, a pattern or a module type, got 3"),
         (

@@ -43,6 +43,9 @@ def test_a_row_and_its_twin(word, family, lam, close):
     for x, y in zip(row.score(ours, units), other.score(theirs, slices_), strict=True):
         close(y.reshape(x.shape), x)
     close(other.dual_norm(theirs, slices_), row.dual_norm(ours, units))
+    inner = row.subgradient(ours, lam, units)
+    for x, y in zip(inner, other.subgradient(theirs, lam, slices_), strict=True):
+        close(y, x)
 
 
 @pytest.mark.parametrize("word", twin.PENALTIES)

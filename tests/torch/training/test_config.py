@@ -232,7 +232,7 @@ NAN, INF = float("nan"), float("inf")
         ({"corrupt": "repair"}, "corrupt must be one of refuse, skip, got 'repair'"),
         ({"model": "x"}, "model must be one of .*, got 'x'"),
         ({"init": "x"}, "init must be one of torch, he, got 'x'"),
-        ({"conv": "l2"}, "conv must be one of l1, group, sparse group, none, got 'l2'"),
+        ({"conv": "l2"}, "conv must be one of l1, group, .*, none, got 'l2'"),
         ({"weight": "size"}, "weight must be one of sqrt, none, got 'size'"),
         ({"coupling": "both"}, "coupling must be one of outside, inside, got 'both'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
