@@ -225,8 +225,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 def flags_of(out, *flags):
-    """What follows ``dslbi train`` or ``dslbi sweep``."""
-    own = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items() if k != "elements"]
+    """What follows ``dslbi train`` or ``dslbi sweep``, which is refused nu beside nus."""
+    swept = any(flag.startswith("--nus") for flag in flags)
+    left = {"elements", "nu"} if swept else {"elements"}
+    own = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items() if k not in left]
     return ["digits", *own, "--elements", f"--out={out}", *flags]
 
 
