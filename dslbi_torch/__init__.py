@@ -6,6 +6,7 @@ training loops, which are the laboratory, :mod:`dslbi_torch.training`: only the 
 it.
 """
 
+from .clock import FallingNu, forecast, suggest
 from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
 from .masks.apply import apply_masks_, masked
@@ -30,6 +31,7 @@ from .target import TargetDensity
 
 __all__ = [
     "DessiLBI",
+    "FallingNu",
     "FrozenTraining",
     "GammaMomentum",
     "MaskedTraining",
@@ -45,6 +47,7 @@ __all__ = [
     "density_table",
     "entry_ranking",
     "fold_norms",
+    "forecast",
     "gamma_ranking",
     "gamma_weights",
     "load_compact",
@@ -61,6 +64,7 @@ __all__ = [
     "sparse_weights",
     "split_groups",
     "split_table",
+    "suggest",
     "support_masks",
     "whole_filters",
     "widen_",

@@ -123,17 +123,8 @@ class TargetDensity:
             levels = {
                 id(groups[i]): groups[i].setdefault("level", groups[i]["lam"]) for i in indices
             }
-            rows = [
-                row
-                for family in found
-                if id(family.group) in levels
-                for row in _scores(family, levels[id(family.group)])
-            ]
-            device = rows[0][0].device
-            reached = torch.cat([score.to(device, torch.float64) for score, _ in rows])
-            sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
-            density = self.first + (target - self.first) * due
-            factor = _quantile(reached, sizes, density)
+            own = [(f, levels[id(f.group)]) for f in found if id(f.group) in levels]
+            factor = factor_of_density(own, self.first + (target - self.first) * due)
             if factor is not None:
                 for i in indices:
                     groups[i]["lam"] = groups[i]["level"] * factor
@@ -161,6 +152,18 @@ def _parts(optimizer, target):
         if not 0 < share <= 1:
             raise ValueError(f"target must be in (0, 1], got {share}")
     return parts
+
+
+def factor_of_density(rows: list[tuple[Family, float]], density: float) -> float | None:
+    """Return the factor of the levels of families at which a share of their entries is selected.
+
+    None where every score is zero.
+    """
+    rows = [row for family, level in rows for row in _scores(family, level)]
+    device = rows[0][0].device
+    reached = torch.cat([score.to(device, torch.float64) for score, _ in rows])
+    sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
+    return _quantile(reached, sizes, density)
 
 
 def _scores(family: Family, level: float):

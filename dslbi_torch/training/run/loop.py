@@ -12,7 +12,6 @@ from .checkpoint import save
 from .contexts import Terminated
 from .evaluate import forward
 from .make_optimizer import scales_l1, weights_l1
-from .schedules import nu_factor
 from .state import Run
 
 
@@ -91,7 +90,6 @@ def _last_lr(scheduler):
 def train_step(run: Run, x, y, size: int) -> torch.Tensor:
     """Step on this process's part of a batch of ``size`` pictures; return its losses, summed."""
     config, optimizer, scaler = run.config, run.optimizer, run.scaler
-    _set_nu(run)
     optimizer.zero_grad()
     cut = (z.tensor_split(config.accumulate) for z in (x, y))
     parts = list(zip(*cut, strict=True))
@@ -120,14 +118,6 @@ def train_step(run: Run, x, y, size: int) -> torch.Tensor:
     if run.average is not None:
         run.average.update_parameters(run.model)
     return total
-
-
-def _set_nu(run):
-    """Set the coupling of the step that is due."""
-    nu = run.config.nu * nu_factor(run.config, run.step, run.steps_per_epoch)
-    for group in run.optimizer.param_groups:
-        if "nu" in group:
-            group["nu"] = nu
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The course of lr and of nu: what each is multiplied by, as a function of the step alone."""
+"""The course of lr: what it is multiplied by, as a function of the step alone."""
 
 import math
 
@@ -28,18 +28,3 @@ _FALLS = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "triangle": lambda done: 1 - done,
 }
-
-
-def nu_factor(config: Config, step: int, steps_per_epoch: int) -> float:
-    """What nu is multiplied by in step 0, 1, ... of the run: with ``nu_schedule`` lr what lr is,
-    but for the warm-up.
-
-    A constant nu lets the pull of a step, ``alpha (W - Gamma) / nu``, fade as lr falls, and outside
-    the support the gradient then holds weights up: they settle at ``-nu g / (1 - momentum)``. With
-    nu in proportion to lr the pull of a step is the same in the whole run, and that limit goes to
-    zero: the run ends with W on Gamma's support. W and V move by the same pull at any nu, so
-    ``W / kappa + V + sum alpha u`` stays constant.
-    """
-    if config.nu_schedule == "constant" or step < config.warmup * steps_per_epoch:
-        return 1.0
-    return lr_factor(config, step, steps_per_epoch)

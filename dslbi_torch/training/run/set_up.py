@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...clock import FallingNu
 from ...path import PathRecorder
 from ...release import Release, release_
 from ...target import TargetDensity
@@ -70,6 +71,8 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     controller = recorder = None
     if config.splits:  # the controller first: the recorder then sees each step's levels
         _start_path(config, optimizer, steps)
+        if config.nu_schedule == "lr":
+            FallingNu(optimizer)
         controller = _controller(config, optimizer, steps)
         recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
     return Run(

@@ -16,6 +16,7 @@ from .checkpoint import naming_another, restore, save, share_statistics
 from .contexts import asked_to_stop, memory_errors_in_one_line, torch_switches
 from .evaluate import log_row
 from .loop import stop_if_asked, train_epoch
+from .outlook import at_chance, outlook
 from .processes import joined
 from .progress import epoch_line, progress_bar, show_row, tensorboard_writer
 from .sessions import write_environment
@@ -75,11 +76,15 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         begin(run, checkpoint)
         writer = stack.enter_context(tensorboard_writer(run))
         bar = stack.enter_context(progress_bar(run, progress))
+        said = processes.first and progress is not False
+        for line in outlook(run) if said else ():
+            bar.write(line)
         for epoch in range(run.at.epoch + 1, config.epochs + 1):
             row = _epoch(run, epoch, bar, asked)
             show_row(writer, row)
-            if processes.first and progress is not False:
-                bar.write(epoch_line(row, config.epochs))
+            if said:
+                for line in (epoch_line(row, config.epochs), *at_chance(run, row["loss"])):
+                    bar.write(line)
             if epoch < config.epochs:
                 stop_if_asked(run, asked, 0)
     return run

@@ -361,6 +361,24 @@ def test_a_released_run_starts_its_path_where_it_says(released):
     assert len(set(levels)) == len(levels) == 4
 
 
+def test_a_path_that_cannot_select_is_said_in_one_line(tmp_path, capsys):
+    train.train(small(tmp_path, epochs=1, nu=5000.0))
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.startswith("S must be at least 3")]
+    assert len(said) == 1 and "got 0.00" in said[0] and "in 45 steps" in said[0]
+
+
+def test_a_loss_at_chance_is_said_in_one_line_and_does_not_stop(tmp_path, capsys):
+    run = train.train(small(tmp_path, lr=0.1, kappa=10.0, epochs=2))
+    assert run.at.epoch == 2
+    said = [line for line in capsys.readouterr().out.splitlines() if "at chance" in line]
+    assert len(said) == 2
+    assert "the loss has stayed at chance in epoch 1, to step 45: its mean is" in said[0]
+    assert "lr / (1 - momentum) must be small, got 10, and is safe below 2 / (L + " in said[0]
+    bound = float(said[0].split("2 / (L + 2 / nu) = ")[1].split()[0])
+    assert 0.01 < bound < 3
+
+
 def test_a_run_from_dense_to_sparse(tmp_path):
     run = train.train(small(tmp_path, dense_start=True, target=0.2, ramp=1.0), progress=False)
     found = [row["nonzero_split"] for row in run.at.log]

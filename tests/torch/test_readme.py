@@ -1,0 +1,58 @@
+"""The lines of the README around another optimizer, trained as they stand there."""
+
+import re
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dslbi_torch import density, sparse_weights, split_groups
+from dslbi_torch.training.data import datasets
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.slow
+def test_the_lines_around_adamw_find_a_sparse_model_as_good_as_the_dense_one():
+    data = datasets.load("digits")
+    torch.manual_seed(0)
+    layers = dict(
+        conv1=nn.Conv2d(1, 16, 3, padding=1),
+        relu1=nn.ReLU(),
+        conv2=nn.Conv2d(16, 32, 3, padding=1),
+        relu2=nn.ReLU(),
+        pool=nn.MaxPool2d(2),
+        flat=nn.Flatten(),
+        fc=nn.Linear(512, 64),
+        relu3=nn.ReLU(),
+        head=nn.Linear(64, 10),
+    )
+    model = nn.Sequential(OrderedDict(layers))
+    generator, epochs = torch.Generator().manual_seed(0), 30
+    loader = list(data.train.batches(32, generator))
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+    (lines,) = [block for block in blocks if "AdamW" in block]
+    names = dict(torch=torch, split_groups=split_groups, model=model, epochs=epochs, loader=loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an S below 3
+        exec(lines, names)
+    optimizer = names["optimizer"]
+    for _ in range(epochs):
+        for x, y in data.train.batches(32, generator):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    def accuracy():
+        with torch.no_grad():
+            found = [(model(x).argmax(1) == y).float() for x, y in data.test.batches(500)]
+        return torch.cat(found).mean().item()
+
+    dense = accuracy()
+    with sparse_weights(optimizer):
+        sparse = accuracy()
+    assert dense > 0.95 and sparse >= dense - 0.01
+    assert density(optimizer, model).nonzero_split == pytest.approx(0.2, abs=0.01)
