@@ -11,6 +11,7 @@ from .dessilbi import DessiLBI
 from .groups import split_groups, split_table
 from .masks.apply import apply_masks_, masked
 from .masks.budget import density_curve, random_masks, ranked_masks
+from .masks.crossing import crossing_masks, crossing_weights
 from .masks.density import density, density_table
 from .masks.files import load_masks, save_masks
 from .masks.freezing import FrozenTraining, reinitialise_
@@ -42,6 +43,8 @@ __all__ = [
     "TargetDensity",
     "apply_masks_",
     "compact",
+    "crossing_masks",
+    "crossing_weights",
     "density",
     "density_curve",
     "density_table",

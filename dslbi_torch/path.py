@@ -1,15 +1,17 @@
 """The path of a training run: when each group entered, and how norms and supports grew."""
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .bits import pack_bits, unpack_bits
+from .crossings import Crossings
 from .options import check_count
 from .safe_files import atomic, check_sums
 from .sharding import is_sharded, shard, whole
@@ -112,6 +114,10 @@ class PathRecorder:
         Whether the entry step of single weights is kept for l1 tensors (8 bytes a weight), and
         their support at every snapshot (a bit a weight). Without it, an l1 tensor is summarised by
         its number of non-zero weights.
+    at : iterable of float in (0, 1)
+        Densities at which the sparse model is kept, for :func:`dslbi_torch.crossing_weights`; for
+        ``model`` and ``host`` see :class:`dslbi_torch.crossings.Crossings`. Until the last one is
+        reached, every step waits for the device.
 
     Attributes
     ----------
@@ -131,7 +137,16 @@ class PathRecorder:
     ``torch.distributed.checkpoint.state_dict`` gives an optimizer without state a step of lr 0.
     """
 
-    def __init__(self, optimizer: Optimizer, *, every: int = 1, elements: bool = False):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        every: int = 1,
+        elements: bool = False,
+        at: Iterable[float] = (),
+        model: nn.Module | None = None,
+        host: bool = True,
+    ):
         self.every = check_count("every", every)
         self.optimizer, self.elements = optimizer, elements
         self.step, self.time = 0, 0.0
@@ -160,6 +175,7 @@ class PathRecorder:
                 if elements and not grouped:
                     self._supports[name] = []
         self.record()
+        self.crossings = Crossings(optimizer, at, model=model, host=host)
         self._hook = optimizer.register_step_post_hook(self._after_step)
 
     def detach(self) -> None:
@@ -194,6 +210,7 @@ class PathRecorder:
                 entry.masked_fill_((entry == NEVER) & chosen, self.step)
         if self.step % self.every == 0 or resting == 1:
             self.record()
+        self.crossings.look(self.step, self.time)
 
     @torch.no_grad()
     def record(self) -> None:
@@ -284,6 +301,7 @@ class PathRecorder:
             "support": {k: _gathered(v, pack_bits) for k, v in self._supports.items() if v},
             "gamma_norm": {k: _gathered(v) for k, v in self._norms.items() if v},
             "weight_norm": {k: _gathered(v) for k, v in self._weights.items() if v},
+            "crossings": self.crossings.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -296,6 +314,7 @@ class PathRecorder:
         own = {k: tuple(v.shape) for k, v in self.entry.items()}
         if shapes != own or set(state["nonzero"]) != set(self._nonzero):
             raise ValueError(f"the record must be of the split tensors {own}, got {shapes}")
+        self.crossings.load_state_dict(state["crossings"])
         self.step, self.time = state["step"], state["time"]
         self.steps, self.times = list(state["steps"]), list(state["times"])
         for name, entry in self.entry.items():

@@ -6,8 +6,10 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from ..path import PathRecorder
 from .apply import masked
 from .checks import check_bool_tensors
+from .crossing import crossing_weights
 from .ranking import Ranking
 
 
@@ -82,17 +84,20 @@ def _unit_sizes(ranking, names):
 @torch.no_grad()
 def density_curve(
     model: nn.Module,
-    ranking: Ranking,
+    ranking: Ranking | PathRecorder,
     evaluate: Callable[[nn.Module], float],
     densities: Iterable[float] = (1, 0.2, 0.1, 0.05, 0.025, 0.01),
 ) -> dict[float, float]:
-    """Return what ``evaluate(model)`` gives at each density of a ranking, without more training.
+    """Return what ``evaluate(model)`` gives at each density of one run, without more training.
 
     Parameters
     ----------
     model : Module
         What was ranked; its weights are the same afterwards, bit for bit.
-    ranking : Ranking
+    ranking : Ranking, or PathRecorder
+        An order of the units (:func:`dslbi_torch.entry_ranking`, ``gamma_ranking``,
+        ``magnitude_ranking``): masks of it on the weights as they are. Or a recorder that kept
+        these densities (``at``): the sparse models as they were when the path crossed them.
     evaluate : callable
         Takes the model, returns a number (an accuracy).
     densities : iterable of float in (0, 1]
@@ -100,7 +105,11 @@ def density_curve(
     """
     found = {}
     for density in densities:
-        with masked(model, ranked_masks(ranking, density)):
+        if isinstance(ranking, PathRecorder):
+            reading = crossing_weights(ranking, density)
+        else:
+            reading = masked(model, ranked_masks(ranking, density))
+        with reading:
             found[density] = evaluate(model)
     return found
 
