@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from .slices import Units, norms, rows, slice_norms, spread, unit_weight
+from .slices import Units, laid_over, rows, slice_norms, unit_norms, unit_weight
 
 
 class Penalty(NamedTuple):
@@ -78,20 +78,20 @@ def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:
 
 def _group_score(vs, units):
     weight = unit_weight(vs, units)
-    size = norms(vs, units)
+    size = unit_norms(vs, units)
     return [size if weight == 1 else size / weight]
 
 
 def _group_prox(vs, lam, units):
     (score,) = _group_score(vs, units)
     scale = factor(score, lam)
-    return [spread(scale, v, units) * v for v in vs]  # (prox-group)
+    return [laid_over(scale, v, units) * v for v in vs]  # (prox-group)
 
 
 def _group_subgradient(xs, lam, units):
-    size, weight = norms(xs, units), unit_weight(xs, units)
+    size, weight = unit_norms(xs, units), unit_weight(xs, units)
     inward = lam * weight / torch.where(size > 0, size, 1)
-    return [spread(inward, x, units) * x for x in xs]
+    return [laid_over(inward, x, units) * x for x in xs]
 
 
 def _sparse_group_levels(vs, units):
@@ -113,7 +113,7 @@ def _sparse_group_levels(vs, units):
 
 def _sparse_group_score(vs, units):
     level = _sparse_group_levels(vs, units)
-    return [torch.minimum(v.abs(), spread(level, v, units)) for v in vs]
+    return [torch.minimum(v.abs(), laid_over(level, v, units)) for v in vs]
 
 
 def _sparse_group_prox(vs, lam, units):
@@ -123,7 +123,7 @@ def _sparse_group_prox(vs, lam, units):
     stays = _sparse_group_levels(vs, units).view(score.shape) > lam
     least = torch.finfo(score.dtype).eps
     scale = torch.where(stays, factor(score, lam).clamp(min=least), 0)
-    return [spread(scale, v, units) * v for v in inner]  # (prox-sparse-group)
+    return [laid_over(scale, v, units) * v for v in inner]  # (prox-sparse-group)
 
 
 def _sparse_group_subgradient(xs, lam, units):
@@ -142,7 +142,7 @@ L1 = Penalty(
     routes=("pieces", "lists", "kernel"),
 )
 GROUP = Penalty(
-    value=lambda xs, lam, units: lam * unit_weight(xs, units) * norms(xs, units).sum(),
+    value=lambda xs, lam, units: lam * unit_weight(xs, units) * unit_norms(xs, units).sum(),
     prox=_group_prox,
     score=_group_score,
     subgradient=_group_subgradient,

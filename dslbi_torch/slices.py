@@ -66,7 +66,7 @@ def slice_norms(x: Tensor, group_dim=0) -> Tensor:
     return torch.linalg.vector_norm(x, dim=summed, keepdim=True)
 
 
-def norms(xs: list[Tensor], units: Units) -> Tensor:
+def unit_norms(xs: list[Tensor], units: Units) -> Tensor:
     """Return the Euclidean norm of every unit of a family, in the form of its first tensor."""
     if len(xs) == 1 and units.single:
         return slice_norms(xs[0], units.group_dim)
@@ -87,7 +87,7 @@ def _pooled(norm, units):
     return torch.linalg.vector_norm(cut, dim=(d, d + 2))
 
 
-def spread(values: Tensor, x: Tensor, units: Units) -> Tensor:
+def laid_over(values: Tensor, x: Tensor, units: Units) -> Tensor:
     """Lay a value of every unit over the entries of one tensor of the family.
 
     Returns

@@ -99,7 +99,7 @@ def norms(xs: list[Tensor], group: dict) -> list[Tensor]:
     """Return the Euclidean norm of every unit of a family, laid out as :func:`scores`."""
     if by_entries(group):
         return [x.abs() for x in xs]
-    return [slices.norms([x.abs() if x.is_complex() else x for x in xs], units_of(group))]
+    return [slices.unit_norms([x.abs() if x.is_complex() else x for x in xs], units_of(group))]
 
 
 def unit_sizes(family: Family) -> list[int]:
@@ -120,7 +120,7 @@ def spread(values: list[Tensor], family: Family) -> list[Tensor]:
     if by_entries(family.group):
         return values
     units = units_of(family.group)
-    return [slices.spread(values[0], W, units) for W in family.Ws]
+    return [slices.laid_over(values[0], W, units) for W in family.Ws]
 
 
 def selected(family: Family) -> list[Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..penalties import PENALTIES, Penalty, factor
-from ..slices import Units, spread
+from ..slices import Units, laid_over
 from .views import Tensors
 
 # Elements of a piece: small enough that W, V, m, grad and the scratch of one piece stay in the
@@ -24,7 +24,7 @@ def gap_of(W, V, scale, kappa, lam, row: Penalty, units: Units, out=None):
         (score,) = row.score([V], units)
         if _may_look(score) and (not score.numel() or score.max().item() <= lam):  # not for a NaN
             return None
-        scale = spread(factor(score, lam), V, units)
+        scale = laid_over(factor(score, lam), V, units)
     return torch.addcmul(W, V, scale, value=-kappa, out=out)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from ..penalties import PENALTIES
-from ..slices import Units, spread
+from ..slices import Units, laid_over
 from ..torch_private import (
     foreach_add,
     foreach_add_,
@@ -66,7 +66,7 @@ def _gaps(tensors, kappa, lam, row, units):
     else:
         if scales is None:
             scales = _factors([row.score([V], units)[0] for V in Vs], lam)
-            scales = [spread(s, V, units) for s, V in zip(scales, Vs, strict=True)]
+            scales = [laid_over(s, V, units) for s, V in zip(scales, Vs, strict=True)]
         gaps = foreach_mul(Vs, scales)
     foreach_mul_(gaps, -kappa)
     foreach_add_(gaps, Ws)

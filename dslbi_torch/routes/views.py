@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from ..penalties import PENALTIES, factor
 from ..sharding import aligned, is_sharded
-from ..slices import axes, spread, units_of
+from ..slices import axes, laid_over, units_of
 
 
 class Tensors(NamedTuple):
@@ -108,7 +108,7 @@ def _with_joint_prox(tensors, others, group, local):
     if row.scaled:
         (score,) = row.score(Vs, units)
         scale = factor(score, group["lam"])
-        return tensors._replace(scales=[spread(scale, V, units) for V in tensors.Vs])
+        return tensors._replace(scales=[laid_over(scale, V, units) for V in tensors.Vs])
     shrunk = dict(zip(family, row.prox(Vs, group["lam"], units), strict=True))
     return tensors._replace(Gammas=[group["kappa"] * shrunk[id(p)] for p in tensors.params])
 

@@ -61,5 +61,5 @@ def test_what_is_selected_is_what_is_not_zero(word, family):
         values = torch.cat([s.flatten() for s in scores]).sort().values
         lam = float(values[len(values) // 2 :][:2].mean())
         for k, (v, p) in enumerate(zip(vs, row.prox(vs, lam, units), strict=True)):
-            kept = scores[k] if row.entries else slices.spread(scores[0], v, units)
+            kept = scores[k] if row.entries else slices.laid_over(scores[0], v, units)
             assert torch.equal(p != 0, (kept > lam).expand(v.shape))
