@@ -118,6 +118,9 @@ class Config:
     # What is recorded of the path
     record_every: int = option(10, "steps between two snapshots of the norms")
     elements: bool = option(False, "also record the entry step of every single weight")
+    crossings: tuple[float, ...] = option(
+        (), "densities at which the sparse model is kept as it was when the path crossed them"
+    )
 
     # How it is computed
     dtype: str = option("float32", "float32 or float64")
@@ -172,7 +175,7 @@ PLACE = (
 def without_path(config: Config, optimizer: str) -> Config:
     """Return the same training by an optimizer that does not split: what is for a path alone, or
     for dessilbi alone, has its default."""
-    plain = dict(split=False, target=None, nu_schedule="constant", elements=False)
+    plain = dict(split=False, target=None, nu_schedule="constant", elements=False, crossings=())
     plain |= dict(release=0.0, release_pull=0.0, release_power=0.0, dense_start=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)
     return dataclasses.replace(config, optimizer=optimizer, **plain)

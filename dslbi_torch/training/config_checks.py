@@ -24,6 +24,7 @@ _WORDS = {
     bool: "true or false",
     types.NoneType: "none",
     tuple[int, ...]: "a tuple of whole numbers",
+    tuple[float, ...]: "a tuple of numbers",
     dict[str, float]: "numbers by name",
 }
 
@@ -44,8 +45,9 @@ def check_types(config) -> None:
 
 
 def _is(value, kind):
-    if kind == tuple[int, ...]:
-        return isinstance(value, tuple) and all(type(x) is int for x in value)
+    if kind in (tuple[int, ...], tuple[float, ...]):
+        (each, _) = typing.get_args(kind)
+        return isinstance(value, tuple) and all(_is(x, each) for x in value)
     if kind == dict[str, float]:
         return isinstance(value, dict) and all(
             isinstance(name, str) and _is(x, float) for name, x in value.items()
@@ -122,6 +124,7 @@ def check_shares(config) -> None:
         shares = target if isinstance(target, dict) else {"all": target}
         good = shares and all(name and 0 < x <= 1 for name, x in shares.items())
         _require(config, "target", good, "in (0, 1], or such a share for each name, or none")
+    _require(config, "crossings", all(0 < x < 1 for x in config.crossings), "densities in (0, 1)")
 
 
 def check_schedule(config) -> None:
@@ -229,7 +232,7 @@ NEEDS = {
     "lr_min": ("schedule cosine or triangle", lambda c: c.schedule in ("cosine", "triangle")),
     "alternate": ("flip", lambda c: c.flip),
     **dict.fromkeys(("kappa", "nu", "lam_conv", "lam_linear", "lam_named", "elements"), _PATH),
-    **dict.fromkeys(("release", "release_power", "dense_start"), _PATH),
+    **dict.fromkeys(("release", "release_power", "dense_start", "crossings"), _PATH),
     "release_pull": ("a release, and an optimizer that splits,", lambda c: c.release and c.splits),
     "nu_schedule": (
         "an optimizer that splits, and an lr that falls,",

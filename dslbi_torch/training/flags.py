@@ -36,6 +36,7 @@ _METAVARS = {
     int: "INT",
     float: "FLOAT",
     tuple[int, ...]: "A,B,...",
+    tuple[float, ...]: "A,B,...",
     dict[str, float]: "NAME=FLOAT,...",
 }
 
@@ -45,6 +46,8 @@ def _parse_as(kinds):
     by_name, kind = dict[str, float] in kinds, kinds[0]
     if kind == tuple[int, ...]:
         return list_of(int, "list of whole numbers")
+    if kind == tuple[float, ...]:
+        return list_of(float, "list of numbers")
 
     def parse(text):
         if types.NoneType in kinds and text.lower() == "none":

@@ -74,7 +74,13 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
         if config.nu_schedule == "lr":
             FallingNu(optimizer)
         controller = _controller(config, optimizer, steps)
-        recorder = PathRecorder(optimizer, every=config.record_every, elements=config.elements)
+        recorder = PathRecorder(
+            optimizer,
+            every=config.record_every,
+            elements=config.elements,
+            at=config.crossings,
+            model=model,
+        )
     return Run(
         config=config,
         processes=processes,

@@ -102,8 +102,31 @@ IDLE_FLAGS = [
         "lr_min needs schedule cosine or triangle",
     ),
     (dict(ramp=0.1), "ramp needs a target"),
+    (dict(release_pull=1.0), "release_pull needs a release, and an optimizer that splits"),
+    (dict(optimizer="sgd", release=1.0), "release needs an optimizer that splits"),
+    (dict(optimizer="sgd", dense_start=True), "dense_start needs an optimizer that splits"),
+    (dict(optimizer="sgd", crossings=(0.1,)), "crossings needs an optimizer that splits"),
     (dict(alternate=True), "alternate needs flip to have an effect, got True without"),
 ]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            dict(release=20.0),
+            r"release must be in \[0, epochs = 20\): the path starts before the l",
+        ),
+        (dict(release=-1.0), r"release must be in \[0, epochs = 20\): .*, got -1.0"),
+        (dict(release_pull=-1.0), "release_pull must be at least 0 and finite, got -1.0"),
+        (dict(release_power=float("inf")), "release_power must be finite, got inf"),
+        (dict(crossings=(0.1, 1.0)), r"crossings must be densities in \(0, 1\), got \(0.1, 1.0\)"),
+        (dict(crossings=0.1), "crossings must be a tuple of numbers, got 0.1"),
+    ],
+)
+def test_starts_that_cannot_be(values, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**values)
 
 
 @pytest.mark.parametrize("values, message", IDLE)

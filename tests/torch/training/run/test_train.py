@@ -19,7 +19,7 @@ from recorded import flat
 from torch.nn import functional as F
 
 from benchmarks import runs
-from dslbi_torch import DessiLBI, density, support_masks
+from dslbi_torch import DessiLBI, crossing_weights, density, support_masks
 from dslbi_torch import __main__ as cli
 from dslbi_torch.safe_files import atomic, locked
 from dslbi_torch.training import config as configs
@@ -324,8 +324,9 @@ def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
 
 
 RELEASED = dict(
-    release=1.2, release_pull=0.5, release_power=0.5, target=0.2, ramp=1.0, checkpoint_steps=9
-)
+    release=1.2, release_pull=0.5, release_power=0.5, target=0.2, ramp=1.0, checkpoint_steps=9,
+    crossings=(0.1, 0.05),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +358,13 @@ def test_a_released_run_starts_its_path_where_it_says(released):
     first, *_, last = run.at.log
     assert first["nonzero_split"] == run.at.log[1]["nonzero_split"] == 0
     assert last["nonzero_split"] == pytest.approx(0.2, rel=0.1)
+    again = open_run(folder)
+    for share in (0.05, 0.1):
+        with crossing_weights(again.recorder, share):
+            W = again.model.state_dict()
+            kept = sum((W[name] != 0).sum() for name in support_masks(again.optimizer))
+        size = sum(mask.numel() for mask in support_masks(again.optimizer).values())
+        assert int(kept) / size == pytest.approx(share, abs=0.03)
     levels = [group["level"] for group in run.optimizer.param_groups if group["penalty"]]
     assert len(set(levels)) == len(levels) == 4
 
