@@ -41,9 +41,13 @@ def at_chance(run: Run, loss: float) -> list[str]:
     config, classes = run.config, len(run.data.classes)
     if loss < 0.995 * math.log(classes) or run.step < FEW_STEPS:
         return []
-    L = _initial_curvature(run)
+    try:
+        L = _initial_curvature(run)
+    except torch.OutOfMemoryError:  # it must not stop the run
+        L = 0.0
     tie = 2 / config.nu if config.splits else 0.0
     words = "2 / (L + 2 / nu)" if config.splits else "2 / L"
+    bound = 2 / (L + tie) if L + tie else math.inf
     kappa = config.kappa if config.splits and not config.split else 1.0
     gathered = config.momentum if "momentum" in OPTIMIZERS[config.optimizer].fields else 0.0
     step = "kappa * lr / (1 - momentum)" if gathered else "kappa * lr"
@@ -51,11 +55,11 @@ def at_chance(run: Run, loss: float) -> list[str]:
         f"the loss has stayed at chance in epoch {run.at.epoch}, to step {run.step}: its mean is "
         f"{loss:.4g}, a guess has {math.log(classes):.4g}; {step} must be small, got "
         f"{kappa * config.lr / (1 - gathered):.4g}, and is safe below {words} = "
-        f"{2 / (L + tie):.3g} (L = {L:.3g} at the initial weights)"
+        f"{bound:.3g} (L = {L:.3g} at the initial weights)"
     ]
 
 
-def _initial_curvature(run, iterations=10, pictures=256):
+def _initial_curvature(run, iterations=10, pictures=64):
     """The largest eigenvalue of the Hessian on a batch, in size, by power iteration."""
     config, device = run.config, run.processes.device
     dtype = getattr(torch, config.dtype)

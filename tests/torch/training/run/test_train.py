@@ -25,7 +25,7 @@ from dslbi_torch.safe_files import atomic, locked
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config
-from dslbi_torch.training.run import loop, report, sessions, train
+from dslbi_torch.training.run import loop, outlook, report, sessions, train
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run.evaluate import evaluate
 from dslbi_torch.training.run.processes import pick_device
@@ -376,7 +376,7 @@ def test_a_path_that_cannot_select_is_said_in_one_line(tmp_path, capsys):
     assert len(said) == 1 and "got 0.00" in said[0] and "in 45 steps" in said[0]
 
 
-def test_a_loss_at_chance_is_said_in_one_line_and_does_not_stop(tmp_path, capsys):
+def test_a_loss_at_chance_is_said_in_one_line_and_does_not_stop(tmp_path, capsys, monkeypatch):
     run = train.train(small(tmp_path, lr=0.1, kappa=10.0, epochs=2))
     assert run.at.epoch == 2
     said = [line for line in capsys.readouterr().out.splitlines() if "at chance" in line]
@@ -385,6 +385,18 @@ def test_a_loss_at_chance_is_said_in_one_line_and_does_not_stop(tmp_path, capsys
     assert "lr / (1 - momentum) must be small, got 10, and is safe below 2 / (L + " in said[0]
     bound = float(said[0].split("2 / (L + 2 / nu) = ")[1].split()[0])
     assert 0.01 < bound < 3
+    with monkeypatch.context() as patch:  # the memory does not hold the curvature: still no stop
+        patch.setattr(outlook, "_initial_curvature", _no_memory)
+        (line,) = outlook.at_chance(run, 2.31)
+        assert "is safe below 2 / (L + 2 / nu) = 5 (L = 0 at the initial weights)" in line
+        plain = run._replace(config=dataclasses.replace(run.config, optimizer="sgd"))
+        (line,) = outlook.at_chance(plain, 2.31)
+        assert "lr / (1 - momentum) must be small, got 1, and is safe below 2 / L = inf" in line
+    assert outlook.at_chance(run, 2.2) == []
+
+
+def _no_memory(run):
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_run_from_dense_to_sparse(tmp_path):
