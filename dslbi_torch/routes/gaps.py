@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ..penalties import PENALTIES, Penalty, factor
 from ..slices import Units, laid_over
-from .views import Tensors
+from .views import Tensors, may_look
 
-# Elements of a piece: few enough that what one pass leaves is in the processor's cache for the next,
-# and so many that the calls of a piece cost little beside its arithmetic.
+# Elements of a piece: few enough that what one pass leaves is in the processor's cache for the
+# next, and so many that the calls of a piece cost little beside its arithmetic.
 PIECE = 3 << 17
 
 
@@ -22,15 +22,10 @@ def gap_of(W, V, scale, kappa, lam, row: Penalty, units: Units, out=None):
             shrunk = row.prox([V], lam, units)[0]
             return torch.sub(W, shrunk, alpha=kappa, out=shrunk if out is None else out)
         (score,) = row.score([V], units)
-        if _may_look(score) and (not score.numel() or score.max().item() <= lam):  # not for a NaN
+        if may_look(score) and (not score.numel() or score.max().item() <= lam):  # not for a NaN
             return None
         scale = laid_over(factor(score, lam), V, units)
     return torch.addcmul(W, V, scale, value=-kappa, out=out)
-
-
-def _may_look(x):
-    """Return whether reading a number costs no synchronisation and breaks no graph."""
-    return x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def axis(W, row: Penalty, units: Units, scale=None) -> int | None:
@@ -75,7 +70,9 @@ def pull_(tensors: Tensors, outs, down, *, alpha, kappa, nu, lam, penalty, **uni
             continue
         for w, v, o, s in cut((W, V, out, scale), axis(W, row, units, scale)):
             wide = w if w.dtype == v.dtype else w.to(v.dtype)
-            gap = gap_of(wide, v, s, kappa, lam, row, units, out=o)
+            gap = None
+            if not tensors.silent:
+                gap = gap_of(wide, v, s, kappa, lam, row, units, out=o)
             if gap is None:
                 gap = wide if o is None else o.copy_(wide)
             _pull_piece(w, v, gap, o, up, down)

@@ -85,7 +85,7 @@ def step_(
             dim, dense = None, True
         own = (m, grad) if dense else (None, None)
         for w, v, s, b, g in cut((W, V, scale, *own), dim):
-            gap = gap_of(w, v, s, kappa, lam, row, units)
+            gap = None if tensors.silent else gap_of(w, v, s, kappa, lam, row, units)
             v.add_(w if gap is None else gap, alpha=up)  # (dslbi-v)
             if sgd.weight_decay:  # its decay is that of the old W, so the pull comes after it
                 gap = w.clone() if gap is None else gap

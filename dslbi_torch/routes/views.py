@@ -31,6 +31,8 @@ class Tensors(NamedTuple):
         The factors of prox, where units extend over several tensors.
     Gammas : list of Tensor, or None
         Gamma, where units extend over several tensors and prox is no factor.
+    silent : bool
+        Whether the factors are known to be all zero, so that ``W - Gamma`` is W.
     """
 
     params: list
@@ -41,10 +43,12 @@ class Tensors(NamedTuple):
     firsts: list
     scales: list | None = None
     Gammas: list | None = None
+    silent: bool = False
 
     def rows(self, places: list[int]) -> "Tensors":
         """Return the rows at these places."""
-        return Tensors(*(None if x is None else [x[k] for k in places] for x in self))
+        columns = (None if x is None else [x[k] for k in places] for x in self[:-1])
+        return Tensors(*columns, self.silent)
 
 
 def collect(
@@ -108,9 +112,16 @@ def _with_joint_prox(tensors, others, group, local):
     if row.scaled:
         (score,) = row.score(Vs, units)
         scale = factor(score, group["lam"])
-        return tensors._replace(scales=[laid_over(scale, V, units) for V in tensors.Vs])
+        silent = may_look(score) and score.max().item() <= group["lam"]  # not for a NaN
+        scales = [laid_over(scale, V, units) for V in tensors.Vs]
+        return tensors._replace(scales=scales, silent=silent)
     shrunk = dict(zip(family, row.prox(Vs, group["lam"], units), strict=True))
     return tensors._replace(Gammas=[group["kappa"] * shrunk[id(p)] for p in tensors.params])
+
+
+def may_look(x: Tensor) -> bool:
+    """Return whether reading a number costs no synchronisation and breaks no graph."""
+    return x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def view(x: Tensor | None, group: dict, local: bool = True) -> Tensor | None:
