@@ -52,7 +52,7 @@ from dslbi_torch import (
     split_groups,
 )
 from dslbi_torch.figures import accuracy_by_density
-from dslbi_torch.penalties import prox
+from dslbi_torch.penalties import soft_threshold
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.nets import zoo
@@ -190,7 +190,7 @@ class LinBreg(torch.optim.Optimizer):
                     W.sub_(m, alpha=group["lr"])
                 else:
                     V.sub_(m, alpha=group["lr"])
-                    W.copy_(prox(V, group["lam"], penalty="l1"))
+                    W.copy_(soft_threshold(V, group["lam"]))
 
 
 # What is measured

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from .options import check_group, check_tensors, plain
 from .penalties import penalty_named
 from .routes.choose import Kept, step_by_route
+from .routes.gaps import add_scaled_
 from .routes.views import Tensors, collect
 from .slices import Units
 from .state import at_rest, dual_dtype, duals_kept, rests
@@ -75,15 +76,6 @@ def step_(
         if coupling == "outside":
             add_scaled_(W, r, -kappa * alpha)
         add_scaled_(V, r, alpha)  # (dslbi-v)
-
-
-def add_scaled_(x, y, c):
-    """Add ``c * y`` to x in place; c is a number, or a tensor of one element."""
-    if isinstance(c, Tensor):
-        # Under autograd the product keeps y for the derivative in c, and y is written to later.
-        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
-    else:
-        x.add_(y, alpha=c)
 
 
 def one_by_one_(tensors: Tensors, options: dict) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .penalties import PENALTIES, one_of
-from .slices import check_units, units_of
+from .slices import by_family, check_units, units_of
 from .state import dual_dtype
 
 
@@ -91,13 +91,13 @@ def check_splitting(group):
         _check_number(name, group[name], 0, strict=True)
     word = group["penalty"]
     if word is not None and not (isinstance(word, str) and word in PENALTIES):
-        raise ValueError(f"penalty must be None, {one_of()}, got {group['penalty']!r}")
-    row = PENALTIES.get(group["penalty"])
+        raise ValueError(f"penalty must be None, {one_of()}, got {word!r}")
+    row = PENALTIES.get(word)
     for name in ("block", "parts"):
         check_count(name, group[name])
     for name, alone in (("block", 1), ("parts", 1), ("joint", False)):
         if group[name] != alone and not (row and row.sliced):
-            raise ValueError(f"{name} needs a penalty of slices, got penalty {group['penalty']!r}")
+            raise ValueError(f"{name} needs a penalty of slices, got penalty {word!r}")
 
 
 def check_tensors(group):
@@ -136,15 +136,10 @@ def check_tensors(group):
             raise ValueError(
                 f"group_dim of the complex parameter {name} must not be negative, got {dims}"
             )
-    if sliced and group["params"]:
-        units, params = units_of(group), group["params"]
-        joint = (
-            [(params, names)]
-            if group["joint"]
-            else [([p], [n]) for p, n in zip(params, names, strict=True)]
-        )
-        for family in joint:
-            check_units(*family, units)
+    if sliced:
+        rows = list(zip(group["params"], names, strict=True))
+        for family in filter(None, by_family(rows, group)):
+            check_units(*map(list, zip(*family, strict=True)), units_of(group))
 
 
 def _check_steps(group, name, p):

@@ -177,11 +177,6 @@ def penalty_named(word: str) -> Penalty:
     return PENALTIES[word]
 
 
-def prox(v: Tensor, lam: float = 1.0, *, penalty: str = "l1", **units) -> Tensor:
-    """Return the prox of one tensor; ``units`` are fields of :class:`dslbi_torch.slices.Units`."""
-    return penalty_named(penalty).prox([v], lam, Units(**units))[0]
-
-
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
     """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
     return L1.value([x], lam, Units())

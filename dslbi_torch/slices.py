@@ -46,6 +46,11 @@ def units_of(group: dict) -> Units:
     return Units(**{key: group[key] for key in Units._fields if key in group})
 
 
+def by_family(rows: list, group: dict) -> list[list]:
+    """Return the rows of a parameter group's tensors, those of a family together."""
+    return [list(rows)] if group.get("joint") else [[row] for row in rows]
+
+
 def axes(ndim: int, group_dim) -> tuple[int, ...]:
     """Return the axes that a slice extends along: all but those of ``group_dim``."""
     if group_dim == 0 and ndim:  # the usual case, fast: it is asked once a tensor and step
@@ -95,18 +100,12 @@ def laid_over(values: Tensor, x: Tensor, units: Units) -> Tensor:
     Tensor
         Broadcastable to x: one value for each slice, with axes of length 1 where it extends.
     """
-    if units.single:
-        if values.ndim == x.ndim:
-            return beside(values, x) if values.device == x.device else values.to(x.device)
+    if not units.single:
+        values = values.view(1, -1, 1).expand(units.parts, -1, units.block).reshape(-1)
+    if values.ndim != x.ndim:
         extended = axes(x.ndim, units.group_dim)
-        shape = [1 if d in extended else n for d, n in enumerate(x.shape)]
-        return beside(values.to(x.device).view(shape), x)
-    d = units.group_dim % x.ndim
-    n = values.numel()
-    cut = values.view(1, n, 1).expand(units.parts, n, units.block)
-    shape = [1] * x.ndim
-    shape[d] = x.shape[d]
-    return beside(cut.reshape(shape).to(x.device), x)
+        values = values.view([1 if d in extended else n for d, n in enumerate(x.shape)])
+    return beside(values.to(x.device), x)
 
 
 def rows(xs: list[Tensor], units: Units) -> Tensor:

@@ -5,10 +5,10 @@ from torch import optim
 from torch.optim import LBFGS, Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .dessilbi import GAMMA_OPTIONS, DessiLBI, add_scaled_
+from .dessilbi import GAMMA_OPTIONS, DessiLBI
 from .options import check_splitting, check_tensors, plain
 from .penalties import one_of
-from .routes.gaps import pull_
+from .routes.gaps import add_scaled_, pull_
 from .routes.views import collect
 from .slices import Units
 from .state import at_rest, dual_dtype, duals_kept, rests

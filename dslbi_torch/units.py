@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from . import slices
 from .dessilbi import GAMMA_OPTIONS, gamma
 from .penalties import PENALTIES, one_of
-from .slices import units_of
+from .slices import by_family, units_of
 from .state import dual_dtype
 
 
@@ -60,11 +60,6 @@ def families(optimizer: Optimizer) -> list[Family]:
     if not found:
         raise ValueError(f"the optimizer splits nothing: no group has penalty {one_of()}")
     return found
-
-
-def by_family(rows: list, group: dict) -> list[list]:
-    """Return the rows of a parameter group's tensors, those of a family together."""
-    return [list(rows)] if group.get("joint") else [[row] for row in rows]
 
 
 def _dual(optimizer, p):

@@ -15,7 +15,8 @@ from ..layers import weight_names
 from ..path import NEVER, PathRecorder
 from ..penalties import one_of
 from ..sharding import whole
-from ..units import Family, by_family, families, gammas, norms, scores, spread
+from ..slices import by_family
+from ..units import Family, families, gammas, norms, scores, spread
 
 
 class Ranking(NamedTuple):

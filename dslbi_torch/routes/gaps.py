@@ -79,14 +79,15 @@ def pull_(tensors: Tensors, outs, down, *, alpha, kappa, nu, lam, penalty, **uni
 
 
 def _pull_piece(W, V, gap, out, up, down):
-    _add_(V, gap, up)  # (dslbi-v)
+    add_scaled_(V, gap, up)  # (dslbi-v)
     if out is None:
-        _add_(W, gap, down)
+        add_scaled_(W, gap, down)
 
 
-def _add_(x, y, c):
+def add_scaled_(x, y, c):
     """Add ``c * y`` to x in place; c is a number, or a tensor of one element."""
     if isinstance(c, Tensor):
-        x.add_(y * c.to(y.device))
+        # Under autograd the product keeps y for the derivative in c, and y is written to later.
+        x.add_((y.clone() if torch.is_grad_enabled() else y) * c.to(y.device))
     else:
         x.add_(y, alpha=c)

@@ -63,3 +63,15 @@ def test_what_is_selected_is_what_is_not_zero(word, family):
         for k, (v, p) in enumerate(zip(vs, row.prox(vs, lam, units), strict=True)):
             kept = scores[k] if row.entries else slices.laid_over(scores[0], v, units)
             assert torch.equal(p != 0, (kept > lam).expand(v.shape))
+
+
+@pytest.mark.parametrize("options", [{}, dict(group_dim=1, weight="sqrt"), dict(group_dim=(0, 1))])
+def test_the_functions_of_a_single_array_are_twins(options, close):
+    x = vectors.array((4, 3, 2))
+    y = torch.tensor(x)
+    for name in ("l1_norm", "soft_threshold", "l1_dual_norm"):
+        close(getattr(twin, name)(y), getattr(reference, name)(x))
+    for name in ("group_norm", "group_soft_threshold", "group_dual_norm"):
+        close(getattr(twin, name)(y, **options), getattr(reference, name)(x, **options))
+    options = {"group_dim": options.get("group_dim", 0)}
+    close(twin.group_norms(y, **options), reference.group_norms(x, **options))
