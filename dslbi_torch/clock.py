@@ -195,7 +195,7 @@ class FallingNu:
     With a constant nu the pull of a step, ``kappa * alpha * (W - Gamma) / nu``, fades as lr falls,
     and the gradient holds weights up outside the support. With nu in proportion to lr the limit
     goes to zero with lr: the run ends with W on the support of Gamma. While lr grows to a new
-    largest value (a warm-up), nu keeps its own.
+    largest value (a warm-up), nu keeps its own; where lr is 0 it stays what it was.
 
     It is attached as a pre-step hook: no line of the loop changes. The largest lr so far, and nu
     there, are in the parameter groups (``lr_top, nu_top``), so that the optimizer's checkpoint goes
@@ -225,8 +225,8 @@ class FallingNu:
 
     def _before_step(self, *_):
         for group in self.optimizer.param_groups:
-            if "nu_top" in group:
-                lr = float(group["lr"])
+            lr = float(group["lr"])
+            if "nu_top" in group and lr > 0:  # a step of lr 0 moves nothing, and nu stays positive
                 group["lr_top"] = max(lr, group["lr_top"])
                 group["nu"] = _falling(group["nu_top"], lr, group["lr_top"])
 
@@ -297,7 +297,7 @@ def _courses(optimizer, steps, scheduler, every):
         lrs, top, nus = by_group[id(group)], group.get("lr_top", 0.0), []
         for lr in lrs:
             top = max(lr, top)
-            falls = "nu_top" in group
+            falls = "nu_top" in group and lr > 0
             nus.append(_falling(group["nu_top"], lr, top) if falls else group["nu"])
         unit = optimizer.alpha({**group, "lr": 1.0})
         alphas = [lr * unit for lr in lrs]

@@ -257,6 +257,24 @@ def test_nu_falls_with_lr_and_a_checkpoint_goes_on():
             assert torch.equal(p, q)
 
 
+@pytest.mark.filterwarnings("ignore:S must be")
+def test_a_schedule_from_zero_and_back_to_zero_moves_nothing_there():
+    model = net()
+    optimizer = DessiLBI(split_groups(model, nu=0.5, lam=1e9), lr=0.1)
+    scheduler = LambdaLR(optimizer, lambda k: max(0.0, 1 - abs(k - 5) / 5))
+    FallingNu(optimizer)
+    rows = forecast(optimizer, 15, scheduler=scheduler)
+    start = [p.detach().clone() for p in model.parameters()]
+    seen = [row[0] for row in idle(model, optimizer, 15, scheduler)]
+    assert [seen[0], seen[4][1], seen[5]] == [(0.0, 0.5), 0.5, (0.1, 0.5)]
+    assert seen[9][1] == pytest.approx(0.1) and seen[10:] == [(0.0, seen[9][1])] * 5
+    pulls = [lr / nu for lr, nu in seen]
+    assert [row.S for row in rows] == pytest.approx([sum(pulls)] * 2)
+    left = math.prod(1 - pull for pull in pulls)
+    for W, p in zip(start[::2], list(model.parameters())[::2], strict=True):
+        torch.testing.assert_close(p.detach(), left * W)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
