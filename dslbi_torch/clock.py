@@ -22,6 +22,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from .options import check_count
+from .state import steps_of_rest
 from .target import factor_of_density
 from .units import Family, families, scores
 
@@ -55,17 +57,15 @@ class Forecast(NamedTuple):
 
 
 class _Course(NamedTuple):
-    """One family with alpha and nu of each of its steps, from the release on."""
+    """One family with alpha and ``alpha / nu`` of each of its steps, from the release on."""
 
     family: Family
     alphas: list[float]
-    nus: list[float]
+    rates: list[float]
 
-    def S(self, first: int) -> float:
-        kappa = self.family.group["kappa"]
-        return sum(
-            kappa * a / nu for a, nu in zip(self.alphas[first:], self.nus[first:], strict=True)
-        )
+    def pulls(self) -> list[float]:
+        """Return the part of W that the pull takes in each step."""
+        return [self.family.group["kappa"] * rate for rate in self.rates]
 
 
 def forecast(
@@ -100,15 +100,12 @@ def forecast(
     """
     found, worst = [], None
     for course in _courses(optimizer, steps, scheduler, every):
-        first = _after_ramp(course, ramp)
-        S, group = course.S(first), course.family.group
-        pulls = [group["kappa"] * a / nu for a, nu in zip(course.alphas, course.nus, strict=True)]
-        row = Forecast(
-            course.family.names, S, max(pulls), sum(course.alphas), _first_entry(course, steps)
-        )
+        first, pulls = _after_ramp(course, ramp), course.pulls()
+        S, time = sum(pulls[first:]), sum(course.alphas)
+        row = Forecast(course.family.names, S, max(pulls), time, _first_entry(course, steps))
         found.append(row)
         if S < LEAST and (worst is None or S < worst[0].S):
-            worst = row, len(pulls) - first, group["nu"]
+            worst = row, len(pulls) - first, course.family.group["nu"]
     if worst is not None:
         row, count, nu = worst
         warnings.warn(
@@ -157,28 +154,24 @@ def suggest(
         For values outside these intervals, and for an S that so few steps cannot reach: the pull of
         a step would take more than all of W.
     """
-    for name, value in (("S", S), ("density", density)):
-        bound = math.inf if name == "S" else 1
+    for name, value, bound in (("S", S, math.inf), ("density", density, 1)):
         if value is not None and not 0 < value < bound:
             raise ValueError(f"{name} must be in (0, {bound:g}), got {value}")
     courses = _courses(optimizer, steps, scheduler, every)
     found = {id(group): {} for group in optimizer.param_groups}
     grown = []
     for course in courses:
-        group, first = course.family.group, _after_ramp(course, ramp)
-        scale = course.S(first) / S
-        nu = group["nu"] * scale
-        largest = max(
-            group["kappa"] * a / (n * scale) for a, n in zip(course.alphas, course.nus, strict=True)
-        )
+        group, first, pulls = course.family.group, _after_ramp(course, ramp), course.pulls()
+        scale = sum(pulls[first:]) / S
+        nu, largest = group["nu"] * scale, max(pulls) / scale
         if not largest < 1:
             raise ValueError(
                 f"S must leave the pull of a step below 1, got {largest:.3g} of W for S {S:g} in "
                 f"{len(course.alphas)} steps"
             )
         found[id(group)] = {"nu": nu} | ({"nu_top": nu} if "nu_top" in group else {})
-        last = first if 0 < ramp < 1 else len(course.alphas)
-        clock = sum(a / (n * scale) for a, n in zip(course.alphas[:last], course.nus, strict=False))
+        last = first if 0 < ramp < 1 else len(pulls)
+        clock = sum(course.rates[:last]) / scale
         grown.append(course.family._replace(Vs=[clock * W.detach() for W in course.family.Ws]))
     if density is not None:
         factor = factor_of_density([(f, f.group["lam"]) for f in grown], density)
@@ -259,9 +252,7 @@ def lr_course(
     optimizer: Optimizer, steps: int, scheduler: LRScheduler | None = None, every: int = 1
 ) -> list[list[float]]:
     """Return the lr of each parameter group in each of the coming steps; nothing is touched."""
-    for name, value in (("steps", steps), ("every", every)):
-        if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    steps, every = check_count("steps", steps), check_count("every", every)
     stub = _Stub(optimizer)
     own = {id(x): stub for x in (optimizer, getattr(optimizer, "base", optimizer))}
     if scheduler is not None:
@@ -289,19 +280,17 @@ def _courses(optimizer, steps, scheduler, every):
     by_group = {id(g): row for g, row in zip(optimizer.param_groups, rows, strict=True)}
     found = []
     for family in families(optimizer):
-        group, rest = family.group, max(0, family.group.get("rest", 0) - 1)
-        if rest >= steps:
-            raise ValueError(
-                f"the path must be released before the last of {steps} steps, got {rest} of rest"
-            )
-        lrs, top, nus = by_group[id(group)], group.get("lr_top", 0.0), []
-        for lr in lrs:
+        group, rest = family.group, steps_of_rest(family.group, steps)
+        unit, top = optimizer.alpha({**group, "lr": 1.0}), group.get("lr_top", 0.0)
+        alphas, rates = [], []
+        for lr in by_group[id(group)]:
             top = max(lr, top)
             falls = "nu_top" in group and lr > 0
-            nus.append(_falling(group["nu_top"], lr, top) if falls else group["nu"])
-        unit = optimizer.alpha({**group, "lr": 1.0})
-        alphas = [lr * unit for lr in lrs]
-        found.append(_Course(family, alphas[rest:], nus[rest:]))
+            alphas.append(lr * unit)
+            rates.append(
+                alphas[-1] / (_falling(group["nu_top"], lr, top) if falls else group["nu"])
+            )
+        found.append(_Course(family, alphas[rest:], rates[rest:]))
     return found
 
 
@@ -319,8 +308,8 @@ def _first_entry(course, steps):
         found = scores(family._replace(Vs=[W.detach().double() for W in family.Ws]))
     largest = max(float(score.max()) for score in found if score.numel())
     clock, level = 0.0, family.group["lam"]
-    for k, (alpha, nu) in enumerate(zip(course.alphas, course.nus, strict=True), start=1):
-        clock += alpha / nu
+    for k, rate in enumerate(course.rates, start=1):
+        clock += rate
         if clock * largest > level:
             return steps - len(course.alphas) + k
     return None

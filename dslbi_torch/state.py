@@ -22,6 +22,16 @@ def rests(group: dict) -> bool:
     return group.get("rest", 0) > 0
 
 
+def steps_of_rest(group: dict, steps: int) -> int:
+    """Return how many of the coming steps the path of a parameter group rests; refuse all."""
+    left = max(0, group.get("rest", 0) - 1)
+    if left >= steps:
+        raise ValueError(
+            f"the path must be released before the last of {steps} steps, got {left} steps of rest"
+        )
+    return left
+
+
 def at_rest(optimizer: Optimizer, group: dict) -> dict:
     """Return the options by which a group is stepped whose path waits for its release.
 

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from .options import check_count
 from .sharding import whole
-from .state import rests
+from .state import rests, steps_of_rest
 from .units import Family, families, scores, unit_sizes
 
 
@@ -71,12 +71,7 @@ class TargetDensity:
         self.optimizer, self.steps = optimizer, steps
         self.ramp, self.first, self.every = ramp, first, every
         for group in self._steered():
-            left = group.get("rest", 0) - 1
-            if left >= steps:
-                raise ValueError(
-                    f"the path must be released before the last of {steps} steps, got {left} steps "
-                    "of rest"
-                )
+            steps_of_rest(group, steps)
             for key in ("steered", "rested"):
                 group.setdefault(key, 0)
         self._hook = optimizer.register_step_post_hook(self._after_step)

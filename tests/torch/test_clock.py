@@ -279,6 +279,7 @@ def test_a_schedule_from_zero_and_back_to_zero_moves_nothing_there():
     ("call", "message"),
     [
         (lambda o: forecast(o, 0), "steps must be an integer of at least 1, got 0"),
+        (lambda o: forecast(o, True), "steps must be an integer of at least 1, got True"),
         (lambda o: forecast(o, 5, every=0), "every must be an integer of at least 1, got 0"),
         (lambda o: forecast(o, 5, ramp=2), r"ramp must be in \[0, 1\], got 2"),
         (lambda o: suggest(o, 5, S=0), r"S must be in \(0, inf\), got 0"),
@@ -294,7 +295,7 @@ def test_a_schedule_from_zero_and_back_to_zero_moves_nothing_there():
         ),
         (
             lambda o: (Release(o, 5), forecast(o, 5)),
-            "the path must be released before the last of 5 steps, got 5 of rest",
+            "the path must be released before the last of 5 steps, got 5 steps of rest",
         ),
     ],
 )
