@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from .bits import pack_bits, unpack_bits
 from .sharding import whole
 from .state import rests
-from .units import families, named, scores, selected, unit_sizes
+from .units import Family, families, named, scores, selected, unit_sizes
 
 
 class Crossings:
@@ -40,6 +40,8 @@ class Crossings:
         model: nn.Module | None = None,
         host: bool = True,
     ):
+        if not isinstance(densities, Iterable):
+            raise ValueError(f"the densities to keep must be several numbers, got {densities!r}")
         densities = list(densities)
         for density in densities:
             if not (isinstance(density, Real) and 0 < density < 1):
@@ -49,14 +51,14 @@ class Crossings:
         self.kept: dict[float, dict] = {}
         self.first: float | None = None  # where the path began: 0, or 1
         self.farthest: float | None = None  # the density farthest from there
-        self.look(0, 0.0)
+        self.look(families(optimizer), 0, 0.0)
 
     @torch.no_grad()
-    def look(self, step: int, time: float) -> None:
-        """Keep the model of now, where the path has come to a density that is still to come."""
+    def look(self, found: list[Family], step: int, time: float) -> None:
+        """Keep the model of now, whose families are given, where the path has come to a density
+        that is still to come."""
         left = [density for density in self.densities if density not in self.kept]
-        found = families(self.optimizer) if left else []
-        if not found or rests(found[0].group):
+        if not left or rests(found[0].group):
             return
         reached = self._density(found)
         if self.first is None:
@@ -85,13 +87,15 @@ class Crossings:
                 W, mask = whole(W.detach()), whole(chosen).expand(W.shape)
                 values[name], support[name] = self._own(W[mask]), self._own(pack_bits(mask))
         rest = {name: W for name, W in _parameters(self.optimizer).items() if name not in values}
-        buffers = {} if self.model is None else dict(self.model.named_buffers())
         return {
             "values": values,
             "support": support,
             "rest": {name: self._own(whole(W.detach())) for name, W in rest.items()},
-            "buffers": {name: self._own(x) for name, x in buffers.items()},
+            "buffers": {name: self._own(x) for name, x in self._buffers().items()},
         }
+
+    def _buffers(self):
+        return {} if self.model is None else dict(self.model.named_buffers())
 
     def _own(self, x):
         return x.to("cpu" if self.host else x.device, copy=True)
@@ -115,7 +119,7 @@ class Crossings:
 
     def write_(self, density: float) -> None:
         """Give the optimizer's tensors, and the model's buffers, the values that they had then."""
-        kept, params = self.model_at(density), _parameters(self.optimizer)
+        kept, params, buffers = self.model_at(density), _parameters(self.optimizer), self._buffers()
         for name, mask in self.masks_at(density).items():
             W = params[name].detach()
             W.zero_()
@@ -123,12 +127,11 @@ class Crossings:
         for name, value in kept["rest"].items():
             params[name].detach().copy_(value)
         for name, value in kept["buffers"].items():
-            dict(self.model.named_buffers())[name].copy_(value)
+            buffers[name].copy_(value)
 
     def tensors(self) -> list[Tensor]:
         """Return what :meth:`write_` writes to."""
-        buffers = [] if self.model is None else list(self.model.buffers())
-        return [*_parameters(self.optimizer).values(), *buffers]
+        return [*_parameters(self.optimizer).values(), *self._buffers().values()]
 
     def state_dict(self) -> dict:
         """What was kept, as tensors and plain numbers."""
@@ -141,11 +144,18 @@ class Crossings:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on keeping; it must be for the same densities."""
+        """Go on keeping; it must be for the same densities, and the same buffers."""
         if state["densities"] != self.densities:
             raise ValueError(
                 f"the densities to keep must be {self.densities} as here, got {state['densities']}"
             )
+        own = list(self._buffers())
+        for model in state["kept"].values():
+            if list(model["buffers"]) != own:
+                raise ValueError(
+                    f"the buffers to keep must be {own} as of the model here, got "
+                    f"{list(model['buffers'])}"
+                )
         self.first, self.farthest = state["first"], state["farthest"]
         self.kept = {density: dict(model) for density, model in state["kept"].items()}
 

@@ -210,7 +210,7 @@ class PathRecorder:
                 entry.masked_fill_((entry == NEVER) & chosen, self.step)
         if self.step % self.every == 0 or resting == 1:
             self.record()
-        self.crossings.look(self.step, self.time)
+        self.crossings.look(found, self.step, self.time)
 
     @torch.no_grad()
     def record(self) -> None:

@@ -160,3 +160,18 @@ def test_off_by_default_and_refusals_of_one_line():
     for bad in (0, 1, -0.1, float("nan"), "half"):
         with pytest.raises(ValueError, match=r"a density to keep must be in \(0, 1\), got"):
             fresh(at=[bad])
+    with pytest.raises(ValueError, match="densities to keep must be several numbers, got 0.1"):
+        fresh(at=0.1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_record_with_buffers_is_not_for_a_recorder_without_the_model(first):
+    _, optimizer, recorder = fresh(at=AT)
+    list(walk(recorder.crossings.model, optimizer))
+    other = PathRecorder(optimizer, elements=True, at=AT)
+    with_model = (r"must be \[\] as of the model here, got \['1.running_mean',", other, recorder)
+    other.crossings.kept = {0.1: {**recorder.crossings.model_at(0.1), "buffers": {}}}
+    without = (r"must be \['1.running_mean', .* as of the model here, got \[\]", recorder, other)
+    message, into, of = with_model if first else without
+    with pytest.raises(ValueError, match=message):
+        into.load_state_dict(of.state_dict())
