@@ -20,8 +20,9 @@ from .masks.ranking import entry_ranking, gamma_ranking, magnitude_ranking
 from .masks.support import recorded_masks, support_masks
 from .masks.swap import gamma_weights, sparse_weights
 from .masks.whole_filters import whole_filters
-from .path import PathRecorder, RecordedPath
+from .path import PathRecorder
 from .path_momentum import GammaMomentum
+from .recorded_path import RecordedPath
 from .release import Release, release_
 from .split import Split
 from .surgery.compact import compact

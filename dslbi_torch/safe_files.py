@@ -153,17 +153,31 @@ def read_tensors(file: str | Path, kind: str, unpack, device="cpu"):
     ValueError
         For a file of another kind, or a damaged one.
     """
-    try:
-        check_sums(file)
+    with reading(file, f"a file of {kind}"):
         content = torch.load(file, map_location=device, weights_only=True)
         found = content.get("format") if isinstance(content, dict) else None
         if found != kind:
             raise ValueError(f"it is a file of {found or 'something else'}")
         return unpack(content)
+
+
+@contextmanager
+def reading(file: str | Path, what: str):
+    """Check the sums of a file that the block reads; what either refuses is one line.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        That the file must be ``what``, and why it is not.
+    """
+    try:
+        check_sums(file)
+        yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} must be a file of {kind}, but does not exist") from None
+        raise FileNotFoundError(f"{file} must be {what}, but does not exist") from None
     except Exception as error:  # torch raises any of RuntimeError, EOFError, UnpicklingError, ...
-        raise ValueError(f"{file} must be a file of {kind}, but: {one_line(error, 120)}") from error
+        raise ValueError(f"{file} must be {what}, but: {one_line(error, 120)}") from error
 
 
 # What a flipped bit makes of reading an archive; a wrong flag asks for a password or a method.
@@ -180,9 +194,9 @@ def check_sums(file: str | Path) -> None:
         For a damaged archive, and for what is none.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open(file, "rb") as stream, zipfile.ZipFile(stream) as archive:
             damaged = archive.testzip()
-            found, announced = len(archive.infolist()), _announced(file, archive)
+            found, announced = len(archive.infolist()), _announced(stream, archive)
     except _DAMAGE as error:
         raise ValueError("it is a file of something else, or a damaged one") from error
     if damaged:
@@ -191,8 +205,7 @@ def check_sums(file: str | Path) -> None:
         raise ValueError(f"its directory is damaged: {found} parts of {announced}")
 
 
-def _announced(file, archive):
+def _announced(stream, archive):
     """How many parts the end of an archive says that it has: zipfile loses some in silence."""
-    with open(file, "rb") as stream:
-        stream.seek(-22 - len(archive.comment), os.SEEK_END)
-        return struct.unpack("<H", stream.read(12)[10:])[0]
+    stream.seek(-22 - len(archive.comment), os.SEEK_END)
+    return struct.unpack("<H", stream.read(12)[10:])[0]

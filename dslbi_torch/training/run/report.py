@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...path import NEVER, RecordedPath
+from ...path import NEVER
+from ...recorded_path import RecordedPath
 from ...text import text_table
 from . import run_folder as folders
 from .evaluate import EVALUATED
