@@ -49,6 +49,8 @@ class RecordedPath(NamedTuple):
         lengths = {len(x) if x.ndim else 0 for part in series for x in part.values()}
         if self.steps.ndim != 1 or lengths | {len(self.times)} != {len(self.steps)}:
             raise ValueError(f"it has series of different lengths, {len(self.steps)} steps")
+        if not len(self.steps):
+            raise ValueError("it has no snapshot")
         for field in ("gamma_norm", "weight_norm", "entry"):  # of slices, an entry of the others
             for name in {*self.gamma_norm, *self.weight_norm} - {*getattr(self, field)}:
                 raise ValueError(f"it has no {field} of {name}")

@@ -125,6 +125,15 @@ def test_another_archive_is_no_record(folder):
         RecordedPath.load(folder / "path.npz")
 
 
+def test_a_record_without_snapshots_is_no_record(folder):
+    empty = {k: x if k.startswith("entry/") else x[:0] for k, x in arrays_of(folder).items()}
+    np.savez(folder / "path.npz", **empty)
+    with pytest.raises(
+        ValueError, match="path.npz must be a recorded path, but: it has no snapshot"
+    ):
+        RecordedPath.load(folder / "path.npz")
+
+
 @pytest.fixture
 def small_disk():
     """No file can grow beyond 64 kB: torch's writer raises RuntimeError, as on a full disk."""
