@@ -58,11 +58,15 @@ _TORCH_WORDS = {
 }
 
 
-def check_group(group):
-    """Refuse options of a group that no step could be made with."""
-    for name in ("decoupled", "nesterov", "maximize", "capturable", "differentiable"):
+def _check_flags(group, *names):
+    for name in names:
         if not isinstance(group[name], bool):
             raise ValueError(f"{name} must be True or False, got {group[name]!r}")
+
+
+def check_group(group):
+    """Refuse options of a group that no step could be made with."""
+    _check_flags(group, "decoupled", "nesterov", "maximize", "capturable", "differentiable")
     for name in ("foreach", "fused"):
         if not isinstance(group[name], bool | None):
             raise ValueError(f"{name} must be True, False or None, got {group[name]!r}")
@@ -93,8 +97,13 @@ def check_splitting(group):
     if word is not None and not (isinstance(word, str) and word in PENALTIES):
         raise ValueError(f"penalty must be None, {one_of()}, got {word!r}")
     row = PENALTIES.get(word)
+    dims = group["group_dim"]
+    for d in dims if isinstance(dims, tuple | list) else (dims,):
+        if not isinstance(d, numbers.Integral) or isinstance(d, bool):
+            raise ValueError(f"group_dim must be an integer or a tuple of them, got {dims!r}")
     for name in ("block", "parts"):
         check_count(name, group[name])
+    _check_flags(group, "joint")
     for name, alone in (("block", 1), ("parts", 1), ("joint", False)):
         if group[name] != alone and not (row and row.sliced):
             raise ValueError(f"{name} needs a penalty of slices, got penalty {word!r}")

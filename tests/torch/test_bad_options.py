@@ -62,6 +62,11 @@ def test_flags_and_words():
     for name in ("nesterov", "decoupled", "maximize", "capturable", "differentiable"):
         refused(f"{name} must be True or False, got 1", DessiLBI, weights(), **{name: 1})
     refused("fused must be True, False or None, got 'no'", DessiLBI, weights(), fused="no")
+    for joint in ("yes", 1, None):
+        refused("joint must be True or False, got ", DessiLBI, weights(), joint=joint)
+    for dims in ("rows", 1.0, None, (0, "a")):
+        message = "group_dim must be an integer or a tuple of them, got "
+        refused(message, DessiLBI, weights(), penalty="group", group_dim=dims)
     refused("penalty must be None, ", DessiLBI, weights(), penalty=["l1"])
 
 
