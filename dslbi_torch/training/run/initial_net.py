@@ -1,5 +1,7 @@
-"""The net that a run begins with: what ``initial``, ``masks`` and ``cut`` of a config do."""
+"""The net that a run begins with: what seed, ``init``, ``whiten``, ``initial``, ``masks`` and
+``cut`` of a config do."""
 
+import torch
 from torch import Tensor, nn
 
 from ...masks.files import load_masks
@@ -11,13 +13,19 @@ from . import run_folder as folders
 
 
 def initial_net(
-    config: Config, model: nn.Module, data: Data
+    config: Config, data: Data, device: torch.device
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    """Return the net as its first step finds it, and the masks under which it is trained.
+    """Return the net as its first step finds it, and the masks under which it is trained; torch's
+    generators are seeded for it.
 
     With ``cut`` the net is a smaller one, and the masks say what of it is still zero: filters that
     write into a stream that others need, and single weights. With new weights nothing of it is.
     """
+    torch.manual_seed(config.seed)
+    model = zoo.build(config.model, len(data.classes), data.shape[0], init=config.init)
+    model = model.to(device, getattr(torch, config.dtype))
+    if config.whiten:
+        model.whiten_(next(data.train.batches(config.whiten))[0])
     if config.initial:
         state = folders.read_weights(folders.source(config, "initial"))
         load_initial_(model, state, len(data.classes))

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 
 from ...clock import forecast
-from ..nets import zoo
 from .evaluate import forward
 from .initial_net import initial_net
 from .optimizers import OPTIMIZERS
@@ -62,12 +61,8 @@ def at_chance(run: Run, loss: float) -> list[str]:
 def _initial_curvature(run, iterations=10, pictures=64):
     """The largest eigenvalue of the Hessian on a batch, in size, by power iteration."""
     config, device = run.config, run.processes.device
-    dtype = getattr(torch, config.dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        channels = run.data.shape[0]
-        model = zoo.build(config.model, len(run.data.classes), channels, init=config.init)
-        model, _ = initial_net(config, model.to(device, dtype), run.data)
+        model, _ = initial_net(config, run.data, device)
         x, y = next(iter(run.data.train.batches(pictures, torch.Generator().manual_seed(0))))
         params = [p for p in model.parameters() if p.requires_grad]
         loss = F.cross_entropy(forward(model.train(), x, config), y)

@@ -48,17 +48,12 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     """
     if processes is None:
         processes = Processes(0, 1, pick_device(config.device))
-    device, dtype = processes.device, getattr(torch, config.dtype)
-    data = processes.in_turn(lambda: _load(config, device, dtype))
+    device = processes.device
+    data = processes.in_turn(lambda: _load(config, device))
     _check_data(config, data, processes)
     _check_device(config, device)
 
-    torch.manual_seed(config.seed)
-    model = zoo.build(config.model, len(data.classes), data.shape[0], init=config.init)
-    model = model.to(device, dtype)
-    if config.whiten:
-        model.whiten_(next(data.train.batches(config.whiten))[0])
-    model, masks = initial_net(config, model, data)
+    model, masks = initial_net(config, data, device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     _check_batch_norms(config, data, processes, model)
@@ -128,7 +123,7 @@ def open_run(
     return run
 
 
-def _load(config, device, dtype):
+def _load(config, device):
     """The data set of a config, on the device."""
     return datasets.load(
         config.dataset,
@@ -144,7 +139,7 @@ def _load(config, device, dtype):
         corrupt=config.corrupt,
         n_classes=config.n_classes,
         device=device,
-        dtype=dtype,
+        dtype=getattr(torch, config.dtype),
     )
 
 

@@ -11,8 +11,8 @@ from dslbi_torch.surgery.compact import compact
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config, without_path
 from dslbi_torch.training.nets import fast, zoo
+from dslbi_torch.training.run import outlook, train
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run import train
 from dslbi_torch.training.run.contexts import Terminated
 from dslbi_torch.training.run.set_up import open_run, set_up
 
@@ -60,6 +60,19 @@ def test_the_filters_are_of_the_training_pictures_and_stay(tmp_path):
     torch.testing.assert_close(run.model.whiten.weight, first, rtol=0, atol=0)
     assert run.model.whiten.bias.any()
     assert "whiten.weight" not in run.recorder.entry
+
+
+def test_the_safe_step_is_that_of_the_net_with_its_whitened_layer(tmp_path, monkeypatch):
+    run, seen = set_up(small(tmp_path)), []
+    run.at.batch = outlook.FEW_STEPS
+
+    def look(model, *_):
+        seen.append(model.state_dict())
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(outlook, "forward", look)
+    assert len(outlook.at_chance(run, 3.0)) == 1
+    torch.testing.assert_close(seen[0], run.model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("step", [2, 4])
