@@ -11,6 +11,7 @@ from torch import nn
 from ...safe_files import remove_stale
 from .. import config as configs
 from ..config import Config, option
+from ..config_checks import check_types
 from ..run import checkpoint
 from ..run import run_folder as folders
 from ..run.contexts import Terminated
@@ -34,10 +35,12 @@ class GrowthPlan:
     least: int = option(1, "a layer grows by at least so many units")
 
     def __post_init__(self):
+        check_types(self)
         for name in ("budget", "start", "every", "least"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be a whole number of at least 1, got {getattr(self, name)}"
+                )
         if not 0 < self.saturated <= 1:
             raise ValueError(f"saturated must be in (0, 1], got {self.saturated}")
         if not 1 <= self.rate < math.inf:

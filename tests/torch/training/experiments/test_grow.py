@@ -202,11 +202,29 @@ MISTAKES = [
     (("--budget=3000", "--ema=0.9"), "ema must not be set for growing, got 0.9"),
     (("--budget=3000", "--initial=a.pt"), "initial must not be set for growing, got 'a.pt'"),
     (("--budget=3000", "--elements"), "elements must not be set for growing, got True"),
+    (("--budget=3000", "--crossings=0.1"), "crossings must not be set for growing, got (0.1,)"),
+    (("--budget=3000", "--release=1"), "release must not be set for growing, got 1.0"),
+    (("--budget=3000", "--release-power=1"), "release_power must not be set for growing, got 1.0"),
+    (("--budget=3000", "--dense-start"), "dense_start must not be set for growing, got True"),
     (("--budget=3000", "--keep=2"), "keep must not be set for growing, got 2"),
     (("--budget=3000", "--checkpoint-steps=9"), "checkpoint_steps must not be set for growing"),
     (("--budget=3000", "--tensorboard"), "tensorboard must not be set for growing, got True"),
     (("--budget=3000", "--record-every=5"), "unknown argument --record-every=5"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("budget", True, "a whole number"),
+        ("every", 1.5, "a whole number"),
+        ("rate", "2", "a number"),
+        ("saturated", None, "a number"),
+    ],
+)
+def test_a_plan_of_another_type_is_refused(name, value, expected):
+    with pytest.raises(ValueError, match=f"^{name} must be {expected}, got {value!r}$"):
+        dataclasses.replace(GROWTH, **{name: value})
 
 
 # Stopped and gone on
