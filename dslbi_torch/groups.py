@@ -148,7 +148,13 @@ def _as_options(key, rule):
     options = dict(rule) if isinstance(rule, Mapping) else {"penalty": rule}
     if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
         raise ValueError(f"a rule must be for a name, a pattern or a module type, got {key!r}")
-    _check_penalty(f"penalty of rule {key!r}", options.get("penalty"))
+    word = options.get("penalty")
+    _check_penalty(f"penalty of rule {key!r}", word)
+    if "group_dim" in options and word in _GROUPINGS.keys() - PENALTIES.keys():
+        raise ValueError(
+            f"group_dim of rule {key!r} must be left out for penalty {word!r}, which says it, got "
+            f"{options['group_dim']!r}"
+        )
     return options
 
 

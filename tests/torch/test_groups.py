@@ -168,6 +168,10 @@ def test_the_table_shows_groups_and_what_is_left():
         (dict(conv="l0"), "conv must be None or one of"),
         (dict(lam={"conv": 1.0}), 'a dict with the keys "conv" and "linear"'),
         (dict(rules={"0": None}, linear=None), "must have a trainable layer to split"),
+        (
+            dict(rules={"0": {"penalty": "filter", "group_dim": 1}}),
+            "group_dim of rule '0' must be left out for penalty 'filter', which says it, got 1",
+        ),
     ],
 )
 def test_what_cannot_be_grouped_is_refused(arguments, message):
