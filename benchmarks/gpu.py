@@ -113,6 +113,10 @@ def main(words=None) -> int:
     parser.add_argument("--dry", action="store_true", help="a small net on the CPU")
     parser.add_argument("--out", help="also write the figures to this JSON file")
     args = parser.parse_args(words)
+    for name in ("rounds", "steps"):
+        if getattr(args, name) < 1:
+            print(f"{name} must be at least 1, got {getattr(args, name)}", file=sys.stderr)
+            return 2
     if not (args.dry or torch.cuda.is_available()):
         print("gpu needs a GPU; --dry tries the script without one", file=sys.stderr)
         return 2

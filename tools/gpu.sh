@@ -13,8 +13,13 @@ cd "$(dirname "$0")/.." || exit 2
 minutes=12 out=runs/gpu dry=
 while [ $# -gt 0 ]; do
     case $1 in
-        --minutes) minutes=${2:?} && shift ;;
-        --out) out=${2:?} && shift ;;
+        --minutes | --out)
+            [ -n "${2:-}" ] || { echo "$1 needs a value, got none" >&2 && exit 2; }
+            ;;
+    esac
+    case $1 in
+        --minutes) minutes=$2 && shift ;;
+        --out) out=$2 && shift ;;
         --dry) dry=yes ;;
         *) echo "gpu.sh takes --minutes, --out and --dry, got $1" >&2 && exit 2 ;;
     esac

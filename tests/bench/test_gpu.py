@@ -70,6 +70,19 @@ def test_what_is_refused(tmp_path, words, message):
     assert (done.returncode, done.stderr) == (2, message)
 
 
+@pytest.mark.parametrize("flag", ["--minutes", "--out"])
+def test_a_flag_without_its_value_is_refused(flag):
+    script = ["sh", str(ROOT / "tools" / "gpu.sh"), "--dry", flag]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"{flag} needs a value, got none\n")
+
+
+@pytest.mark.parametrize("name", ["rounds", "steps"])
+def test_nothing_to_measure_is_refused(capsys, name):
+    assert gpu.main(["--dry", f"--{name}=0"]) == 2
+    assert capsys.readouterr().err == f"{name} must be at least 1, got 0\n"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path, capsys):
     done = shell(tmp_path)
