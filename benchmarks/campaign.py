@@ -125,7 +125,7 @@ def settled(job, records, runs: Path):
         if not file.exists():
             run = open_run(source, data=config.data, device=config.device)
             save_masks(choose_masks(run, **job.choice), file)
-        initial = str(source / "checkpoint.pt") if job.tunes else None
+        initial = str(folders.checkpoint_file(source)) if job.tunes else None
         config = dataclasses.replace(config, masks=str(file), initial=initial)
     return config, chosen
 

@@ -30,6 +30,7 @@ returns the config of a finished run, and the epochs that were spent before it.
 from ...masks.budget import random_masks, ranked_masks
 from ...masks.ranking import magnitude_ranking, scale_ranking
 from ..run.make_optimizer import groups_of
+from ..run.run_folder import checkpoint_file
 
 OTHER_SEED = 1000  # added to the seed where weights are to be others
 
@@ -70,7 +71,7 @@ def _scratch(trial, epoch):
 def _magnitude(trial, epoch):
     dense, shares = trial.trained("dense", trial.retrain), trial.shares(epoch)
     masks = trial.masks(f"magnitude-{epoch}", dense, lambda run: _largest(run, shares))
-    own = dict(masks=masks, initial=dense.folder / "checkpoint.pt")
+    own = dict(masks=masks, initial=checkpoint_file(dense.folder))
     return trial.trained(f"magnitude-{epoch}", trial.tune, **own), dense.epochs
 
 
@@ -107,7 +108,7 @@ def _slimming(trial, epoch):
         return ranked_masks(scale_ranking(groups, run.model, run.data.example()), shares)
 
     masks = trial.masks(f"slimming-{epoch}", slim, largest)
-    own = dict(masks=masks, initial=slim.folder / "checkpoint.pt")
+    own = dict(masks=masks, initial=checkpoint_file(slim.folder))
     return trial.trained(f"slimming-{epoch}", trial.tune, **own), slim.epochs
 
 

@@ -41,7 +41,7 @@ def save(run: Run) -> None:
 
 def _write(run, content):
     folder = run.config.folder
-    last = folder / "checkpoint.pt"
+    last = folders.checkpoint_file(folder)
     with writing(run, last):
         folders.write_log(folder, run.at.log)
         if run.recorder is not None:
@@ -76,12 +76,12 @@ def _full(last):
 
 def _keep(folder, epoch, count):
     """Give the checkpoint of a finished epoch a name of its own, and drop the oldest such."""
-    own = folder / f"checkpoint-{epoch:04d}.pt"
+    last, own = folders.checkpoint_file(folder), folders.checkpoint_file(folder, epoch)
     own.unlink(missing_ok=True)
     try:
-        os.link(folder / "checkpoint.pt", own)
+        os.link(last, own)
     except OSError:  # a file system without links
-        shutil.copyfile(folder / "checkpoint.pt", own)
+        shutil.copyfile(last, own)
     for old in kept(folder)[:-count]:
         old.unlink()
 
