@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from dslbi_torch.safe_files import atomic
+from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import loop
+from dslbi_torch.training.run.run_folder import write_text
 from dslbi_torch.training.run.set_up import set_up
 
 AMPS = {"fp32": None, "bf16": "bf16"}
@@ -35,10 +35,8 @@ def epoch_operations(config) -> float:
 @cache
 def _multiplications(model, channels, size):
     with torch.device("meta"):
-        net = zoo.build(model, 10, channels).eval()
-        with FlopCounterMode(display=False) as counter:
-            net(torch.zeros(1, channels, size, size))
-    return counter.get_total_flops() / 2
+        net, x = zoo.build(model, 10, channels), torch.zeros(1, channels, size, size)
+        return count_macs(net, x)[""]
 
 
 def precision(config, runs: Path, steps=3) -> str | None:
@@ -46,8 +44,7 @@ def precision(config, runs: Path, steps=3) -> str | None:
     timed, key = _timed(runs), kind(config)
     if key not in timed:
         timed[key] = {name: _epoch_s(config, amp, steps) for name, amp in AMPS.items()}
-        with atomic(runs / "precision.json") as temporary:
-            temporary.write_text(json.dumps(timed, indent=1) + "\n")
+        write_text(runs / "precision.json", json.dumps(timed, indent=1) + "\n")
     return AMPS[min(AMPS, key=timed[key].get)]
 
 

@@ -127,7 +127,7 @@ TRIED, BY = grids("weights", HALF)
 WEIGHTS = [
     *TRIED,
     *(job for seed in SEEDS for job in single_weights("weights", HALF, seed, BY)),
-    *waits("weights", "the net as it was when its path crossed a density is not kept",
+    *waits("weights", "no run starts from a net as it was when a path crossed a density",
            *(f"{HALF}-crossing-{100 * density:g}" for density in DENSITIES)),
     *waits("weights", "AdaBreg is not among the optimizers", "cifar10-fast-half-adabreg"),
     *waits("weights", "RigL is not among the prunings", "cifar10-fast-half-rigl"),

@@ -1,6 +1,6 @@
 """What the campaign keeps of a finished run."""
 
-from benchmarks.runs import COLUMNS, environment, settings
+from benchmarks.runs import COLUMNS, environment, settings, short
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run.sessions import ran_on
 
@@ -49,9 +49,7 @@ def _results(config, log):
 
 
 def _short(row):
-    """Numbers with five digits."""
-    own = {key: value for key, value in row.items() if key not in DROPPED}
-    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in own.items()}
+    return {key: short(value) for key, value in row.items() if key not in DROPPED}
 
 
 def score(found: dict) -> float:

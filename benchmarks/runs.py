@@ -37,15 +37,15 @@ def record(folder):
         )
     first = environment(folder)
     words = [word for word in first["command"][1:] if "/" not in word and word != "--out"]
-    rows = [{k: _short(v) for k, v in row.items() if k not in DROPPED} for row in log]
+    rows = [{k: short(v) for k, v in row.items() if k not in DROPPED} for row in log]
     return {
         "seed": config.seed,
         "command": " ".join(["python -m dslbi_torch", *words]),
         "date": first["started"][:10],
         **ran_on(first),
-        "outside": _short(outside(open_run(folder, device="cpu"))),
+        "outside": short(outside(open_run(folder, device="cpu"))),
         "log": rows,
-        "layers": {name: _short(share) for name, share in log[-1]["layers"].items()},
+        "layers": {name: short(share) for name, share in log[-1]["layers"].items()},
         "half_entered": half_entered(read_path(folder)),
     }
 
@@ -63,7 +63,8 @@ def environment(folder):
     return first
 
 
-def _short(value):
+def short(value):
+    """A number with five digits; what is none, as it is."""
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
