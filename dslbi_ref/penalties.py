@@ -50,6 +50,11 @@ class Penalty(NamedTuple):
         return max(score.max(initial=0.0) for score in self.score(xs, units))
 
 
+def factor(score, lam):
+    """Return ``max(score - lam, 0) / score``, what prox multiplies a unit of this score by."""
+    return 1 - lam / np.maximum(score, max(lam, TINY))
+
+
 def _check_level(lam):
     if type(lam) is float and 0 <= lam < INF:  # once a step
         return lam
@@ -99,8 +104,7 @@ def _group_prox(vs, lam, units):
     """Shorten every unit by ``lam * w_g``, to zero at most."""
     lam, vs = _check_level(lam), [real(v) for v in vs]
     k, count = labels(vs, units)
-    score = _joint_scores(vs, k, count, units)
-    scale = 1 - lam / np.maximum(score, max(lam, TINY))
+    scale = factor(_joint_scores(vs, k, count, units), lam)
     return [scale[label] * v for label, v in zip(k, vs, strict=True)]  # (prox-group)
 
 
@@ -123,17 +127,9 @@ def group_norms(x, *, group_dim=0, groups=None):
     """Return the norm of every group, in the shape of the kept axes (or by label, sorted)."""
     x = _squarable(x, "x")
     size = norms([x], *labels([x], Units(group_dim, groups=groups)))
-    return size if groups is not None else size.reshape(_kept(x, group_dim))
-
-
-def _kept(x, group_dim):
-    return [x.shape[d] for d in slice_axes(x.ndim, group_dim)]
-
-
-def group_weights(x, *, group_dim=0, groups=None, weight=None):
-    """Return the factor of ``lam`` for every group: 1, or the root of its size ("sqrt")."""
-    w = unit_weights(*labels([x], Units(group_dim, groups=groups)), weight)
-    return w if groups is not None else w.reshape(_kept(x, group_dim))
+    if groups is not None:
+        return size
+    return size.reshape([x.shape[d] for d in slice_axes(x.ndim, group_dim)])
 
 
 def group_norm(x, lam=1.0, *, group_dim=0, groups=None, weight=None):
@@ -181,8 +177,7 @@ def _sparse_group_prox(vs, lam, units):
     lam, vs = _check_level(lam), [real(v) for v in vs]
     k, count = labels(vs, units)
     inner = [soft_threshold(v, lam) for v in vs]
-    (score,) = _group_score(inner, units)
-    scale = np.maximum(1 - lam / np.maximum(score, max(lam, TINY)), np.finfo(float).eps)
+    scale = np.maximum(factor(_joint_scores(inner, k, count, units), lam), np.finfo(float).eps)
     scale = np.where(_levels(vs, k, count, units) > lam, scale, 0.0)
     return [scale[label] * v for label, v in zip(k, inner, strict=True)]  # (prox-sparse-group)
 
