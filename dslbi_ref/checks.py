@@ -138,6 +138,14 @@ def check_design(X, name="X", *, sparse=True):
     return X
 
 
+def check_transform(D, p):
+    """Return D as :func:`check_design` does; refuse one that has not the p columns of X."""
+    D = check_design(D, "D")
+    if D.shape[1] != p:
+        raise ValueError(f"D must have the {p} columns of X, got shape {D.shape}")
+    return D
+
+
 def check_scale(name, entries):
     """Refuse entries that are not finite, whose squares overflow, or all of which vanish."""
     size = max(entries.max(initial=0.0), -entries.min(initial=0.0))

@@ -11,7 +11,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .checks import check_design, check_number
+from .checks import check_design, check_number, check_transform
 from .losses import Loss, curved_loss, loss_named
 from .penalties import penalty_of_labels
 
@@ -236,13 +236,11 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
 
 def split_problem(X, y, D, *, loss="squared", intercept=False):
     """Return a :class:`LinearProblem` of one predictor, and D as an ndarray or csr_array."""
-    X, D = check_design(X), check_design(D, "D")
-    if D.shape[1] != X.shape[1]:
-        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
-    if not np.abs(D).max() > 0:
-        raise ValueError("D must not be zero, got a D of rank zero")
     curved_loss(loss)
     problem = linear_problem(X, y, loss=loss, intercept=intercept)
+    D = check_transform(D, problem.design.X.shape[1])
+    if not np.abs(D).max() > 0:
+        raise ValueError("D must not be zero, got a D of rank zero")
     return problem, sp.csr_array(D) if sp.issparse(D) else D
 
 

@@ -5,7 +5,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from .checks import check_array, check_design, check_in, check_positive
+from .checks import check_array, check_design, check_in, check_positive, check_transform
 from .solvers.linear_system import solver
 
 
@@ -161,9 +161,8 @@ def split_irrepresentable(X, D, support, *, nu):
         As nu falls to zero the number tends to :func:`genlasso_conditions` 's IC0. As nu grows it
         vanishes if X determines ``D_I beta``: the reason for splitting.
     """
-    X, D = check_design(X, sparse=False), check_design(D, "D")
-    if D.shape[1] != X.shape[1]:
-        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
+    X = check_design(X, sparse=False)
+    D = check_transform(D, X.shape[1])
     D = D.toarray() if sp.issparse(D) else D
     I, J = _split_support(support, D.shape[0])
     D_I, D_J = D[I], D[J]
@@ -198,9 +197,8 @@ def genlasso_conditions(X, D, signs):
     Vaiter, Peyre, Dossal and Fadili (2013) call them that. The toolbox of Split LBI puts D beta
     itself, with entries of size 2, in the place of its signs, and so reports twice IC1.
     """
-    X, D = check_design(X, sparse=False), check_design(D, "D")
-    if D.shape[1] != X.shape[1]:
-        raise ValueError(f"D must have the {X.shape[1]} columns of X, got shape {D.shape}")
+    X = check_design(X, sparse=False)
+    D = check_transform(D, X.shape[1])
     D = D.toarray() if sp.issparse(D) else D
     signs = check_array("signs", signs, (D.shape[0],))
     I, J = _split_support(signs, D.shape[0])
