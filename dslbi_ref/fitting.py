@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_number
+from .checks import check_number, check_transform
 from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
 from .losses import loss_named
 from .penalties import penalty_of_labels
 from .problem import column_deviation
-from .solvers.projections import kernel_projector
+from .solvers.projections import revise
 from .split_lbi import split_lbi_path, split_lbi_states
 
 N_TIMES = 100
@@ -48,7 +48,7 @@ class PathFit:
             X = X @ sp.diags_array(1 / self.scale) if sp.issparse(X) else X / self.scale
         self.X = X
         if callable(self.D):
-            self.D = self.D(p)
+            self.D = check_transform(self.D(p), p)
 
     def times(self, targets):
         """Return times, log-spaced from the first entry of any target to t or 20 times the last."""
@@ -92,9 +92,8 @@ class PathFit:
             path = split_lbi_path(self.X, y, self.D, **finite, **options)
         level = path.intercept + path.beta @ self.means if est.fit_intercept else 0.0
         beta = path.beta
-        if est.revised:
-            project = kernel_projector(self.D)
-            beta = np.array([project(b, g == 0) for b, g in zip(beta, path.gamma, strict=True)])
+        if est.revised:  # an exact path has no tilde of its own
+            beta = revise(self.D, beta, path.gamma) if path.tilde is None else path.tilde
         return replace(path, beta=beta, tilde=None, intercept=level - beta @ self.means)
 
     def read(self, path, times):

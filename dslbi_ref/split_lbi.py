@@ -31,7 +31,7 @@ from .problem import (
     split_problem,
 )
 from .solvers.gradients import dense_gradient
-from .solvers.projections import kernel_projector
+from .solvers.projections import revise
 from .solvers.start import minimiser
 from .theory import step_bound
 
@@ -186,14 +186,13 @@ def split_lbi_path(
 
 def split_path(problem, D, t, z, beta, levels, *, kappa, lam, groups):
     """Return the path of a split iteration with its revised estimator."""
-    project = kernel_projector(D)
     gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
     return Path(
         t=t,
         z=z,
         gamma=gamma,
         beta=beta,
-        tilde=np.array([project(row, g == 0) for row, g in zip(beta, gamma, strict=True)]),
+        tilde=revise(D, beta, gamma),
         kappa=kappa,
         lam=lam,
         groups=groups,

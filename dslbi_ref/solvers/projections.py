@@ -46,6 +46,12 @@ def kernel_projector(D):
     return project
 
 
+def revise(D, beta, gamma):
+    """Return tilde (T, p): every beta, on the kernel of the rows of D at which its gamma is 0."""
+    project = kernel_projector(D)
+    return np.array([project(b, g == 0) for b, g in zip(beta, gamma, strict=True)])
+
+
 def _component_means(D, entries):
     p = D.shape[1]
     single = D.indices[D.indptr[:-1][entries == 1]]

@@ -350,6 +350,7 @@ def test_pipeline_and_grid_search(close):
         (SplitLBIRegressor(t=INF), "t must be None, or positive and finite, got inf"),
         (SplitLBIRegressor(groups=np.zeros(12, int)), "kappa must be finite with groups, got inf"),
         (SplitLBIRegressor(identity(5)), "D must have the 12 columns of X"),
+        (SplitLBIRegressor(lambda p: None), "D must hold real numbers, got object"),
         (SplitLBIRegressor(np.zeros((3, 12))), "D must not be zero"),
         (SplitLBIRegressor(identity, nu=0.0), "nu must be positive and finite, got 0.0"),
         (SplitLBIRegressor(kappa=1.0, groups=[0, 1]), "groups must be 12 integer labels"),
