@@ -50,6 +50,12 @@ def check_positive(**values):
     return values.values()
 
 
+def step_size(alpha, k):
+    """Return the step of iteration k as a float; alpha is a number, or a callable of k."""
+    (alpha_k,) = check_positive(alpha=alpha(k) if callable(alpha) else alpha)
+    return alpha_k
+
+
 def check_in(low, high, **values):
     """Return the numbers as floats, in their order; refuse what is outside of [low, high)."""
     for name, given in values.items():

@@ -11,7 +11,7 @@ A path may rest at first, so that it starts from trained weights.
 
 from typing import NamedTuple
 
-from .checks import INF, check_in, check_positive, check_word, real
+from .checks import INF, check_in, check_positive, check_word, real, shown, step_size
 from .penalties import penalty_named
 from .release import check_release, dense_start, scaled_levels
 from .units import Units
@@ -32,8 +32,7 @@ class DessiLBIState(NamedTuple):
     m: dict
 
 
-def _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling):
-    check_positive(alpha=alpha, kappa=kappa, nu=nu)
+def _check(momentum, dampening, weight_decay, nesterov, coupling):
     floats = type(momentum) is type(dampening) is type(weight_decay) is float  # once a step
     if not (floats and 0 <= momentum < 1 and 0 <= dampening < 1 and 0 <= weight_decay < INF):
         check_in(0, 1, momentum=momentum, dampening=dampening)
@@ -124,9 +123,13 @@ def step(
     dampening that is the L2 form used here. The step bound recalled from the paper, with 1/nu in
     place of 2/nu, is too large: see :func:`dslbi_ref.theory.step_bound`.
     """
-    _check(alpha, kappa, nu, momentum, dampening, weight_decay, nesterov, coupling)
+    alpha, kappa, nu = check_positive(alpha=alpha, kappa=kappa, nu=nu)
+    _check(momentum, dampening, weight_decay, nesterov, coupling)
     if grad.shape != W.shape:
         raise ValueError(f"grad must have the shape of W, {W.shape}, got {grad.shape}")
+    if (V is None) != (Gamma is None):
+        given = "V" if Gamma is None else "Gamma"
+        raise ValueError(f"V and Gamma must be given together, or be None, got {given} alone")
     g = grad
     if weight_decay and not decoupled:
         g = g + weight_decay * W
@@ -150,6 +153,11 @@ def step(
 
 def _families(W, penalties, joint):
     """Return the families as lists of names: the joint ones, then every other tensor alone."""
+    if not isinstance(penalties, dict):
+        raise ValueError(f"penalties must be a dict of a penalty per name, got {shown(penalties)}")
+    for names in joint:
+        if isinstance(names, str):  # its letters would pass for names
+            raise ValueError(f"joint must be lists of names, got {names!r} alone")
     joint = [list(names) for names in joint]
     together = [name for names in joint for name in names]
     strange = sorted(set([*penalties, *together]) - set(W))
@@ -225,6 +233,7 @@ def dessilbi_states(
     """
     families = _families(W, penalties, joint)
     W = {name: real(w, name) for name, w in W.items()}
+    kappa, nu, lam = check_positive(kappa=kappa, nu=nu, lam=lam)
     check_release(release, pull, power)
     units = dict(group_dim=group_dim, block=block, parts=parts, weight=weight)
     levels = dict.fromkeys(penalties, lam)
@@ -250,7 +259,7 @@ def dessilbi_states(
         missing = sorted(set(W) - set(g))
         if missing:
             raise ValueError(f"grad must return a gradient of every tensor, missing {missing}")
-        alpha_k = alpha(k) if callable(alpha) else alpha
+        alpha_k = step_size(alpha, k)
         rests = k < release
         coupled = {} if rests and not pull else V
         own = dict(alpha=alpha_k, kappa=kappa, nu=nu / pull if rests and pull else nu, **options)

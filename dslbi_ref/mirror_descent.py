@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .checks import check_positive
+from .checks import real, step_size
 from .path import check_times
 
 # A flow that needs more gradients than these would take hours.
@@ -31,7 +31,7 @@ def _start(mirror_map, x0, z0):
     if (x0 is None) == (z0 is None):
         raise ValueError("give exactly one of x0 and z0")
     name, start = ("x0", x0) if z0 is None else ("z0", z0)
-    start = np.array(start, dtype=float)
+    start = np.array(real(start, name), dtype=float)
     if start.size == 0 or not np.isfinite(start).all():
         raise ValueError(f"{name} must be finite and not empty, got shape {start.shape}")
     return mirror_map.grad(start) if z0 is None else start
@@ -54,12 +54,6 @@ def _gradient(grad, x, t):
     if g.shape != x.shape:
         raise ValueError(f"grad must return the shape of x, {x.shape}, got {g.shape}")
     return _finite("grad", g, t)
-
-
-def _step_size(alpha, k):
-    alpha_k = alpha(k) if callable(alpha) else alpha
-    (alpha_k,) = check_positive(alpha=alpha_k)
-    return alpha_k
 
 
 def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
@@ -87,7 +81,7 @@ def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
     while True:
         x = _primal(mirror_map, z, t)
         yield MirrorState(t, z, x)
-        alpha_k = _step_size(alpha, k)
+        alpha_k = step_size(alpha, k)
         z = z - alpha_k * _gradient(grad, x, t)  # (md-step)
         t, k = t + alpha_k, k + 1
 
@@ -105,7 +99,7 @@ def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
     z0, k, previous = _start(mirror_map, x0, z0), 0, np.inf
     total = np.zeros_like(z0)
     while True:
-        alpha_k = _step_size(alpha, k)
+        alpha_k = step_size(alpha, k)
         if alpha_k > previous:
             raise ValueError(f"alpha must not increase, got {alpha_k} after {previous}")
         t = k * alpha_k

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp, rel_entr, xlogy
 
-from .checks import check_positive
+from .checks import check_number, check_positive
 from .penalties import penalty_of_labels
 
 
@@ -141,7 +141,7 @@ def p_norm(p):
     (p - 1)-strongly convex in the l_p norm. ``p = 1 + 1 / log(d)`` is close to the l1 geometry in d
     dimensions. The conjugate is |z|_q^2 / 2 with 1/p + 1/q = 1.
     """
-    if not 1 < p <= 2:
+    if not 1 < check_number("p", p) <= 2:
         raise ValueError(f"p must be in (1, 2], got {p}")
     q = p / (p - 1)
 

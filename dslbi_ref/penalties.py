@@ -84,8 +84,16 @@ def l1_dual_norm(x):
 # ---- group: every unit as a whole ------------------------------------------------------------
 
 
+def _family(xs):
+    """Return the arrays of a family, real; refuse an array alone, whose rows would pass for one."""
+    if isinstance(xs, np.ndarray) or not xs:
+        got = f"an array of shape {xs.shape}" if isinstance(xs, np.ndarray) else "none"
+        raise ValueError(f"a family must be a list of arrays, at least one, got {got}")
+    return [real(x) for x in xs]
+
+
 def _group_value(xs, lam, units):
-    xs = [real(x) for x in xs]
+    xs = _family(xs)
     k, count = labels(xs, units)
     return lam * (unit_weights(k, count, units.weight) * norms(xs, k, count)).sum()
 
@@ -96,20 +104,20 @@ def _joint_scores(vs, k, count, units):
 
 
 def _group_score(vs, units):
-    vs = [real(v) for v in vs]
+    vs = _family(vs)
     return [_joint_scores(vs, *labels(vs, units), units)]
 
 
 def _group_prox(vs, lam, units):
     """Shorten every unit by ``lam * w_g``, to zero at most."""
-    lam, vs = _check_level(lam), [real(v) for v in vs]
+    lam, vs = _check_level(lam), _family(vs)
     k, count = labels(vs, units)
     scale = factor(_joint_scores(vs, k, count, units), lam)
     return [scale[label] * v for label, v in zip(k, vs, strict=True)]  # (prox-group)
 
 
 def _group_subgradient(xs, lam, units):
-    xs = [real(x) for x in xs]
+    xs = _family(xs)
     k, count = labels(xs, units)
     size = norms(xs, k, count)
     inward = lam * unit_weights(k, count, units.weight) / np.where(size > 0, size, 1.0)
@@ -174,7 +182,7 @@ def _sparse_group_prox(vs, lam, units):
 
     The level decides what stays, so that rounding cannot part the prox from the score.
     """
-    lam, vs = _check_level(lam), [real(v) for v in vs]
+    lam, vs = _check_level(lam), _family(vs)
     k, count = labels(vs, units)
     inner = [soft_threshold(v, lam) for v in vs]
     scale = np.maximum(factor(_joint_scores(inner, k, count, units), lam), np.finfo(float).eps)
@@ -184,7 +192,7 @@ def _sparse_group_prox(vs, lam, units):
 
 def _sparse_group_score(vs, units):
     """Return the smaller of an entry's size and the level at which its unit leaves."""
-    vs = [real(v) for v in vs]
+    vs = _family(vs)
     k, count = labels(vs, units)
     level = _levels(vs, k, count, units)
     return [np.minimum(np.abs(v), level[label]) for label, v in zip(k, vs, strict=True)]

@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 
-from .checks import INF, check_in, check_number
+from .checks import INF, check_in, check_number, check_positive
 from .penalties import penalty_named
 from .units import Units
 
@@ -41,9 +41,10 @@ def scaled_levels(W, families, *, lam, power):
     Raises
     ------
     ValueError
-        With a power, for a family of zeros.
+        For a lam that is not positive and finite; with a power, for a family of zeros.
     """
-    if not power:
+    (lam,) = check_positive(lam=lam)
+    if not (power and families):
         return {name: lam for names in families for name in names}
     squares = [sum(np.square(W[name]).sum() for name in names) for names in families]
     counts = [sum(W[name].size for name in names) for names in families]
@@ -62,5 +63,6 @@ def scaled_levels(W, families, *, lam, power):
 
 def dense_start(Ws, *, kappa, lam, penalty, **units):
     """Return the V of a family at which Gamma is W: ``W / kappa`` plus a subgradient of Omega."""
+    kappa, lam = check_positive(kappa=kappa, lam=lam)
     inner = penalty_named(penalty).subgradient(Ws, lam, Units(**units))
     return [W / kappa + g for W, g in zip(Ws, inner, strict=True)]  # (dslbi-dense-start)

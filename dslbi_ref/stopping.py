@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_array, check_design, check_in, check_integer
+from .checks import check_array, check_design, check_in, check_integer, check_word
 from .losses import loss_named
 from .path import TIME_TOLERANCE, check_times
 
@@ -13,8 +13,7 @@ from .path import TIME_TOLERANCE, check_times
 def _coefficients(path, part):
     if part is None:
         part = "gamma" if path.beta is None else "beta"
-    if not (isinstance(part, str) and part in ("gamma", "beta", "tilde")):
-        raise ValueError(f'part must be "gamma", "beta" or "tilde", got {part!r}')
+    check_word("part", part, ("gamma", "beta", "tilde"))
     if getattr(path, part) is None:
         raise ValueError(f"the path has no {part}")
     return part

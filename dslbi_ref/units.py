@@ -6,11 +6,12 @@ joint arrays whose k-th slices are one unit. However a unit is described, it bec
 every entry, and nothing that follows asks where the integers come from.
 """
 
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_integer
+from .checks import check_integer, shown
 
 
 class Units(NamedTuple):
@@ -93,8 +94,8 @@ def slice_axes(ndim, group_dim):
     """Return the axes of ``group_dim`` in increasing order, counted from the front."""
     dims = (group_dim,) if np.isscalar(group_dim) else tuple(group_dim)
     for d in dims:
-        if not -ndim <= d < ndim:
-            raise ValueError(f"group_dim must name axes of a {ndim}-d array, got {group_dim}")
+        if not (isinstance(d, Integral) and -ndim <= d < ndim):
+            raise ValueError(f"group_dim must name axes of a {ndim}-d array, got {group_dim!r}")
     return tuple(sorted({d % ndim for d in dims}))
 
 
@@ -134,10 +135,10 @@ def unit_sizes(labels, count):
 
 def unit_weights(labels, count, weight):
     """Return what each unit counts: 1, or the square root of its size (``weight="sqrt"``)."""
-    if weight not in (None, "sqrt"):
-        raise ValueError(f'weight must be None or "sqrt", got {weight!r}')
     if weight is None:
         return np.ones(count)
+    if not (isinstance(weight, str) and weight == "sqrt"):
+        raise ValueError(f'weight must be None or "sqrt", got {shown(weight)}')
     return np.sqrt(unit_sizes(labels, count))
 
 

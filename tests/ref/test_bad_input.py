@@ -16,13 +16,14 @@ from dslbi_ref import (
     split_iss_path,
     split_lbi_path,
 )
-from dslbi_ref.dessilbi import dessilbi_states
+from dslbi_ref.dessilbi import dessilbi_states, gamma, step
 from dslbi_ref.graphical import gaussian_path, ising_path
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import mirror_flow
-from dslbi_ref.mirror_maps import euclidean
+from dslbi_ref.mirror_maps import euclidean, p_norm
 from dslbi_ref.penalties import PENALTIES, group_dual_norm, group_norm, group_norms, l1_norm
 from dslbi_ref.problem import spectral_norm_squared
+from dslbi_ref.release import dense_start, scaled_levels
 from dslbi_ref.solvers.projections import kernel_projector
 from dslbi_ref.solvers.reduced import split_reduced_path
 from dslbi_ref.stopping import cross_validate, discrepancy_time
@@ -124,6 +125,55 @@ def test_what_is_no_number_is_refused(path, wrong):
             refused(f"{name} must be a number, got ", PATHS[path], X, y, **{name: wrong})
 
 
+def test_a_family_is_a_list_of_arrays():
+    """The rows of an array alone would be taken for arrays that are joint."""
+    for call in (gamma, lambda V, **o: dense_start(V, kappa=1.0, lam=1.0, **o)):
+        refused(r"a list of arrays, .* got an array of shape \(10, 4\)", call, X, penalty="group")
+        refused("a list of arrays, at least one, got none", call, [], penalty="sparse group")
+    refused("weight must be None or .*, got array", gamma, [X], penalty="group", weight=y[:2])
+    for wrong in ("0", 0.5):
+        refused(
+            f"group_dim must name axes of a 2-d array, got {wrong!r}",
+            gamma,
+            [X],
+            penalty="group",
+            group_dim=wrong,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(joint=["a", "b"]), "joint must be lists of names, got 'a' alone"),
+        (dict(joint="ab"), "joint must be lists of names, got 'a' alone"),
+        (dict(penalties=["a"]), r"penalties must be a dict .*, got \['a'\]"),
+        (dict(penalties="l1"), "penalties must be a dict .*, got 'l1'"),
+        (dict(power=1.0, lam="1"), "lam must be a number, got '1'"),
+        (dict(dense=True, kappa="2"), "kappa must be a number, got '2'"),
+        (dict(dense=True, kappa=0), "kappa must be positive and finite, got 0"),
+        (dict(pull=1.0, release=2, nu="2"), "nu must be a number, got '2'"),
+    ],
+)
+def test_what_a_path_of_a_net_is_given(options, message):
+    options = dict(penalties={"a": "group", "b": "group"}, alpha=0.1) | options
+    states = dessilbi_states({"a": X, "b": X}, lambda W: W, **options)
+    refused(message, next, states)
+
+
+def test_a_step_takes_v_and_gamma_together():
+    refused(
+        "V and Gamma must be given together, .* got V alone", step, X, X, None, None, X, alpha=1
+    )
+    refused("given together, .* got Gamma alone", step, X, None, X, None, X, alpha=1)
+
+
+def test_a_path_that_splits_nothing_has_no_levels():
+    states = dessilbi_states({"a": X}, lambda W: W, penalties={}, alpha=0.1, power=1.0)
+    assert record(states, 2).V == {}
+    refused("lam must be positive and finite, got 0", scaled_levels, {}, [], lam=0, power=0.0)
+    refused("kappa must be positive and finite", dense_start, [X], kappa=0, lam=1, penalty="l1")
+
+
 def test_words_may_be_anything_and_are_refused():
     for wrong in (["squared"], {"a": 1}, None, 3, np.array(["squared", "logistic"])):
         refused("loss must be one of squared, ", lbi_path, X, y, kappa=1.0, loss=wrong)
@@ -137,6 +187,14 @@ def test_the_precision_of_a_number_does_not_enter():
         assert_array_equal(own.beta, other.beta)
         own, other = lbi_path(X, y, kappa=narrow(3)), lbi_path(X, y, kappa=3.0)
         assert_array_equal(own.gamma, other.gamma)
+        options = dict(penalties={"a": "group"}, momentum=0.0)
+        own, other = (
+            record(dessilbi_states({"a": X}, lambda W: W, kappa=k, alpha=a, **options), 5)
+            for k, a in ((narrow(3), np.float32(0.1)), (3.0, float(np.float32(0.1))))
+        )
+        assert own.t.dtype == np.float64
+        assert_array_equal(own.t, other.t)
+        assert_array_equal(own.W["a"], other.W["a"])
 
 
 def test_whole_numbers():
@@ -147,6 +205,7 @@ def test_whole_numbers():
     refused("n_steps must be an integer, got 3.7", record, states(), 3.7)
     refused("every must be an integer, got True", record, states(), 3, True)
     refused("p must be an integer, got True", identity, True)
+    refused("p must be a number, got '2'", p_norm, "2")
     times = iss_path(X, y).t[1:3]
     for folds in (2.5, "2", True):
         refused("folds must be an integer", cross_validate, iss_path, X, y, times, folds=folds)
@@ -172,6 +231,12 @@ def test_a_flow_of_too_many_gradients_ends(monkeypatch):
     refused(
         "within 1,000 gradients, got t = ", mirror_flow, lambda x: 1e6 * x, euclidean(), **options
     )
+
+
+@pytest.mark.parametrize("wrong", ["a", [1j, 2.0], [[1.0], [1.0, 2.0]]], ids=str)
+def test_a_start_is_of_real_numbers(wrong):
+    message = "x0 must hold real numbers|x0 must be an array, but "
+    refused(message, mirror_descent_states(lambda x: x, euclidean(), wrong, alpha=0.1).__next__)
 
 
 def test_a_projector_checks_what_it_is_given():
