@@ -1,7 +1,7 @@
 """The reference: NumPy and SciPy only, float64, written to be read beside the paper.
 
-Here: one file for each algorithm, the tables of penalties and losses, and what is said about paths.
-Not here: what makes them fast, which is :mod:`dslbi_ref.solvers`, and what draws,
+Here: one file for each algorithm, the tables of penalties and losses, what is said about paths, and
+estimators. Not here: what makes them fast, which is :mod:`dslbi_ref.solvers`, and what draws,
 :mod:`dslbi_ref.figures`. torch is never imported.
 """
 

@@ -1,9 +1,9 @@
 """DessiLBI for PyTorch: one training run, a dense model and a whole path of sparse ones.
 
-Here: the optimizers, what is split and what enters as one, the record of the path, and what is read
-off it; folders for masks, for surgery, and for the routes of the step. Not here: data, nets and
-training loops, which are the laboratory, :mod:`dslbi_torch.training`: only the command line imports
-it.
+Here: the optimizers, what is split and what enters as one, the course and the record of the path,
+and what is read off it; folders for masks, for surgery, and for the routes of the step. Not here:
+data, nets and training loops, which are the laboratory, :mod:`dslbi_torch.training`: only the
+command line imports it.
 """
 
 from .clock import FallingNu, forecast, suggest
