@@ -146,14 +146,15 @@ class PathRecorder:
             lists = zip(family.names, scores(family), unit_sizes(family), strict=False)
             for name, score, size in lists:
                 chosen = score > family.group["lam"]
-                self._nonzero[name].append(chosen.count_nonzero() * size)
+                self._nonzero[name].append((chosen.count_nonzero() * size)[None])
                 if name in self._supports:
-                    self._supports[name].append(chosen if is_sharded(chosen) else pack_bits(chosen))
+                    bits = chosen if is_sharded(chosen) else pack_bits(chosen)
+                    self._supports[name].append(bits[None])
             if not by_entries(family.group):
                 name = family.names[0]
                 for series, xs in ((self._norms, gammas(family)), (self._weights, family.Ws)):
                     (size,) = norms(xs, family.group)
-                    series[name].append(size.squeeze(self._extended[name]).float())
+                    series[name].append(size.squeeze(self._extended[name]).float()[None])
 
     def entry_steps(self, name: str) -> np.ndarray:
         """Return the step after which each unit was first selected; -1: never.
@@ -182,20 +183,21 @@ class PathRecorder:
         k = self.steps.index(step) - len(self.steps)
         if self._norms.get(name):
             return _gathered(self._norms[name])[k] > 0
-        series = self._supports.get(name, [])
-        if len(series) < -k:
+        series = self._supports.get(name)
+        bits = _gathered(series, pack_bits) if series else ()
+        if len(bits) < -k:
             raise ValueError(f"no support of {name!r}: single weights need elements=True")
-        return unpack_bits(_gathered(series, pack_bits)[k], self.entry[name].shape)
+        return unpack_bits(bits[k], self.entry[name].shape)
 
     def attached_late(self) -> bool:
         """Return whether something was selected before the recorder was attached, unseen."""
-        return any(int(whole(counts[0])) > 0 for counts in self._nonzero.values())
+        return any(int(whole(counts[0])[0]) > 0 for counts in self._nonzero.values())
 
     def recorded(self) -> RecordedPath:
         """Return the whole record as arrays."""
 
         def gathered(series):
-            return {k: _gathered(v).cpu().numpy() for k, v in series.items() if v}
+            return {k: _gathered(v).cpu().numpy().copy() for k, v in series.items() if v}
 
         return RecordedPath(
             np.array(self.steps),
@@ -249,18 +251,21 @@ class PathRecorder:
             ("weight_norm", self._weights),
         ):
             for name in series:
-                series[name] = list(state.get(key, {}).get(name, torch.empty(0)).unbind())
+                held = state.get(key, {}).get(name)
+                series[name] = [] if held is None else [held]
 
 
 def _gathered(series, finish=lambda x: x):
-    """Return a series of snapshots as one tensor.
+    """Return a series of snapshots as one tensor, which the series then is: a tensor for each of
+    them would take many times the memory of its numbers.
 
     Sharded snapshots are gathered and finished, once: the series keeps what was made of them.
     """
     fresh = [x for x in series if is_sharded(x)]
     if fresh:
-        series[-len(fresh) :] = [finish(x) for x in whole(torch.stack(fresh)).unbind()]
-    return torch.stack(series)
+        series[-len(fresh) :] = [finish(x)[None] for x in whole(torch.cat(fresh)).unbind()]
+    series[:] = [torch.cat(series)]
+    return series[0]
 
 
 def _laid_as(entry, value):
