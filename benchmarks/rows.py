@@ -18,8 +18,8 @@ fixed_width  Nets of the kind that ``benchmarks/growing.py`` grows, of fixed wid
 
 Each run has a folder below ``--runs`` and goes on from its last checkpoint, so the command may be
 stopped (SIGTERM, Ctrl-C) and given again. ``results/PART.json`` is written anew after every run,
-with what is finished then. The test set is measured in every epoch, and the last one is what is
-quoted; nothing was chosen by it.
+with what is finished then, and for ``figure1`` the picture ``book/_static/figure1.png``. The test
+set is measured in every epoch, and the last one is what is quoted; nothing was chosen by it.
 """
 
 import argparse
@@ -29,11 +29,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from benchmarks.runs import environment, settings, short
 from dslbi_torch import save_masks, whole_filters
+from dslbi_torch.figures import filter_norms
+from dslbi_torch.path import NEVER
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.config import without_path
 from dslbi_torch.training.nets import zoo
@@ -44,6 +47,7 @@ from dslbi_torch.training.run.sessions import ran_on
 from dslbi_torch.training.run.train import train
 
 RESULTS = Path(__file__).parent / "results"
+FIGURE = Path(__file__).parents[1] / "book" / "_static" / "figure1.png"
 GRID_SEED = 100  # of the trials; no quoted run has it
 TRIAL = dict(holdout=10_000, train_size=20_000, epochs=3, seed=GRID_SEED)
 DROPPED = ("layers", "acc_ema", "step", "skipped", "time_s", "pictures_s", "nonzero_all")
@@ -258,6 +262,21 @@ def write(part, seeds, chosen, done):
     }
     with atomic(RESULTS / f"{part}.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+    if part == "figure1" and len(done) > 1:
+        draw(done)
+
+
+def draw(runs):
+    """The norms of the filters of W along the epochs: the path's, and SGD's."""
+    with plt.style.context("dslbi_ref.figures.book"):
+        axes = plt.subplots(1, 2, sharey=True, figsize=(8.0, 3.4), layout="constrained")[1]
+        for ax, run in zip(axes, runs[:2], strict=True):  # of the first seed
+            norms = np.asarray(run["weight_norm"])
+            entry = np.asarray(run.get("entry_step", np.full(norms.shape[1], NEVER)))
+            filter_norms(run["epochs"], norms, entry=entry, ax=ax, ylabel="norm of the filter in W")
+            ax.set(xlabel="epoch")
+        axes[1].set(title=f"SGD: {norms.shape[1]} filters", ylabel="")
+        axes[0].figure.savefig(FIGURE)
 
 
 def main():

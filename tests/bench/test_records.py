@@ -183,3 +183,24 @@ def test_the_step_costs_are_the_recorded_ones():
     ]
     sgd, adamw = (share for (share,) in around)
     assert f"{sgd} times its base around SGD and {adamw} times around AdamW" in quoted(README)
+
+
+def of_row(part, name):
+    """The runs of a row of ``rows.py``."""
+    return [run for run in record(part)["runs"] if run["name"] == name]
+
+
+def lasts(runs, key):
+    return [run["log"][-1][key] for run in runs]
+
+
+def test_the_layers_of_lenet300_are_the_recorded_ones():
+    runs = of_row("table8", "dessilbi")
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    shares = [[run["layers"][f"fc{k}.weight"] for run in runs] for k in (1, 2, 3)]
+    for first, second, third in zip(*shares, strict=True):
+        assert first < second < third  # larger layers get sparser, whatever the seed
+    cells = [f"`fc{k}` {with_spread(own, 1)} %" for k, own in enumerate(shares, start=1)]
+    dense, sparse = (with_spread(lasts(runs, f"acc_{key}")) for key in ("dense", "sparse"))
+    words = f"{', '.join(cells)}; dense {dense} %, sparse {sparse} %"
+    assert words in quoted(REPRODUCING)
