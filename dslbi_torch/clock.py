@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .options import check_count
 from .state import steps_of_rest
-from .target import factor_of_density
+from .target import factors_of_density
 from .units import Family, families, scores
 
 LEAST = 3.0  # e^-3 is 5 %: with less nothing is told apart, and nothing can be cut
@@ -174,10 +174,10 @@ def suggest(
         clock = sum(course.rates[:last]) / scale
         grown.append(course.family._replace(Vs=[clock * W.detach() for W in course.family.Ws]))
     if density is not None:
-        factor = factor_of_density([(f, f.group["lam"]) for f in grown], density)
-        if factor is None:
+        factors = factors_of_density([(f, f.group["lam"]) for f in grown], density)
+        if factors is None:
             raise ValueError("levels need weights that are not all zero")
-        for family in grown:
+        for family, factor in zip(grown, factors, strict=True):
             found[id(family.group)]["lam"] = family.group["lam"] * factor
     return [found[id(group)] for group in optimizer.param_groups]
 

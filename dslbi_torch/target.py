@@ -4,13 +4,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .options import check_count
-from .sharding import whole
-from .state import rests, steps_of_rest
-from .units import Family, families, scores, unit_sizes
+from .steering import Controller, check_apart, check_floor, evidence, level_of
+from .units import Family, families, unit_sizes
 
 
-class TargetDensity:
+class TargetDensity(Controller):
     """Steer the penalty levels of an optimizer so that a given share of its weights is selected.
 
     Gamma is a function of V, so at any moment there is a level at which Gamma has a given number of
@@ -46,11 +44,19 @@ class TargetDensity:
     every : int >= 1
         Steps between two controls, later on; in the beginning, when V grows by large parts of
         itself, there are more. A control sorts the scores of all split tensors.
+    per_layer : bool
+        The target is the share of each split tensor (of each joint family), not of all together.
+    at_least : int >= 0
+        So many units of each split tensor (of each joint family) stay selected, those with the
+        largest scores, whatever is due: with 1 no layer is emptied. They count in the share. On a
+        ramp that grows the floor grows as the share does. What has no score yet cannot be held.
 
     Raises
     ------
     ValueError
-        For a value outside these intervals, or an optimizer that splits nothing.
+        For a value outside these intervals, an optimizer that splits nothing, a floor that is more
+        than a layer or the target has, and for ``per_layer`` or a floor where tensors share a
+        level: ``split_groups(..., apart=True)`` gives each its own.
     """
 
     def __init__(
@@ -62,73 +68,32 @@ class TargetDensity:
         ramp: float = 0.5,
         first: float = 0.0,
         every: int = 10,
+        per_layer: bool = False,
+        at_least: int = 0,
     ):
-        self.parts = _parts(optimizer, target)
-        for name, value in (("ramp", ramp), ("first", first)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
-        steps, every = check_count("steps", steps), check_count("every", every)
-        self.optimizer, self.steps = optimizer, steps
-        self.ramp, self.first, self.every = ramp, first, every
-        for group in self._steered():
-            steps_of_rest(group, steps)
-            for key in ("steered", "rested"):
-                group.setdefault(key, 0)
-        self._hook = optimizer.register_step_post_hook(self._after_step)
-
-    def _steered(self):
-        groups = self.optimizer.param_groups
-        return [groups[i] for _, indices in self.parts for i in indices]
-
-    @property
-    def step(self) -> int:
-        """Return the number of steps seen so far."""
-        return self._steered()[0]["steered"]
-
-    def detach(self) -> None:
-        """Stop steering; the levels stay as they are."""
-        self._hook.remove()
-        for group in self._steered():
-            for key in ("level", "steered", "rested"):
-                group.pop(key, None)
-
-    def _after_step(self, *_):
-        for group in self._steered():
-            group["steered"] += 1
-            group["rested"] += rests(group)
-        if rests(self._steered()[0]):
-            return
-        # V grows by about one part in a step: between two controls by a twentieth at most.
-        step = self._path_steps()
-        gaps = (self.every, min(self.every, 1 + step // 20))
-        if any(step % gap == 0 for gap in gaps) or self.step == self.steps:
-            self.control()
-
-    def _path_steps(self):
-        return self.step - self._steered()[0]["rested"]
+        self.parts, self.at_least = _parts(optimizer, target, per_layer), at_least
+        steered = [i for _, indices in self.parts for i in indices]
+        options = dict(steps=steps, ramp=ramp, first=first, every=every)
+        _check_floors(optimizer, self.parts, at_least)
+        super().__init__(optimizer, steered, **options)
 
     @torch.no_grad()
     def control(self) -> None:
         """Set the levels now, for the density that is due."""
-        step = self._path_steps()
-        ramp = self.ramp * (self.steps - self.step + step)
-        due = 1.0 if step >= ramp else step / ramp
         groups, found = self.optimizer.param_groups, families(self.optimizer)
         for target, indices in self.parts:
-            levels = {
-                id(groups[i]): groups[i].setdefault("level", groups[i]["lam"]) for i in indices
-            }
+            due = self.first + (target - self.first) * self._ramped()
+            levels = {id(groups[i]): level_of(groups[i]) for i in indices}
             own = [(f, levels[id(f.group)]) for f in found if id(f.group) in levels]
-            factor = factor_of_density(own, self.first + (target - self.first) * due)
-            if factor is not None:
-                for i in indices:
-                    groups[i]["lam"] = groups[i]["level"] * factor
+            factors = factors_of_density(own, due, self._floor_due(self.at_least, target))
+            for (family, level), factor in zip(own, factors or (), strict=False):
+                family.group["lam"] = level * factor
 
 
-def _parts(optimizer, target):
+def _parts(optimizer, target, per_layer):
     """Return the shares, each with the indices of the parameter groups that it is a share of."""
-    where = {}
-    for family in families(optimizer):
+    where, found = {}, families(optimizer)
+    for family in found:
         index = next(i for i, own in enumerate(optimizer.param_groups) if own is family.group)
         where |= dict.fromkeys(family.names, index)
     if isinstance(target, dict):
@@ -137,7 +102,12 @@ def _parts(optimizer, target):
                 raise ValueError(
                     f"target must name split tensors among {sorted(where)}, got {name!r}"
                 )
+        if per_layer:
+            raise ValueError("per_layer must be left out where target gives layers their shares")
         parts = [(share, [where[name]]) for name, share in target.items()]
+    elif per_layer:
+        check_apart(found, "per_layer")
+        parts = [(target, [i]) for i in sorted(set(where.values()))]
     else:
         parts = [(target, sorted(set(where.values())))]
     steered = [i for _, indices in parts for i in indices]
@@ -149,25 +119,43 @@ def _parts(optimizer, target):
     return parts
 
 
-def factor_of_density(rows: list[tuple[Family, float]], density: float) -> float | None:
-    """Return the factor of the levels of families at which a share of their entries is selected.
+def _check_floors(optimizer, parts, at_least):
+    """Refuse a floor that layers cannot have, or that takes more than a target."""
+    found = families(optimizer)
+    for target, indices in parts:
+        groups = [id(optimizer.param_groups[i]) for i in indices]
+        own = [family for family in found if id(family.group) in groups]
+        check_floor(own, at_least)
+        total = sum(W.numel() for family in own for W in family.Ws)
+        least = sum(at_least * max(unit_sizes(family)) for family in own) / total
+        if least > target:
+            raise ValueError(
+                f"target must be at least {least:.3g}, the share of at_least = {at_least} units of "
+                f"{len(own)} layers, got {target}"
+            )
+
+
+def factors_of_density(
+    rows: list[tuple[Family, float]], density: float, at_least: int = 0
+) -> list[float] | None:
+    """Return the factors of the levels of families at which a share of their entries is selected:
+    the same for all but where a floor asks for a smaller one.
 
     None where every score is zero.
     """
-    rows = [row for family, level in rows for row in _scores(family, level)]
-    device = rows[0][0].device
-    reached = torch.cat([score.to(device, torch.float64) for score, _ in rows])
-    sizes = torch.cat([size.to(device, torch.float64) for _, size in rows])
-    return _quantile(reached, sizes, density)
-
-
-def _scores(family: Family, level: float):
-    """Yield, for each list of units, the factors of the level below which each is selected, and
-    the sizes of the units."""
-    family = family._replace(Vs=[whole(V) for V in family.Vs])  # every process finds one level
-    for score, size in zip(scores(family), unit_sizes(family), strict=True):
-        factor = score.flatten() / level
-        yield factor, torch.full_like(factor, size)
+    found = evidence(rows, at_least)
+    factors, sizes = (torch.cat(xs) for xs in list(zip(*found, strict=True))[:2])
+    floors = [row.floor for row in found]
+    if at_least:
+        held = torch.cat([row.factors > row.floor for row in found])
+        due = density * sizes.sum() - sizes[held].sum()
+        factors, sizes = factors[~held], sizes[~held]
+        density = (due / sizes.sum()).clamp(min=0).item() if len(sizes) else 0.0
+    factor = _quantile(factors, sizes, density) if len(factors) else None
+    if factor is None:  # beside what the floors hold, if anything, all is zero
+        held = [floor if floor < torch.inf else 1.0 for floor in floors]
+        return held if min(floors) < torch.inf else None
+    return [min(factor, floor) for floor in floors]
 
 
 def _quantile(scores: Tensor, sizes: Tensor, density: float) -> float | None:

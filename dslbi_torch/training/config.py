@@ -89,6 +89,10 @@ class Config:
     ramp: float = option(
         0.5, "target: share of the run in which the selected share grows (gradual: falls)"
     )
+    per_layer: bool = option(False, "target: the share of every split tensor by itself")
+    at_least: int = option(
+        0, "target: so many units of every split tensor stay selected, whatever is due"
+    )
     weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = option(1.0, "speed kappa of Gamma")
     nu: float = option(100.0, "coupling nu")
@@ -175,7 +179,8 @@ PLACE = (
 def without_path(config: Config, optimizer: str) -> Config:
     """Return the same training by an optimizer that does not split: what is for a path alone, or
     for dessilbi alone, has its default."""
-    plain = dict(split=False, target=None, nu_schedule="constant", elements=False, crossings=())
+    plain = dict(split=False, target=None, per_layer=False, at_least=0)
+    plain |= dict(nu_schedule="constant", elements=False, crossings=())
     plain |= dict(release=0.0, release_pull=0.0, release_power=0.0, dense_start=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)
     return dataclasses.replace(config, optimizer=optimizer, **plain)

@@ -94,7 +94,7 @@ def check_ranges(config) -> None:
         ("momentum", "dampening", "label_smoothing", "ema"): ("in [0, 1)", lambda x: 0 <= x < 1),
         (
             *("shift", "image_size", "n_classes", "train_size", "holdout", "whiten"),
-            *("threads", "workers", "checkpoint_steps"),
+            *("threads", "workers", "checkpoint_steps", "at_least"),
         ): ("at least 0", lambda x: x >= 0),
         ("threads",): ("at most 1024", lambda x: x <= 1024),
         ("ramp",): ("in [0, 1]", lambda x: 0 <= x <= 1),
@@ -239,6 +239,10 @@ NEEDS = {
         lambda c: c.splits and c.schedule != "constant",
     ),
     "ramp": ("a target", lambda c: c.target is not None),
+    **dict.fromkeys(
+        ("per_layer", "at_least"),
+        ("a target, and an optimizer that splits,", lambda c: c.target is not None and c.splits),
+    ),
 }
 
 

@@ -264,6 +264,84 @@ def test_single_tensors_have_targets_of_their_own():
     assert optimizer.param_groups[2]["lam"] == 0.3  # not steered
 
 
+def apart(seed=0, **options):
+    """A net of which every layer has a level of its own, the first born a hundredth of the size."""
+    model = net(seed)
+    with torch.no_grad():
+        model[0].weight.mul_(0.01)
+    groups = split_groups(model, {"2": "filter"}, linear="row", apart=True, nu=2.0)
+    optimizer = DessiLBI(groups, lr=0.05)
+    return model, optimizer, TargetDensity(optimizer, steps=40, **options)
+
+
+def coast(optimizer, n_steps):
+    """Steps without a gradient: what is large stays large."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    for _ in range(n_steps):
+        optimizer.step()
+
+
+def units_selected(optimizer, model):
+    return {row.name: row.units_selected for row in density(optimizer, model).layers}
+
+
+def test_each_layer_has_the_share_by_itself():
+    model, optimizer, _ = apart(target=0.5, per_layer=True)
+    coast(optimizer, 40)
+    found = units_selected(optimizer, model)
+    assert found == {"0.weight": 4, "2.weight": found["2.weight"], "4.weight": 5, "5.weight": 2}
+    assert found["2.weight"] in (2, 3)  # of 5
+    model, optimizer, _ = apart(target=0.5)
+    coast(optimizer, 40)
+    assert units_selected(optimizer, model)["0.weight"] == 0
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0])
+@pytest.mark.parametrize("at_least", [1, 3])
+def test_a_floor_leaves_no_layer_empty_and_the_share_is_met_all_the_same(at_least, first):
+    model, optimizer, _ = apart(target=0.6, at_least=at_least, first=first)
+    coast(optimizer, 40)
+    found = units_selected(optimizer, model)
+    assert found["0.weight"] == at_least and min(found.values()) >= at_least
+    norms = model[0].weight.detach().flatten(1).norm(dim=1)
+    kept = support_masks(optimizer)["0.weight"].flatten(1).any(1)
+    assert set(kept.nonzero().flatten().tolist()) == set(norms.topk(at_least).indices.tolist())
+    layers = density(optimizer, model).layers
+    total = sum(layer.size for layer in layers)
+    assert abs(density(optimizer, model).nonzero_split - 0.6) <= 45 / 2 / total  # a row of "4"
+
+
+def test_a_floor_grows_with_the_ramp_and_waits_for_scores():
+    model, optimizer, controller = apart(target=0.6, at_least=2, ramp=1.0)
+    controller.control()
+    coast(optimizer, 19)
+    assert units_selected(optimizer, model)["0.weight"] == 0
+    coast(optimizer, 1)  # at a half of the ramp one of the two is due
+    assert units_selected(optimizer, model)["0.weight"] == 1
+    with torch.no_grad():
+        optimizer.state[model[0].weight]["V"].zero_()
+    controller.control()
+    found = units_selected(optimizer, model)
+    assert found.pop("0.weight") == 0 and min(found.values()) >= 1
+
+
+def test_floors_are_among_what_a_checkpoint_continues():
+    _, whole, _ = apart(target=0.6, at_least=2)
+    coast(whole, 40)
+    _, one, _ = apart(target=0.6, at_least=2)
+    coast(one, 23)
+    model, two, _ = apart(target=0.6, at_least=2)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    weights = [p for g in one.param_groups for p in g["params"]]
+    with torch.no_grad():
+        for p, q in zip((p for g in two.param_groups for p in g["params"]), weights, strict=True):
+            p.copy_(q)
+    coast(two, 17)
+    assert [g.get("lam") for g in whole.param_groups] == [g.get("lam") for g in two.param_groups]
+
+
 def test_it_waits_where_there_is_no_evidence_and_takes_ties_as_one():
     p = nn.Parameter(torch.ones(4, 5))
     optimizer = DessiLBI([p], lr=0.1, penalty="l1", nu=1.0)
@@ -306,6 +384,11 @@ def test_a_checkpoint_continues_bit_for_bit():
         (dict(target=0.1, steps=0), "steps must be an integer of at least 1, got 0"),
         (dict(target=0.1, every=1.5), "every must be an integer of at least 1, got 1.5"),
         (dict(target=0.1, ramp=2), r"ramp must be in \[0, 1\], got 2"),
+        (dict(target=0.1, at_least=-1), "at_least must be an integer of at least 0, got -1"),
+        (dict(target=0.1, at_least=True), "at_least must be an integer of at least 0, got True"),
+        (dict(target=0.1, at_least=1), r"at_least needs .* but 4.weight and 5.weight share one"),
+        (dict(target=0.1, per_layer=True), r"per_layer needs a level of each layer, .*apart=True"),
+        (dict(target={"0.weight": 0.1}, per_layer=True), "per_layer must be left out where target"),
     ],
 )
 def test_bad_targets_are_refused(options, message):
@@ -314,6 +397,22 @@ def test_bad_targets_are_refused(options, message):
         TargetDensity(optimizer, **{"steps": 10, **options})
     with pytest.raises(ValueError, match="the optimizer splits nothing"):
         TargetDensity(DessiLBI(net().parameters()), 0.1, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(target=0.9, at_least=5), "at_least must be at most the 4 units of 5.weight, got 5"),
+        (
+            dict(target=0.1, at_least=1),
+            "target must be at least 0.132, the share of at_least = 1 units of 4 layers, got 0.1",
+        ),
+        (dict(target=0.24, at_least=1, per_layer=True), "at least 0.25, .* of 1 layers, got 0.24"),
+    ],
+)
+def test_floors_that_layers_or_the_target_do_not_have_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        apart(**options)
 
 
 @pytest.mark.parametrize("kind", ["smooth", "ties", "zeros", "sorted", "weighted", "misled"])

@@ -159,7 +159,9 @@ def _controller(config, optimizer, steps):
         return None
     steps *= config.epochs
     first = 1.0 if config.dense_start else 0.0
-    return TargetDensity(optimizer, config.target, steps=steps, ramp=config.ramp, first=first)
+    options = dict(steps=steps, ramp=config.ramp, first=first)
+    floors = dict(per_layer=config.per_layer, at_least=config.at_least)
+    return TargetDensity(optimizer, config.target, **options, **floors)
 
 
 def _average(config, model):

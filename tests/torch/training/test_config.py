@@ -102,6 +102,8 @@ IDLE_FLAGS = [
         "lr_min needs schedule cosine or triangle",
     ),
     (dict(ramp=0.1), "ramp needs a target"),
+    (dict(per_layer=True), "per_layer needs a target, and an optimizer that splits"),
+    (dict(at_least=1), "at_least needs a target, and an optimizer that splits"),
     (dict(release_pull=1.0), "release_pull needs a release, and an optimizer that splits"),
     (dict(optimizer="sgd", release=1.0), "release needs an optimizer that splits"),
     (dict(optimizer="sgd", dense_start=True), "dense_start needs an optimizer that splits"),

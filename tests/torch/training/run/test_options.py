@@ -136,6 +136,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         (dict(l1=1e-3), "l1 must be 0 where weights are split, got 0.001"),
         (dict(optimizer="sgd", target=0.1), "target needs an optimizer that splits, got sgd"),
         (dict(nu_schedule="cosine"), "nu_schedule must be one of constant, lr, got 'cosine'"),
+        (dict(target=0.1, at_least=-1), "at_least must be at least 0, got -1"),
         (dict(accumulate=0), "accumulate must be at least 1, got 0"),
         (dict(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
         (dict(ema=1.0), r"ema must be in \[0, 1\), got 1.0"),

@@ -323,6 +323,17 @@ def test_a_target_is_hit_and_resumed(tmp_path, monkeypatch, nu_schedule):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_target_may_be_a_share_of_every_layer_with_a_floor(tmp_path):
+    asked = dict(conv="group", linear="group", target=0.25, ramp=0.2)
+    run = train.train(small(tmp_path / "a", per_layer=True, **asked), progress=False)
+    layers = density(run.optimizer, run.model).layers
+    assert len(layers) > 2
+    for layer in layers:
+        assert abs(layer.units_selected - layer.units / 4) <= 0.5, layer
+    floor = set_up(small(tmp_path / "b", at_least=2, **asked)).controller
+    assert floor.at_least == 2 and len(floor.steered) == len(layers)
+
+
 RELEASED = dict(
     release=1.2, release_pull=0.5, release_power=0.5, target=0.2, ramp=1.0, checkpoint_steps=9,
     crossings=(0.1, 0.05),
