@@ -126,8 +126,8 @@ def check_finite(name, entries):
         raise ValueError(f"{name} must be finite, got {entries[~finite][0]}")
 
 
-def check_design(X, name="X", *, sparse=True):
-    """Return X in float64, as a csc_array if sparse.
+def check_design(X, name="X", *, sparse=True, as_is=False):
+    """Return X in float64, as a csc_array if sparse; ``as_is``: a dense float32 X stays one.
 
     Refused unless 2-d, non-empty, finite, and of entries whose squares are: a largest one beyond
     ``MOST``, or below ``LEAST`` and not zero, would make a path of zeros or of NaN.
@@ -137,7 +137,8 @@ def check_design(X, name="X", *, sparse=True):
         X = sp.csc_array(X, dtype=np.float64)
         entries = X.data
     else:
-        X = entries = real(X, name).astype(np.float64, copy=False)
+        X = real(X, name)
+        X = entries = X if as_is else X.astype(np.float64, copy=False)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must be a non-empty 2-d array, got shape {X.shape}")
     check_scale(name, entries)
@@ -154,7 +155,7 @@ def check_transform(D, p):
 
 def check_scale(name, entries):
     """Refuse entries that are not finite, whose squares overflow, or all of which vanish."""
-    size = max(entries.max(initial=0.0), -entries.min(initial=0.0))
+    size = max(float(entries.max(initial=0.0)), -float(entries.min(initial=0.0)))
     if size and not LEAST <= size <= MOST:  # or NaN
         check_finite(name, entries)
         raise ValueError(

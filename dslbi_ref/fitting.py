@@ -1,7 +1,5 @@
 """From the parameters of an estimator to its path: which solver, at which times, read how."""
 
-from dataclasses import replace
-
 import numpy as np
 import scipy.sparse as sp
 
@@ -73,7 +71,7 @@ class PathFit:
         """Return the path of one target: at ``times``, or if exact up to the last of them."""
         t_max = times[-1] or 1.0  # the only time is 0: nothing enters, ever
         path = self._plain(y, times, t_max) if self.D is None else self._split(y, times, t_max)
-        return replace(path, centre=self.means if self.est.fit_intercept else None)
+        return path.changed(centre=self.means if self.est.fit_intercept else None)
 
     def _plain(self, y, times, t_max):
         est, options = self.est, dict(loss=self.loss, intercept=self.est.fit_intercept)
@@ -81,7 +79,7 @@ class PathFit:
             path = iss_path(self.X, y, t_max=t_max, **options)
         else:
             path = lbi_path(self.X, y, times=times, kappa=est.kappa, groups=est.groups, **options)
-        return replace(path, gamma=path.gamma / self.scale, scale=1 / self.scale)
+        return path.changed(gamma=vars(path)["gamma"] / self.scale, scale=1 / self.scale)
 
     def _split(self, y, times, t_max):
         est, options = self.est, dict(nu=self.est.nu, intercept=self.est.fit_intercept)
@@ -94,7 +92,7 @@ class PathFit:
         beta = path.beta
         if est.revised:  # an exact path has no tilde of its own
             beta = revise(self.D, beta, path.gamma) if path.tilde is None else path.tilde
-        return replace(path, beta=beta, tilde=None, intercept=level - beta @ self.means)
+        return path.changed(beta=beta, tilde=None, intercept=level - beta @ self.means)
 
     def read(self, path, times):
         """Return coefficients (T, p), intercepts (T,), gamma at the times; an ended path rests."""

@@ -14,7 +14,6 @@ Origin: the lasso at lambda = 1/t has ``rho / t = -grad f``. With the squared lo
 average of g, until an index leaves; g itself is free of the shrinkage.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +25,8 @@ from .path import TIME_TOLERANCE, Path
 from .problem import linear_problem, split_problem
 from .solvers.active_newton import Smooth
 from .solvers.active_set import Quadratic
+from .solvers.gram import linear_dual, linear_gram, split_products
+from .solvers.packed import MANY, Events, PackedRows
 from .solvers.projections import kernel_projector
 from .solvers.start import split_solver
 
@@ -56,7 +57,7 @@ def iss_states(H, c):
 
     Parameters
     ----------
-    H : ndarray (p, p), or callable
+    H : ndarray (p, p), callable, or :class:`dslbi_ref.solvers.active_set.Products`
         Symmetric and positive semi-definite. ``H(J)`` returns the rows J, shape (len(J), p): no row
         is asked for twice, and only those that are needed, with a few that could be.
     c : ndarray (p,)
@@ -104,35 +105,31 @@ def _states(fit):
         g, flow = moved
 
 
-def collect(states, t_max):
-    """Record the events up to t_max (None: 20 t0) as a Path, whose last time is t_max if finite."""
+def collect(states, t_max, dual=None):
+    """Record the events up to t_max (None: 20 t0) as a Path, whose last time is t_max if finite.
+
+    With ``dual`` it is packed: see :class:`dslbi_ref.solvers.packed.Events`.
+    """
     if t_max is not None:
         t_max = check_number("t_max", t_max)
         if not t_max > 0:
             raise ValueError(f"t_max must be positive, got {t_max}")
-    t, z, gamma, intercept = [], [], [], []
-
-    def keep(time, rho):
-        if t and time <= t[-1]:  # an event too soon for the clock: only the later state counts
-            for column in (t, z, gamma, intercept):
-                column.pop()
-        t.append(time)
-        z.append(rho)
-        gamma.append(state.gamma)
-        intercept.append(state.intercept)
-
+    events = Events(dual)
     for state in states:
         t_max = 20 * state.until if t_max is None else t_max
-        keep(min(state.t, t_max), state.z)
+        t = min(state.t, t_max)
+        events.keep(t, state.z, state.gamma, state.intercept)
         if state.until > t_max * (1 + TIME_TOLERANCE):
             break
-    if t[-1] < t_max < np.inf and not state.end.startswith("separable"):
-        keep(t_max, state.z + (t_max - state.t) * state.flow)
+    if t < t_max < np.inf and not state.end.startswith("separable"):
+        z = state.z + (t_max - state.t) * state.flow
+        events.keep(t_max, z, state.gamma, state.intercept)
+    t, z, gamma, intercept = events.parts(len(state.gamma))
     return Path(
-        t=np.array(t),
-        z=np.array(z),
-        gamma=np.array(gamma),
-        intercept=None if state.intercept is None else np.array(intercept),
+        t=t,
+        z=z,
+        gamma=gamma,
+        intercept=intercept,
         kappa=np.inf,
         kind="step",
         stop_reason=state.end or "t_max reached",
@@ -181,21 +178,26 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     Costs O(p s) for each event with s active columns, and O(n p) for each column that becomes
     active; no (p, p) matrix is formed. Osher, Ruan, Xiong, Yao and Yin (2016) solve a non-negative
     least squares problem from scratch at each event; here it starts from the last solution.
+
+    A dense X of more than 2^24 entries is never copied: float32, or a np.memmap, is read a block at
+    a time. For p > 20,000 nothing of size p is kept of an event, and each costs a product with X.
     """
     curved_loss(loss)
-    problem = linear_problem(X, y, loss=loss, intercept=intercept, normalize=normalize)
-    design, n = problem.design, len(problem.y)
+    options = dict(loss=loss, intercept=intercept, normalize=normalize)
+    problem = linear_problem(X, y, **options, blocks=True)
+    packed = problem.design.X.shape[1] > MANY
     if problem.loss.quadratic:
-        # Columns of the block have mean zero, so the means of the other factor drop out.
-        fit = Quadratic(lambda J: design.columns(J).T @ design.X / n, problem.correlation())
+        fit = Quadratic(linear_gram(problem.design, packed), problem.correlation())
     else:
         fit = Smooth(problem)
-    path = collect(_states(fit), t_max)
+    path = collect(_states(fit), t_max, linear_dual(problem) if packed else None)
     factor = None if problem.scale is None else 1 / problem.scale
-    gamma = path.gamma if factor is None else path.gamma / problem.scale
+    gamma = vars(path)["gamma"]
+    if factor is not None:
+        gamma = gamma / problem.scale
     # The level of a quadratic loss rests where it begins.
     levels = problem.level if path.intercept is None else path.intercept
-    return replace(path, gamma=gamma, scale=factor, intercept=problem.at_origin(levels, gamma))
+    return path.changed(gamma=gamma, scale=factor, intercept=problem.at_origin(levels, gamma))
 
 
 def _in_kernel(problem, D, beta, tie):
@@ -256,6 +258,7 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     """
     (nu,) = check_positive(nu=nu)
     problem, D = split_problem(X, y, D, intercept=intercept)
+    packed = max(D.shape) > MANY
     solve = split_solver(problem.design, D, nu=nu)
     b = problem.correlation()
 
@@ -265,11 +268,20 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
         H[np.arange(len(J)), J] += 1.0
         return H / nu  # (split-iss-gram)
 
+    def beta_of(gamma):
+        return solve(nu * b[:, None] + D.T @ gamma.T).T  # (split-iss-beta)
+
     rest = solve(b)
     c = D @ rest
     if _in_kernel(problem, D, nu * rest, nu * c):
         c = np.zeros(len(c))
-    path = collect(iss_states(rows, c), t_max)
-    beta = solve(nu * b[:, None] + D.T @ path.gamma.T).T  # (split-iss-beta)
+    H, dual = split_products(rows, c, D, solve, nu) if packed else (rows, None)
+    path = collect(iss_states(H, c), t_max, dual)
+    gamma = vars(path)["gamma"]
+    if packed:
+        nothing = sp.csr_array((len(path.t), D.shape[1]))
+        beta = PackedRows(nothing, lambda k: beta_of(gamma[k]))
+    else:
+        beta = beta_of(gamma)
     centre = problem.means if intercept else None
-    return replace(path, beta=beta, intercept=problem.at_origin(problem.level, beta), centre=centre)
+    return path.changed(beta=beta, intercept=problem.at_origin(problem.level, beta), centre=centre)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .checks import check_array, check_integer, real
 from .penalties import penalty_of_labels
+from .solvers.packed import PackedRows, RowsField
 from .units import labels
 
 # An iteration that would take more steps than these is refused: it would take days.
@@ -126,7 +127,7 @@ class PathPoint(NamedTuple):
     tilde: np.ndarray | None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Path:
     """A regularization path: dual variable, sparse iterate, and what goes with them, over time.
 
@@ -166,12 +167,15 @@ class Path:
     The z of an iteration is linear between its steps. A "linear" path recorded at fewer times is
     exact at those times, and an interpolation between them: a value that must be exact belongs into
     ``times``. Times compare with a relative tolerance of 1e-12.
+
+    An exact path over more than 20,000 entries is packed, and keeps its data to compute z again.
+    Reading ``z``, ``gamma`` or ``beta`` fills that array, and so does pickling; no method does.
     """
 
     t: np.ndarray
-    z: np.ndarray
-    gamma: np.ndarray
-    beta: np.ndarray | None = None
+    z: np.ndarray = RowsField()
+    gamma: np.ndarray = RowsField()
+    beta: np.ndarray | None = RowsField(default=None)
     kappa: float
     groups: np.ndarray | None = None
     kind: str = "linear"
@@ -186,16 +190,22 @@ class Path:
         check_times(self.t, "t")
         if self.kind not in ("linear", "step"):
             raise ValueError(f'kind must be "linear" or "step", got {self.kind!r}')
-        if np.shape(self.gamma) != np.shape(self.z):
-            raise ValueError(
-                f"gamma must have the shape of z, {np.shape(self.z)}, got {np.shape(self.gamma)}"
-            )
+        z, gamma = (np.shape(vars(self)[name]) for name in ("z", "gamma"))
+        if gamma != z:
+            raise ValueError(f"gamma must have the shape of z, {z}, got {gamma}")
         for name in ("z", "beta", "intercept", "tilde"):
-            value = getattr(self, name)
+            value = vars(self)[name]
             if value is not None and np.shape(value)[:1] != np.shape(self.t):
                 raise ValueError(
                     f"{name} must have one row per time, {len(self.t)}, got {np.shape(value)}"
                 )
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in vars(self)}
+
+    def changed(self, **parts):
+        """Return the path with some of its parts replaced; packed rows stay packed."""
+        return Path(**(vars(self) | parts))
 
     def _locate(self, t):
         """Return the indices of the times around t, and the fraction of the way between them."""
@@ -229,13 +239,13 @@ class Path:
             weight = w.reshape(w.shape + (1,) * (np.ndim(a) - 1))
             return (1 - weight) * a[k] + weight * a[right]
 
-        z = blend(self.z)
+        z = blend(vars(self)["z"])
         # The projection changes at once with the support, so between times the last one holds.
         tilde = None if self.tilde is None else self.tilde[k]
-        beta, intercept = self.beta, self.intercept
+        beta, intercept = vars(self)["beta"], self.intercept
         if self.kind == "step":
             beta, intercept = (None if a is None else a[k] for a in (beta, intercept))
-            return PathPoint(t, z, self.gamma[k], beta, intercept, tilde)
+            return PathPoint(t, z, vars(self)["gamma"][k], beta, intercept, tilde)
         rows = z.reshape((-1,) + self.z.shape[1:])
         gamma = np.array([self._shrink(row) for row in rows]).reshape(z.shape)
         beta = None if beta is None else blend(beta)
@@ -253,7 +263,8 @@ class Path:
 
     def support(self, t):
         """Return which entries of gamma are not zero at time t (a row for each of several)."""
-        return self.at(t).gamma != 0
+        packed = isinstance(vars(self)["gamma"], PackedRows)  # then z costs a product with X
+        return (vars(self)["gamma"][self._locate(t)[0]] if packed else self.at(t).gamma) != 0
 
     def entry_times(self):
         """Return the time at which each entry first leaves zero; infinity where it never does.
@@ -261,7 +272,10 @@ class Path:
         In a "linear" path that is where the interpolated z passes the threshold. An entry that is
         in the support at the first time has that time, whenever it really entered.
         """
-        active = np.asarray(self.gamma != 0)
+        rows = vars(self)["gamma"]
+        if isinstance(rows, PackedRows):
+            return np.append(self.t, np.inf)[rows.first()]
+        active = np.asarray(rows != 0)
         first = active.argmax(axis=0)  # 0 also where nothing is ever active
         entry = np.where(active.any(axis=0), self.t[first], np.inf)
         if self.kind == "step" or len(self.t) == 1:

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from .checks import check_design, check_number, check_transform
 from .losses import Loss, curved_loss, loss_named
 from .penalties import penalty_of_labels
+from .solvers.blocks import LARGE, Blocks
 
 # ---- The step ----------------------------------------------------------------------------------
 
@@ -64,18 +65,18 @@ def spectral_norm_squared(X, mean=None):
 
 
 class Design(NamedTuple):
-    """The matrix ``X - 1 mean'``, centred in place if dense, and by ``mean`` if sparse.
+    """The matrix ``X - 1 mean'``: centred in a copy if dense, by ``mean`` if sparse or large.
 
     Attributes
     ----------
-    X : ndarray or scipy.sparse.csc_array, (n, p)
+    X : ndarray, scipy.sparse.csc_array or Blocks, (n, p)
     mean : ndarray (p,) or None
         What is still to be subtracted from each column.
     size : float or None
         Largest norm of a column before it was centred; None: of X.
     """
 
-    X: np.ndarray | sp.csc_array
+    X: np.ndarray | sp.csc_array | Blocks
     mean: np.ndarray | None = None
     size: float | None = None
 
@@ -94,6 +95,10 @@ class Design(NamedTuple):
         block = self.X[:, j]
         block = block.toarray() if sp.issparse(block) else block
         return np.asfortranarray(block if self.mean is None else block - self.mean[j])
+
+    def part(self, j):
+        """Return the Design of the columns j alone."""
+        return Design(self.X[:, j], None if self.mean is None else self.mean[j], self.size)
 
     def noise(self, y):
         """Return the size below which an entry of ``X'y / n`` is rounding error.
@@ -117,6 +122,8 @@ class Design(NamedTuple):
 
 def largest_norm(X):
     """Return the largest Euclidean norm of a column of X."""
+    if isinstance(X, Blocks):
+        return float(np.sqrt(X.squares().max()))
     return float(np.sqrt((X * X).sum(axis=0).max()))
 
 
@@ -130,7 +137,8 @@ def centred(X, intercept):
         return Design(X), np.zeros(X.shape[1])
     means = np.asarray(X.mean(axis=0)).ravel()
     size = largest_norm(X)
-    return (Design(X, means, size) if sp.issparse(X) else Design(X - means, None, size)), means
+    kept = sp.issparse(X) or isinstance(X, Blocks)
+    return (Design(X, means, size) if kept else Design(X - means, None, size)), means
 
 
 def column_deviation(X, intercept):
@@ -142,6 +150,8 @@ def column_deviation(X, intercept):
         column = np.repeat(np.arange(p), stored)
         squares = np.bincount(column, (X.data - means[column]) ** 2, minlength=p)
         squares = squares + (n - stored) * means**2
+    elif isinstance(X, Blocks):
+        squares = X.squares(means)
     else:
         squares = ((X - means) ** 2).sum(axis=0)
     scale = np.sqrt(squares / n)
@@ -206,10 +216,12 @@ class LinearProblem(NamedTuple):
         """Return intercepts of X as given, from predictors at its means; None if there are none."""
         if not self.intercept:
             return None
-        return levels - np.tensordot(coefficients, self.means, (1, 0))
+        if isinstance(coefficients, np.ndarray):
+            return levels - np.tensordot(coefficients, self.means, (1, 0))
+        return levels - coefficients @ self.means
 
 
-def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
+def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False, blocks=False):
     """Check, scale and centre the data of a linear model.
 
     Parameters
@@ -222,11 +234,17 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False):
         Centre the columns.
     normalize : bool
         Scale the columns to norm sqrt(n), about their means with an intercept.
+    blocks : bool
+        Read a large dense X by :class:`~dslbi_ref.solvers.blocks.Blocks`, as it is.
     """
-    X, row = check_design(X), loss_named(loss)
+    X, row = check_design(X, as_is=blocks), loss_named(loss)
     y = row.check_target(y, X.shape[0])
+    if isinstance(X, np.ndarray) and blocks:
+        X = Blocks(X) if X.size > LARGE else X.astype(np.float64, copy=False)
     scale = column_scale(X, intercept) if normalize else None
-    if normalize:
+    if normalize and isinstance(X, Blocks):
+        X = X.scaled(1 / scale)
+    elif normalize:
         X = X @ sp.diags_array(1 / scale, format="csc") if sp.issparse(X) else X / scale
     design, means = centred(X, intercept)
     level = (row.null_intercept(y) if intercept else 0.0) + np.zeros(row.columns(y))

@@ -2,18 +2,22 @@
 
 import numpy as np
 
+from ..solvers.packed import columns
+
 
 def draw(path, ax=None, truth=None, names=None):
     """Draw a path; see :meth:`dslbi_ref.path.Path.plot`."""
     import matplotlib.pyplot as plt
 
-    t, curves = path.t[path.t > 0], path.gamma.reshape(len(path.t), -1)[path.t > 0]
+    t = path.t[path.t > 0]
     if t.size == 0:
         raise ValueError("a path is drawn on a logarithmic axis, got no positive time")
-    entry = path.entry_times().ravel()
+    entry = path.entry_times()
+    shape, entry = entry.shape, entry.ravel()
     order = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
+    curves = columns(vars(path)["gamma"], order)[path.t > 0]
     if truth is not None:
-        truth = np.broadcast_to(np.asarray(truth) != 0, path.gamma.shape[1:]).ravel()
+        truth = np.broadcast_to(np.asarray(truth) != 0, shape).ravel()
     drawstyle = "steps-post" if path.kind == "step" else "default"
     with plt.style.context("dslbi_ref.figures.book"):
         ax = plt.subplots()[1] if ax is None else ax
@@ -25,11 +29,11 @@ def draw(path, ax=None, truth=None, names=None):
             style = dict(color=colors[kind[0]], linestyle=["-", "--", "-.", ":"][kind[1]])
             name = None if names is None else names[j]
             # The stretch before the entry would only thicken the axis.
-            before = np.arange(len(t)) < (curves[:, j] != 0).argmax() - 1
-            curve = np.where(before, np.nan, curves[:, j])
+            before = np.arange(len(t)) < (curves[:, i] != 0).argmax() - 1
+            curve = np.where(before, np.nan, curves[:, i])
             ax.plot(t, curve, drawstyle=drawstyle, label=name, **style)
-            if name is not None and curves[-1, j] != 0:
-                ends.append((curves[-1, j], name, style["color"]))
+            if name is not None and curves[-1, i] != 0:
+                ends.append((curves[-1, i], name, style["color"]))
         _write_names(ax, t[-1], ends)
         if truth is not None:
             for label, kind in (("true support", 0), ("other", 1)):

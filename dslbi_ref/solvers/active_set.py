@@ -125,13 +125,42 @@ class Rows:
             self.place[j], self.place[other] = k, i
             self.owner[k], self.owner[i] = j, other
 
+    def column(self, j, active, wait):
+        """Return ``H[active, j]`` and ``H[j, j]``."""
+        row = self.fetch(j, wait)
+        return row[active], row[j]
+
+    def product(self, active, values, J):
+        """Return ``H g`` at the indices J, for a g of those values at the active indices."""
+        s = len(active)
+        g = np.empty(s)
+        g[self.place[active]] = values
+        return g @ self.store[:s, J]
+
+
+class Products:
+    """An H of which nothing is kept, for a p so large that its rows would outweigh the data.
+
+    Parameters
+    ----------
+    column : callable ``(j, active, wait) -> H[active, j], H[j, j]``
+    product : callable ``(active, values, J) -> (H g)[J]``
+        g has those values at the active indices; J is an index array, or ``slice(None)``.
+    """
+
+    def __init__(self, column, product):
+        self.column, self.product = column, product
+
+    def swap(self, j, k):
+        """Nothing has a place."""
+
 
 class Quadratic:
     """The minimiser of ``g'Hg / 2 - c'g`` on its active set P.
 
     Parameters
     ----------
-    H : ndarray (p, p) or callable
+    H : ndarray (p, p), callable, or Products
         Symmetric and positive semi-definite; see :class:`Rows`.
     c : ndarray (p,)
         In the range of H.
@@ -141,7 +170,7 @@ class Quadratic:
 
     def __init__(self, H, c):
         self.c = c
-        self.rows = Rows(H, len(c))
+        self.rows = H if isinstance(H, Products) else Rows(H, len(c))
         self.factor = Factor()
         self.active = np.empty(0, dtype=int)  # P, in the order of the factor
         self.values = np.empty(0)  # g on P; shorter while new indices are at zero
@@ -158,17 +187,14 @@ class Quadratic:
 
     def flow(self, J=slice(None)):
         """Return ``c - H g`` at the indices J."""
-        s = len(self.active)
-        g = np.empty(s)
-        g[self.rows.place[self.active]] = self.values
-        return self.c[J] - g @ self.rows.store[:s, J]
+        return self.c[J] - self.rows.product(self.active, self.values, J)
 
     def append(self, j, wait):
         """Let j join P at value 0; False if its column depends on those of P."""
-        row = self.rows.fetch(j, wait)
-        if not self.factor.append(row[self.active], row[j]):
+        h, diagonal = self.rows.column(j, self.active, wait)
+        if not self.factor.append(h, diagonal):
             return False
-        self.top = max(self.top, row[j])
+        self.top = max(self.top, diagonal)
         self.rows.swap(j, len(self.active))
         self.active = np.concatenate((self.active, (j,)))
         return True
