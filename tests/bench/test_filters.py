@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from benchmarks import filters
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.data.in_memory import PicturesInMemory
 from dslbi_torch.training.nets import zoo
-from dslbi_torch.training.run.set_up import open_run
 
 
 @pytest.fixture
@@ -21,37 +19,41 @@ def small(monkeypatch):
     """Noise in place of MNIST: a run is a second."""
     torch.manual_seed(0)
     part = PicturesInMemory(torch.randn(64, 1, 28, 28), torch.arange(64) % 10)
-    data = datasets.Data("mnist", part, part, tuple("0123456789"), (1, 28, 28))
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
-    monkeypatch.setattr(filters, "FINE_TUNING", 1)
+    monkeypatch.setattr(filters, "BATCH", 8)
+    return datasets.Data("mnist", part, part, tuple("0123456789"), (1, 28, 28))
 
 
-def config(net, **changes):
-    return replace(filters.NETS[net], nu=0.5, batch_size=8, **changes)
+SETTING = {"nu": 0.5, "power": 0.0}
 
 
 @pytest.mark.parametrize("net", filters.NETS)
 def test_every_order_keeps_the_same_share_of_each_layer(net, small, tmp_path):
-    rows = filters.rows_of(config(net), tmp_path)
-    by = {}
+    file = tmp_path / "rows.json"
+    rows = filters.rows_of(file, net, small, 0, SETTING)
+    assert json.loads(file.read_text()) == rows
+    assert filters.rows_of(file, net, None, 0, SETTING) == rows  # nothing is computed again
+    assert len(rows) == 1 + len(filters.DENSITIES) * len(filters.ORDERS)
+    model = zoo.build(net)
     for row in rows[1:]:
-        assert 0 <= row["without"] <= 1
-        assert ("with" in row) == (row["reading"] == "layer" and row["density"] in filters.TUNED)
-        by.setdefault((row["reading"], row["density"]), []).append(row["filters"])
-    assert set(by) == {(r, D) for r, densities in filters.READ.items() for D in densities}
-    model = open_run(tmp_path, device="cpu").model
-    for (reading, density), found in by.items():
-        assert len(found) == len(filters.ORDERS)
-        for own in found if reading == "layer" else ():
-            for name, count in own.items():
-                assert count == max(1, math.floor(density * len(model.get_parameter(name))))
-    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+        assert 0 <= row["without"] <= 1 and ("with" in row) == (row["density"] in filters.TUNED)
+        for name, count in row["filters"].items():
+            assert count == max(1, math.floor(row["density"] * len(model.get_parameter(name))))
+        assert not any("fc2" in name or "depth" in name for name in row["filters"])
+
+
+def test_the_path_starts_at_its_release(small):
+    _, _, recorder = filters.path_run("lenet5", small.train, 0, **SETTING)
+    first = min(
+        int(recorder.entry_steps(name)[recorder.entry_steps(name) >= 0].min())
+        for name in ("conv1.weight", "conv2.weight", "conv3.weight", "fc1.weight")
+    )
+    assert filters.WARM * 8 < first <= filters.EPOCHS * 8  # eight steps an epoch
 
 
 def test_a_trial_looks_at_what_decides_alone(small, tmp_path):
-    rows = filters.rows_of(config("lenet5", holdout=8), tmp_path)
+    rows = filters.rows_of(tmp_path / "rows.json", "lenet5", small, 0, SETTING, trial=True)
     assert {row["order"] for row in rows} == {"dense", *filters.DECIDE}
-    assert not any("with" in row or row.get("reading") == "net" for row in rows)
+    assert not any("with" in row for row in rows)
     own = [row["without"] for row in rows[1:]]
     assert filters.score(rows) == pytest.approx(sum(own) / len(own))
 
@@ -59,7 +61,7 @@ def test_a_trial_looks_at_what_decides_alone(small, tmp_path):
 def test_the_means_of_batch_norm_are_those_of_the_cut_net(small):
     torch.manual_seed(1)
     net = zoo.build("small-net")
-    part = datasets.load().train
+    part = small.train
     before, momenta = copy.deepcopy(net), [net.bn1.momentum]
     filters.norms_anew_(net, part)
     x = torch.nn.functional.max_pool2d(net.conv1(part.x), 2)
@@ -79,7 +81,7 @@ def test_the_interval_is_students():
 
 def test_the_summary_pairs_by_seed():
     rows = [
-        {"net": "n", "seed": seed, "order": order, "reading": "layer", "density": 0.3, "without": x}
+        {"net": "n", "seed": seed, "order": order, "density": 0.3, "without": x}
         for order, values in (("entry", (0.5, 0.7)), ("gamma", (0.4, 0.7)))
         for seed, x in enumerate(values)
     ]
