@@ -1,205 +1,58 @@
-"""Accuracy against density, all read from one run: DessiLBI beside magnitude pruning and LinBreg.
+"""Accuracy against density: DessiLBI, one run for all densities, beside rivals with a run for each.
 
-    python benchmarks/ranking.py [--seeds 0 1 2] [--minutes 480] [--runs runs/ranking]
+    python -m benchmarks.ranking [--seeds 10 11 12 13 14] [--minutes 480] [--runs runs/ranking]
+    python -m benchmarks.ranking --trials [--methods rigl ...]
 
-LeNet-5 (61,706 parameters) on MNIST; every method trains 12 epochs from the same initial weights on
-the same batches, and reads off a net for each density (non-zero share of the 61,470 weights of its
-layers; the 236 biases are kept). Each net is evaluated as it is read ("without"), and after 8
-epochs of training under its masks ("with").
+LeNet-5 (61,706 parameters) on MNIST; every method trains 10 epochs from the same initial weights on
+the same batches, and gives a net for each density (non-zero share of the 61,470 weights of its
+layers; the 236 biases are kept). Each net is evaluated as it is ("without"), and after 8 epochs of
+training under its masks ("with"). No method has stages.
 
-dessilbi   one run. The level lam is steered through a stage for each density, from 10 % to 1 %,
-           each with its own cosine of the step and its nu, since few weights must be close to
-           Gamma. At its end the net is ``W * 1{Gamma != 0}``: the weights of largest |Gamma|.
-gamma      the same run at the end of its first stage, in which Gamma grows from nothing to 10 %:
-           one ranking for every density, by |Gamma|.
-entry      the same, by the step at which a weight entered.
-magnitude  one run of SGD: the weights of largest size.
-linbreg    LinBreg with momentum (Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022), one run of
-           12 epochs for each density: sparse initial weights, and a level that is steered to it.
+dessilbi   one run for all densities. W trains alone for two epochs; then the path is released, and
+           grows to 10 % through the other eight. From it are read, each a method of the table:
+entry      masks of the weights that entered first, on W as it is at the end;
+gamma      masks of the weights of largest |Gamma|;
+crossing   the sparse model as it was when the path had that density;
+weight     masks of the largest weights of the same run.
+magnitude  one run of SGD for all densities: masks of its largest weights.
+plain      one run of SGD, which stays dense, with the settings that are best for that.
+The others are in ``benchmarks/rivals.py``, with a run of their own for each density.
+
+Settings were chosen on 10,000 held-out training pictures (``--trials``: as many settings for each
+method, at 2.5 % of the weights, seed 100; the best without fine-tuning),
+and are in ``benchmarks/results/ranking_trials.json``. They were committed before the test set was
+read. Those of the path go back to a study on the same held-out pictures, of about forty runs.
 
 What is finished lies in ``--runs`` and is not computed again: the command may be stopped and given
-again. It prints the table, and once all is done writes ``results/ranking.json`` and ``.csv``, and
-draws ``book/_static/ranking.png``.
-Settings were chosen for each method on 10,000 held-out training pictures (``--holdout 10000``),
-from a step of 0.05, one of 0.1 after a warm-up, and that with decay: with seeds 100 and 101 the
-step and all of magnitude pruning, the rest with 100 to 103.
+again. It prints the table, and writes ``results/ranking.json`` with the seeds that are complete.
 """
 
 import argparse
-import csv
 import json
 import math
 import time
-from copy import deepcopy
-from itertools import product
+from contextlib import nullcontext
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
-from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from dslbi_torch import (
-    DessiLBI,
-    MaskedTraining,
-    PathRecorder,
-    TargetDensity,
-    entry_ranking,
-    gamma_ranking,
-    magnitude_ranking,
-    masked,
-    ranked_masks,
-    split_groups,
-)
-from dslbi_torch.figures import accuracy_by_density
-from dslbi_torch.penalties import soft_threshold
+from benchmarks.intervals import paired, summary
+from benchmarks.ranking_runs import DENSITIES, GRIDS, ONE_RUN, Net, read_off, train
+from benchmarks.rivals import RIVALS, largest, sgd
+from dslbi_torch import MaskedTraining, masked
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.data import datasets
-from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run.sessions import environment
 
 RESULTS = Path(__file__).parent / "results"
-FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
-EPOCHS, FINE_TUNING, BATCH, SHIFT, MOMENTUM = 12, 8, 128, 1, 0.9
-LR, LR_FINE = 0.1, 0.05
-WARM_UP = 400  # steps in which LR is reached; without it some seeds diverge
-DECAY = 5e-4  # of the weights; LinBreg has none, 98.98 with it and 98.99 without
-STAGES = ((0.1, 8, 15.0), (0.05, 2, 2.0), (0.025, 1, 1.0), (0.01, 1, 0.5))  # density, epochs, nu
-DENSITIES = (0.1, 0.05, 0.025, 0.01)
-METHODS = ("dessilbi", "magnitude", "linbreg", "gamma", "entry")
-
-
-def train(model, optimizer, pictures, epochs, generator, warm_up=0):
-    """Epochs of cross-entropy, lr on half a cosine from where it stands, after some steps in which
-    it grows to there."""
-    lr = [group["lr"] for group in optimizer.param_groups]
-    steps = epochs * math.ceil(len(pictures) / BATCH)
-    growth = LinearLR(optimizer, 0.02, 1.0, max(1, warm_up))
-    # never 0, which DessiLBI refuses
-    fall = CosineAnnealingLR(optimizer, steps - warm_up, eta_min=1e-3 * lr[0])
-    schedule = SequentialLR(optimizer, [growth, fall], [warm_up])
-    for _ in range(epochs):
-        for x, y in pictures.batches(BATCH, generator):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            schedule.step()
-    for group, start in zip(optimizer.param_groups, lr, strict=True):
-        group["lr"] = start
-
-
-class Net(zoo.NETS["lenet5"].make):
-    """LeNet-5 with its third layer, which sees all of its input at once, as a matrix product: a
-    quarter less time on a CPU."""
-
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(F.linear(x.flatten(1), self.conv3.weight.flatten(1), self.conv3.bias))
-        return self.fc2(F.relu(self.fc1(x)))
-
-
-def start(seed):
-    """The net and the order of the batches, the same for every method."""
-    torch.manual_seed(seed)
-    return Net(), torch.Generator().manual_seed(seed)
-
-
-# The methods: {(method, density): (weights, masks)}
-
-
-def dessilbi(pictures, seed):
-    model, generator = start(seed)
-    groups = split_groups(model, conv="l1", linear="l1", weight_decay=DECAY)
-    optimizer = DessiLBI(groups, LR, momentum=MOMENTUM)
-    nets, recorder = {}, None
-    for density, epochs, nu in STAGES:
-        for group in optimizer.param_groups:
-            group["nu"] = nu
-        steps = epochs * math.ceil(len(pictures) / BATCH)
-        first = recorder is None
-        steer = TargetDensity(optimizer, density, steps=steps, ramp=0.25 if first else 0)
-        if first:
-            recorder = PathRecorder(optimizer, every=steps, elements=True)
-        train(model, optimizer, pictures, epochs, generator, WARM_UP if first else 0)
-        steer.detach()
-        masks = ranked_masks(gamma_ranking(optimizer), density)
-        nets["dessilbi", density] = deepcopy(model.state_dict()), masks
-        if first:
-            recorder.detach()
-            orders = {"gamma": gamma_ranking(optimizer), "entry": entry_ranking(recorder)}
-            for (name, ranking), D in product(orders.items(), DENSITIES):
-                nets[name, D] = deepcopy(model.state_dict()), ranked_masks(ranking, D)
-    return nets
-
-
-def magnitude(pictures, seed):
-    model, generator = start(seed)
-    groups = split_groups(model, conv="l1", linear="l1")
-    optimizer = torch.optim.SGD(
-        model.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, fused=True
-    )
-    train(model, optimizer, pictures, EPOCHS, generator, WARM_UP)
-    ranking = magnitude_ranking(groups)
-    state = model.state_dict()
-    return {("magnitude", D): (state, ranked_masks(ranking, D)) for D in DENSITIES}
-
-
-def linbreg(density, pictures, seed):
-    model, generator = start(seed)
-    groups = split_groups(model, conv="l1", linear="l1", lam=0.05)
-    sparsify_(groups, density, torch.Generator().manual_seed(seed))
-    optimizer = LinBreg(groups, LR)
-    steps = EPOCHS * math.ceil(len(pictures) / BATCH)
-    TargetDensity(optimizer, density, steps=steps, ramp=0)
-    train(model, optimizer, pictures, EPOCHS, generator, WARM_UP)
-    masks = ranked_masks(magnitude_ranking(optimizer), density)
-    return {("linbreg", density): (model.state_dict(), masks)}
-
-
-@torch.no_grad()
-def sparsify_(groups, density, generator):
-    """Keep each weight with the chance ``density``; scaled, so that a layer's output varies as
-    before."""
-    for group in groups:
-        for _, W in group["params"] if group["penalty"] else ():
-            kept = torch.rand(W.shape, generator=generator) < density
-            W.mul_(kept / math.sqrt(density))
-
-
-class LinBreg(torch.optim.Optimizer):
-    """v <- v - lr m, theta <- prox(v), with m the momentum of the gradient and delta = 1; biases by
-    SGD. It begins with v = theta + lam sign(theta), in the state "V" and with the options that the
-    controller of the density looks for."""
-
-    def __init__(self, groups, lr):
-        super().__init__(groups, {"lr": lr, "lam": 1.0, "group_dim": 0, "weight": None, "kappa": 1})
-        for group in self.param_groups:
-            for W in group["params"]:
-                self.state[W]["m"] = torch.zeros_like(W)
-                if group["penalty"]:
-                    self.state[W]["V"] = W.detach() + group["lam"] * W.detach().sign()
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for W in group["params"]:
-                m = self.state[W]["m"].mul_(MOMENTUM).add_(W.grad)
-                V = self.state[W].get("V")
-                if V is None:
-                    W.sub_(m, alpha=group["lr"])
-                else:
-                    V.sub_(m, alpha=group["lr"])
-                    W.copy_(soft_threshold(V, group["lam"]))
+TRIALS = RESULTS / "ranking_trials.json"
+FINE_TUNING, LR_FINE, SHIFT = 8, 0.05, 1
+TRIED, TRIAL_SEED = 0.025, 100  # where settings are compared
+READINGS = ("entry", "gamma", "crossing", "weight")
+LATE = ("gamma", "crossing")  # readings that are trained on after all else is done
 
 
 # What is measured
-
-
-def read_off(method, density, pictures, seed):
-    if method == "linbreg":
-        return linbreg(density, pictures, seed)
-    return {"dessilbi": dessilbi, "magnitude": magnitude}[method](pictures, seed)
 
 
 @torch.no_grad()
@@ -208,14 +61,17 @@ def accuracy(model, test):
     return hits / len(test)
 
 
-def without(nets, test):
-    """Accuracy of the nets as they were read off."""
-    model, found = Net(), {}
+def without(nets, test, seed):
+    """Accuracy of the nets as they were read off, and the share of the weights that they have."""
+    model, rows = Net(), []
     for (method, density), (state, masks) in nets.items():
         model.load_state_dict(state)
-        with masked(model, masks):
-            found[method, density] = accuracy(model, test)
-    return found
+        kept, size = (sum(f(m) for m in masks.values()) for f in (torch.sum, torch.numel))
+        with masked(model, masks) if masks else nullcontext():
+            row = {"method": method, "seed": seed, "density": density}
+            row |= {"kept": float(kept / size) if masks else 1.0}
+            rows.append(row | {"without": accuracy(model, test)})
+    return rows
 
 
 def with_fine_tuning(net, pictures, test, seed):
@@ -223,40 +79,59 @@ def with_fine_tuning(net, pictures, test, seed):
     state, masks = net
     model, generator = Net(), torch.Generator().manual_seed(seed + 1000)
     model.load_state_dict(state)
-    optimizer = torch.optim.SGD(model.parameters(), LR_FINE, momentum=MOMENTUM, fused=True)
+    optimizer = sgd(model, LR_FINE, 0.0)
     MaskedTraining(model, optimizer, masks)
-    train(model, optimizer, pictures, FINE_TUNING, generator)
+    train(model, optimizer, pictures, FINE_TUNING, generator, warm_up=0)
     return accuracy(model, test)
 
 
-def complete(folder, methods, seeds, holdout, until):
+def is_tuned(row):
+    """Whether a net is trained on under its masks: not the dense ones, nor the rest of a path."""
+    return row["density"] < 1 and row["method"] != "weight"
+
+
+def complete(folder, methods, seeds, chosen, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
-    pictures, test = datasets.load("mnist", shift=SHIFT, holdout=holdout)[1:3]
-    trained = dict.fromkeys("dessilbi" if m in ("gamma", "entry") else m for m in methods)
-    runs = {"linbreg": DENSITIES}  # each of the others has one for all densities
-    plan = [(m, D, seed) for m in trained for D in runs.get(m, (None,)) for seed in seeds]
-    for method, density, seed in plan:
-        name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
-        nets_file, file = folder / f"{name}.pt", folder / f"{name}.json"
-        rows = json.loads(file.read_text()) if file.exists() else []
-        if not rows:
-            nets = read_off(method, density, pictures, seed)
-            with atomic(nets_file) as temporary:
-                torch.save(nets, temporary)
-            for (own, D), value in without(nets, test).items():
-                rows.append({"method": own, "seed": seed, "density": D, "without": value})
-            save(file, rows)
-        for row in rows:
-            if "with" in row or row["method"] not in methods:
-                continue
-            if time.monotonic() > until:
-                return False
-            nets = torch.load(nets_file, weights_only=True)
-            net = nets[row["method"], row["density"]]
-            row["with"] = with_fine_tuning(net, pictures, test, seed)
-            save(file, rows)
-            print(row, flush=True)
+    pictures, test = datasets.load("mnist", shift=SHIFT)[1:3]
+    for late in (False, True):
+        for method in methods:
+            for seed, density in runs_of(method, seeds):
+                if not _one(folder, method, density, seed, chosen, pictures, test, until, late):
+                    return False
     return True
+
+
+def _one(folder, method, density, seed, chosen, pictures, test, until, late):
+    """A run with what is read off it, and their fine-tuning; False where the time is over."""
+    settings = chosen[method]
+    if density:
+        settings = settings.get(f"{density:g}", settings)
+    name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
+    nets_file, file = folder / f"{name}.pt", folder / f"{name}.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    if not rows:
+        if time.monotonic() > until:
+            return False
+        nets = read_off(method, density, pictures, seed, settings)
+        with atomic(nets_file) as temporary:
+            torch.save(nets, temporary)
+        rows = without(nets, test, seed)
+        save(file, rows)
+    for row in rows:
+        if "with" in row or not is_tuned(row) or (row["method"] in LATE) != late:
+            continue
+        if time.monotonic() > until:
+            return False
+        nets = torch.load(nets_file, weights_only=True)
+        row["with"] = with_fine_tuning(nets[row["method"], row["density"]], pictures, test, seed)
+        save(file, rows)
+        print(row, flush=True)
+    return True
+
+
+def runs_of(method, seeds):
+    densities = (None,) if method in ONE_RUN else DENSITIES
+    return [(seed, D) for seed in seeds for D in densities]
 
 
 def save(file, rows):
@@ -264,58 +139,146 @@ def save(file, rows):
         temporary.write_text(json.dumps(rows, indent=1))
 
 
+# Settings, on held-out pictures
+
+
+def trials(methods, folder, until):
+    """Compute the trials that are not yet in the folder; False where the time is over."""
+    pictures, test = datasets.load("mnist", shift=SHIFT, holdout=10000)[1:3]
+    for method in methods:
+        for k, settings in enumerate(GRIDS[method]):
+            file = folder / f"{method}-{k}.json"
+            if file.exists():
+                continue
+            if time.monotonic() > until:
+                return False
+            density = None if method in ONE_RUN else TRIED
+            nets = read_off(method, density, pictures, TRIAL_SEED, settings)
+            if method == "str":  # of one run the nets of all densities
+                state, own = Net(), {}
+                state.load_state_dict(nets[method, TRIED][0])
+                own = {D: largest(state, D) for D in DENSITIES}
+                nets = {(method, D): (state.state_dict(), own[D]) for D in DENSITIES}
+            rows = without(nets, test, TRIAL_SEED)
+            save(file, {"method": method, "settings": settings, "rows": rows})
+            print(method, settings, [(r["method"], r["density"], r["without"]) for r in rows])
+    return True
+
+
+def score(trial, density=None):
+    """What decides: accuracy without fine-tuning at 2.5 %; of a path, the mean over the densities
+    of its best reading; of the dense net its own."""
+    rows = trial["rows"]
+    if trial["method"] == "plain":
+        return rows[0]["without"]
+    if trial["method"] == "dessilbi":
+        best = {}
+        for row in rows:
+            if row["method"] in ("entry", "gamma", "crossing"):
+                best[row["density"]] = max(best.get(row["density"], 0.0), row["without"])
+        return sum(best.values()) / len(best)
+    return next(r["without"] for r in rows if r["density"] == (density or TRIED))
+
+
+def best_settings(found):
+    """The settings of each method that won; of STR, whose share is found and not asked for, one for
+    each density."""
+    chosen = {}
+    for method in dict.fromkeys(trial["method"] for trial in found):
+        own = [trial for trial in found if trial["method"] == method]
+        if method == "str":
+            best = {f"{D:g}": max(own, key=lambda trial: score(trial, D)) for D in DENSITIES}
+            chosen[method] = {D: trial["settings"] for D, trial in best.items()}
+        else:
+            chosen[method] = max(own, key=score)["settings"]
+    return chosen
+
+
+# The record
+
+
 def table(rows):
-    """Mean (largest minus smallest) over the seeds, in percent, without / with fine-tuning."""
+    """Mean and standard deviation over the seeds, in percent, without / with fine-tuning."""
 
     def show(values):
-        values = [100 * v for v in values] or [math.nan]
-        return f"{sum(values) / len(values):.2f} ({max(values) - min(values):.2f})"
+        own = summary([100 * v for v in values]) if values else {"mean": math.nan, "sd": math.nan}
+        return f"{own['mean']:.2f} ({own['sd']:.2f})"
 
     lines = [f"{'':<10}" + "".join(f"{100 * D:>21g} % non-zero" for D in DENSITIES)]
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for method in dict.fromkeys(row["method"] for row in rows if row["density"] < 1):
         cells = []
         for D in DENSITIES:
             own = [row for row in rows if (row["method"], row["density"]) == (method, D)]
             shown = [show([row[k] for row in own if k in row]) for k in ("without", "with")]
             cells.append(f"{' / '.join(shown):>32}")
         lines.append(f"{method:<10}" + "".join(cells))
+    for method in dict.fromkeys(row["method"] for row in rows if row["density"] == 1):
+        lines.append(f"{method:<10}" + show([r["without"] for r in rows if r["method"] == method]))
     return "\n".join(lines)
+
+
+def differences(rows, ours, other, density, key):
+    """Of the seeds that both have: mean difference in points, with its interval of 95 %."""
+
+    def own(method):
+        return {
+            row["seed"]: 100 * row[key]
+            for row in rows
+            if row["method"] == method and row["density"] == density and key in row
+        }
+
+    a, b = own(ours), own(other)
+    seeds = sorted(set(a) & set(b))
+    if len(seeds) < 2:
+        return None
+    found = paired([a[s] for s in seeds], [b[s] for s in seeds])
+    return {"of": ours, "to": other, "density": density, "key": key, "seeds": seeds} | found
+
+
+def record(rows, command):
+    about = environment(torch.device("cpu")) | {"command": command}
+    methods = [m for m in dict.fromkeys(r["method"] for r in rows if r["density"] < 1)]
+    found = [
+        differences(rows, ours, other, D, key)
+        for ours in READINGS
+        for other in methods
+        if other != ours
+        for D in DENSITIES
+        for key in ("without", "with")
+    ]
+    found.append(differences(rows, "dessilbi", "plain", 1.0, "without"))
+    whole = {"about": about, "rows": rows, "differences": [row for row in found if row]}
+    save(RESULTS / "ranking.json", whole)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    methods = [*ONE_RUN, *RIVALS]
+    parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11, 12, 13, 14])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
-    parser.add_argument("--holdout", type=int, default=0, help="as in training.data.datasets")
+    parser.add_argument("--trials", action="store_true", help="settings, on held-out pictures")
     parser.add_argument("--runs", type=Path, default=Path("runs/ranking"))
     args = parser.parse_args()
-    args.runs.mkdir(parents=True, exist_ok=True)
+    folder = args.runs / ("trials" if args.trials else "")
+    folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * args.minutes
-    done = complete(args.runs, args.methods, args.seeds, args.holdout, until)
-    files = sorted(args.runs.glob("*.json"))
-    rows = [row for file in files for row in json.loads(file.read_text())]
-    print(table(rows))
-    if done and not args.holdout:
-        record(rows, args.methods, args.seeds)
-
-
-def record(rows, methods, seeds):
-    """The rows as JSON and CSV, and their figure."""
-    about = environment(torch.device("cpu"))
-    words = ["--methods", *methods, "--seeds", *map(str, seeds)]
-    about |= {"command": " ".join(["python benchmarks/ranking.py", *words])}
-    text = json.dumps({"about": about, "rows": rows}, indent=1)
-    (RESULTS / "ranking.json").write_text(text + "\n")
-    with plt.style.context("dslbi_ref.figures.book"):
-        without, tuned = accuracy_by_density(rows)
-        without.set_ylim(80, 100)  # the others are worth nothing below
-        tuned.set_ylim(96, 99.5)
-        without.figure.savefig(FIGURE)
-    with open(RESULTS / "ranking.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["method", "seed", "density", "without", "with"])
-        writer.writeheader()
-        writer.writerows(rows)
+    if args.trials:
+        done = trials(args.methods, folder, until)
+    else:
+        chosen = best_settings(json.loads(TRIALS.read_text())["trials"])
+        done = complete(folder, args.methods, args.seeds, chosen, until)
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    if args.trials:
+        about = environment(torch.device("cpu")) | {
+            "command": "python -m benchmarks.ranking --trials"
+        }
+        save(TRIALS, {"about": about, "seed": TRIAL_SEED, "trials": found})
+    else:
+        rows = [row for own in found for row in own]
+        print(table(rows))
+        record(rows, "python -m benchmarks.ranking")
+    print("done" if done else "the time is over; give the command again")
 
 
 if __name__ == "__main__":

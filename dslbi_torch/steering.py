@@ -27,7 +27,7 @@ class Controller:
     optimizer : DessiLBI or Split
     steered : list of int
         Which of its parameter groups.
-    steps, ramp, first, every
+    steps, ramp, first, dwell, every
         As in :class:`dslbi_torch.TargetDensity`.
     """
 
@@ -40,13 +40,16 @@ class Controller:
         ramp: float,
         first: float,
         every: int,
+        dwell: float = 1.0,
     ):
         for name, value in (("ramp", ramp), ("first", first)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
+        if not 0 < dwell < math.inf:
+            raise ValueError(f"dwell must be positive and finite, got {dwell}")
         self.optimizer, self.steered = optimizer, steered
         self.steps, self.every = check_count("steps", steps), check_count("every", every)
-        self.ramp, self.first = ramp, first
+        self.ramp, self.first, self.dwell = ramp, first, dwell
         for group in self._groups():
             steps_of_rest(group, self.steps)
             for key in ("steered", "rested"):
@@ -87,7 +90,7 @@ class Controller:
         """The part of the way from ``first`` to the target that is due."""
         step = self._path_steps()
         ramp = self.ramp * (self.steps - self.step + step)
-        return 1.0 if step >= ramp else step / ramp
+        return 1.0 if step >= ramp else (step / ramp) ** self.dwell
 
     def _floor_due(self, at_least, target):
         """The floor that is due: it grows as the share does, and holds at once for one that

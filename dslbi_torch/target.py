@@ -14,10 +14,10 @@ class TargetDensity(Controller):
     Gamma is a function of V, so at any moment there is a level at which Gamma has a given number of
     non-zeros: a quantile of ``|V|`` (of the groups' norms). The controller multiplies the levels of
     all split tensors by one common factor, so that their ratios stay as set. It chooses the factor
-    after every ``every`` steps, as the quantile for the density that is due. This density grows in
-    proportion to the steps, from ``first`` to ``target`` in the first ``ramp`` of the run, and is
-    ``target`` from then on. Which weights make up the share, and in which order they enter, is left
-    to the path.
+    after every ``every`` steps, as the quantile for the density that is due. This density grows
+    from ``first`` to ``target`` in the first ``ramp`` of the run, in proportion to the steps or to
+    their power ``dwell``, and is ``target`` from then on. Which weights make up the share, and in
+    which order they enter, is left to the path.
 
     It is attached as a post-step hook: no line of the loop changes. What it has come to is in the
     steered parameter groups, as plain numbers: the levels as they were (``level``), and the steps
@@ -41,6 +41,9 @@ class TargetDensity(Controller):
     first : float in [0, 1]
         The density from which the ramp goes to the target: 0 for a path that begins at zero, 1 for
         one that begins at Gamma = W.
+    dwell : float > 0
+        The density that is due lies the part ``(step / steps of the ramp) ** dwell`` of the way
+        from ``first`` to ``target``: above 1 the path is longer at few weights.
     every : int >= 1
         Steps between two controls, later on; in the beginning, when V grows by large parts of
         itself, there are more. A control sorts the scores of all split tensors.
@@ -67,13 +70,14 @@ class TargetDensity(Controller):
         steps: int,
         ramp: float = 0.5,
         first: float = 0.0,
+        dwell: float = 1.0,
         every: int = 10,
         per_layer: bool = False,
         at_least: int = 0,
     ):
         self.parts, self.at_least = _parts(optimizer, target, per_layer), at_least
         steered = [i for _, indices in self.parts for i in indices]
-        options = dict(steps=steps, ramp=ramp, first=first, every=every)
+        options = dict(steps=steps, ramp=ramp, first=first, dwell=dwell, every=every)
         _check_floors(optimizer, self.parts, at_least)
         super().__init__(optimizer, steered, **options)
 

@@ -89,6 +89,9 @@ class Config:
     ramp: float = option(
         0.5, "target: share of the run in which the selected share grows (gradual: falls)"
     )
+    dwell: float = option(
+        1.0, "target: the selected share grows as this power of the steps; above 1: slowly at first"
+    )
     per_layer: bool = option(False, "target: the share of every split tensor by itself")
     at_least: int = option(
         0, "target: so many units of every split tensor stay selected, whatever is due"

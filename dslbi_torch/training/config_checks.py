@@ -98,6 +98,7 @@ def check_ranges(config) -> None:
         ): ("at least 0", lambda x: x >= 0),
         ("threads",): ("at most 1024", lambda x: x <= 1024),
         ("ramp",): ("in [0, 1]", lambda x: 0 <= x <= 1),
+        ("dwell",): ("positive and finite", lambda x: 0 < x < math.inf),
         ("seed",): ("in [0, 2**63)", lambda x: 0 <= x < 2**63),
         ("weight_decay", "l1", "l1_scales", "release_pull"): (
             "at least 0 and finite",
@@ -240,7 +241,7 @@ NEEDS = {
     ),
     "ramp": ("a target", lambda c: c.target is not None),
     **dict.fromkeys(
-        ("per_layer", "at_least"),
+        ("dwell", "per_layer", "at_least"),
         ("a target, and an optimizer that splits,", lambda c: c.target is not None and c.splits),
     ),
 }

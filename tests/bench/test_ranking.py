@@ -1,4 +1,4 @@
-"""The benchmark of the rankings: its own LinBreg, its net, and that it goes on where it stopped."""
+"""The benchmark of the rankings: its net, what it reads off a run, and that it goes on."""
 
 import json
 import math
@@ -6,108 +6,112 @@ from itertools import product
 
 import pytest
 import torch
-import vectors
 from torch.testing import assert_close
 
-from benchmarks import ranking
-from dslbi_torch import split_groups
+from benchmarks import intervals, ranking, ranking_runs
 from dslbi_torch.masks.algebra import nested
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.data.in_memory import PicturesInMemory
 from dslbi_torch.training.nets import zoo
 
+PATH = dict(nu=2.0, nu_first=2.0, dwell=1.0, power=0.5, pull=0.1, lr=0.1)
+CHOSEN = {
+    "dessilbi": PATH,
+    "magnitude": dict(lr=0.1, decay=5e-4),
+    "plain": dict(lr=0.1, decay=5e-4),
+    "linbreg": dict(lr=0.1, first=1.0, ramp=0.0),
+}
+
 
 def test_the_net_is_lenet5():
     torch.manual_seed(0)
-    net = ranking.Net()
+    net = ranking_runs.Net()
     same = zoo.build("lenet5")
     same.load_state_dict(net.state_dict())
     x = torch.randn(3, 1, 28, 28)
     assert_close(net(x), same(x), rtol=1e-5, atol=1e-6)
 
 
-def linbreg(gradients, lr=0.1):
-    """A layer after LinBreg's steps on given gradients, and where it began."""
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(4, 3).double()
-    groups = split_groups(layer, lam=0.05)
-    ranking.sparsify_(groups, 0.5, torch.Generator().manual_seed(0))
-    first = [p.detach().clone() for p in layer.parameters()]
-    optimizer = ranking.LinBreg(groups, lr)
-    for step in zip(*gradients, strict=True):
-        for p, g in zip(layer.parameters(), step, strict=True):
-            p.grad = torch.as_tensor(g)
-        optimizer.step()
-    return layer, first
-
-
-def test_linbreg_is_its_equations():
-    gradients = [list(vectors.gradients(shape, 7, i)) for i, shape in enumerate([(3, 4), (3,)])]
-    layer, (W, b) = linbreg(gradients)
-    v = W + 0.05 * W.sign()
-    m_W, m_b = torch.zeros_like(W), torch.zeros_like(b)
-    for g_W, g_b in zip(*gradients, strict=True):
-        m_W, m_b = 0.9 * m_W + torch.as_tensor(g_W), 0.9 * m_b + torch.as_tensor(g_b)
-        v, b = v - 0.1 * m_W, b - 0.1 * m_b
-    assert_close(layer.weight.detach(), v.sign() * (v.abs() - 0.05).clamp(min=0))
-    assert_close(layer.bias.detach(), b)
-
-
-def test_linbreg_begins_on_the_sparse_weights():
-    gradients = [torch.zeros(1, 3, 4).double(), torch.zeros(1, 3).double()]
-    layer, (W, _) = linbreg(gradients)
-    assert 0 < int((W == 0).sum()) < 12
-    assert_close(layer.weight.detach(), W)
-
-
 @pytest.fixture
 def small(monkeypatch):
-    """Noise in place of MNIST, and an epoch a stage: a second for everything."""
+    """Noise in place of MNIST, and short runs: a second for everything."""
     torch.manual_seed(0)
     part = PicturesInMemory(torch.randn(40, 1, 28, 28), torch.arange(40) % 10)
     found = datasets.Data("mnist", part, part, tuple("0123456789"), (1, 28, 28))
     monkeypatch.setattr(ranking.datasets, "load", lambda *_, **__: found)
-    monkeypatch.setattr(ranking, "STAGES", tuple((D, 1, 0.05) for D in ranking.DENSITIES))
-    monkeypatch.setattr(ranking, "EPOCHS", 1)
+    for name, value in dict(EPOCHS=6, WARM=1, BATCH=8, WARM_UP=1).items():
+        monkeypatch.setattr(ranking_runs, name, value)
     monkeypatch.setattr(ranking, "FINE_TUNING", 1)
-    monkeypatch.setattr(ranking, "BATCH", 8)
-    monkeypatch.setattr(ranking, "WARM_UP", 1)
 
 
 def rows(folder):
     return [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text())]
 
 
+METHODS = ("dessilbi", "magnitude", "plain", "linbreg")
+NAMES = (*ranking.READINGS, "magnitude", "linbreg")
+
+
 def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
-    assert not ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=0)
-    assert len(rows(tmp_path)) == 12 and "with" not in rows(tmp_path)[0]  # and gamma, entry
+    assert not ranking.complete(tmp_path, METHODS, [0], CHOSEN, until=0)
+    assert not rows(tmp_path)
+    assert ranking.complete(tmp_path, ["dessilbi"], [0], CHOSEN, until=math.inf)
     trained = (tmp_path / "dessilbi-0.pt").read_bytes()
-    assert ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=math.inf)
+    assert ranking.complete(tmp_path, METHODS, [0], CHOSEN, until=math.inf)
     assert (tmp_path / "dessilbi-0.pt").read_bytes() == trained
     found = rows(tmp_path)
-    assert {(row["method"], row["density"]) for row in found} == set(
-        product(ranking.METHODS, ranking.DENSITIES)
+    dense = {("dessilbi", 1.0), ("plain", 1.0)}
+    assert {(row["method"], row["density"]) for row in found} == dense | set(
+        product(NAMES, ranking.DENSITIES)
     )
-    assert all(0 <= row[key] <= 1 for row in found for key in ("without", "with"))
+    for row in found:
+        assert ("with" in row) == ranking.is_tuned(row)
+        assert 0 <= row["without"] <= 1 and 0 <= row.get("with", 0) <= 1
+        # the few steps of this path are leaps: it has a density and more when it is seen
+        assert row["kept"] <= (1.5 if row["method"] == "crossing" else 1.01) * row["density"]
     monkeypatch.setattr(ranking, "read_off", None)  # nothing is left to compute
-    assert ranking.complete(tmp_path, ranking.METHODS, [0], 0, until=0)
+    assert ranking.complete(tmp_path, METHODS, [0], CHOSEN, until=0)
 
 
-def test_an_order_alone_has_its_run_trained(small, tmp_path):
-    assert ranking.complete(tmp_path, ["entry"], [0], 0, until=math.inf)
-    found = rows(tmp_path)
-    assert len(found) == 12 and {row["method"] for row in found if "with" in row} == {"entry"}
-
-
-def test_nets_are_as_dense_as_they_say_and_what_is_removed_stays_zero(small):
+def test_the_readings_of_a_run_are_nested_and_of_its_last_weights(small):
     part = ranking.datasets.load().train
-    for method in ("dessilbi", "magnitude"):
-        nets = ranking.read_off(method, None, part, 0)
-        for (_, density), (_, masks) in nets.items():
-            assert sum(int(mask.sum()) for mask in masks.values()) == int(61_470 * density)
-        for ranked in {own for own, _ in nets} - {"dessilbi"}:  # one order: one mask in the other
-            assert nested(*[nets[ranked, D][1] for D in ranking.DENSITIES[::-1]])
-    nets = ranking.read_off("linbreg", 0.05, part, 0)
-    state, masks = nets["linbreg", 0.05]
-    for name, mask in masks.items():
-        assert not state[name][~mask].any()
+    nets = ranking_runs.dessilbi(part, 0, **PATH)
+    last = nets["dessilbi", 1.0][0]
+    for name in ("entry", "gamma", "weight"):
+        assert nested(*[nets[name, D][1] for D in ranking.DENSITIES[::-1]])
+        assert all(nets[name, D][0] is last for D in ranking.DENSITIES)
+    for D in ranking.DENSITIES:
+        state, masks = nets["crossing", D]
+        assert all(bool((state[n][~mask] == 0).all()) for n, mask in masks.items())
+
+
+def test_the_settings_that_won_are_taken():
+    def trial(method, k, *values, names=("rigl",)):
+        made = product(names, zip(ranking.DENSITIES, values, strict=True))
+        own = [dict(method=name, density=D, without=v) for name, (D, v) in made]
+        return dict(method=method, settings=dict(k=k), rows=own)
+
+    found = [
+        trial("rigl", 0, 0.9, 0.9, 0.7, 0.9),
+        trial("rigl", 1, 0.1, 0.1, 0.8, 0.1),  # 2.5 % decides
+        trial("str", 0, 0.9, 0.8, 0.1, 0.1, names=("str",)),
+        trial("str", 1, 0.5, 0.6, 0.7, 0.2, names=("str",)),
+        trial("dessilbi", 0, 0.9, 0.9, 0.9, 0.1, names=("entry", "crossing", "gamma")),
+        trial("dessilbi", 1, 0.9, 0.9, 0.9, 0.2, names=("entry", "crossing", "gamma")),
+    ]
+    chosen = ranking.best_settings(found)
+    assert chosen["rigl"] == {"k": 1} and chosen["dessilbi"] == {"k": 1}
+    assert {D: own["k"] for D, own in chosen["str"].items()} == {
+        "0.1": 0, "0.05": 0, "0.025": 1, "0.01": 1,
+    }  # fmt: skip
+
+
+def test_an_interval_is_that_of_student():
+    a, b = [3.0, 5.0, 4.0], [1.0, 2.0, 3.0]
+    found = intervals.paired(a, b)  # differences 2, 3, 1: mean 2, sd 1
+    half = 4.302652729749464 / math.sqrt(3)  # the quantile 0.975 of t with 2 degrees of freedom
+    assert_close(torch.tensor([found["difference"], found["low"], found["high"]]),
+                 torch.tensor([2.0, 2 - half, 2 + half]))  # fmt: skip
+    with pytest.raises(ValueError, match="at least two seeds, got 1"):
+        intervals.paired([1.0], [2.0])
+    assert intervals.summary([1.0, 3.0]) == {"mean": 2.0, "sd": math.sqrt(2), "n": 2}

@@ -224,6 +224,16 @@ def test_the_density_grows_on_the_ramp_and_the_ratio_of_levels_stays():
     assert len(recorder.steps) == 111
 
 
+def test_a_density_that_dwells_grows_as_a_power_of_the_steps():
+    model = net()
+    optimizer = DessiLBI(split_groups(model, conv="l1", linear="l1", nu=2.0), lr=0.05)
+    TargetDensity(optimizer, 0.4, steps=100, ramp=0.5, dwell=2.0)
+    for k in range(6):
+        walk(optimizer, 10, start=10 * k)
+        reached = density(optimizer, model).nonzero_split
+        assert reached == pytest.approx(0.4 * min(1, (k + 1) / 5) ** 2, abs=0.01)
+
+
 def test_nothing_enters_before_its_time():
     """V doubles between the first steps: without a control after each, all would enter at once."""
     model = net()
@@ -389,6 +399,7 @@ def test_a_checkpoint_continues_bit_for_bit():
         (dict(target=0.1, at_least=1), r"at_least needs .* but 4.weight and 5.weight share one"),
         (dict(target=0.1, per_layer=True), r"per_layer needs a level of each layer, .*apart=True"),
         (dict(target={"0.weight": 0.1}, per_layer=True), "per_layer must be left out where target"),
+        (dict(target=0.1, dwell=0), "dwell must be positive and finite, got 0"),
     ],
 )
 def test_bad_targets_are_refused(options, message):

@@ -159,7 +159,7 @@ def _controller(config, optimizer, steps):
         return None
     steps *= config.epochs
     first = 1.0 if config.dense_start else 0.0
-    options = dict(steps=steps, ramp=config.ramp, first=first)
+    options = dict(steps=steps, ramp=config.ramp, first=first, dwell=config.dwell)
     floors = dict(per_layer=config.per_layer, at_least=config.at_least)
     return TargetDensity(optimizer, config.target, **options, **floors)
 

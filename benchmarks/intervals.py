@@ -1,0 +1,22 @@
+"""What is said of several seeds: mean, standard deviation, and paired differences."""
+
+import numpy as np
+from scipy import stats
+
+
+def summary(values) -> dict:
+    """Return mean and standard deviation of one number for each seed."""
+    values = np.asarray(values, float)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    return {"mean": float(values.mean()), "sd": sd, "n": len(values)}
+
+
+def paired(values, others, level: float = 0.95) -> dict:
+    """Return the mean of ``values - others``, of the same seeds in the same order, and the interval
+    of Student's t for it."""
+    d = np.asarray(values, float) - np.asarray(others, float)
+    if len(d) < 2:
+        raise ValueError(f"an interval needs at least two seeds, got {len(d)}")
+    half = stats.t.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    mean = float(d.mean())
+    return {"difference": mean, "low": mean - float(half), "high": mean + float(half)}

@@ -1,0 +1,299 @@
+"""Ways to a sparse net that the ranking is compared with, each written as its paper has it.
+
+A way trains a net to a share of its weights, and returns the masks of what it kept. Where a method
+steers a level and not a share (LinBreg, AdaBreg), our controller of the density steers it; where a
+share is found and not asked for (STR), the smallest weights above it are cut.
+
+gradual   magnitude pruning in training, by the cubic schedule (Zhu and Gupta 2017).
+linbreg   linearized Bregman iterations with momentum (Bungert, Roith, Tenbrinck, Burger, JMLR
+          23(192), 2022): few weights at first, from which the density grows.
+adabreg   the same with the steps of Adam.
+rigl      a sparse net whose smallest weights are exchanged for those of largest gradient (Evci,
+          Gale, Menick, Castro, Elsen 2020).
+pat       pruning-aware training of torchao: a hard threshold on all weights, falling by the cubic
+          schedule, then a time in which what is zero stays.
+str       a soft threshold that is learned for each layer (Kusupati et al. 2020).
+random    a net that is sparse from the start, its masks drawn by chance.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from dslbi_torch import (
+    MaskedTraining,
+    TargetDensity,
+    magnitude_ranking,
+    ranked_masks,
+    split_groups,
+)
+from dslbi_torch.penalties import soft_threshold
+from dslbi_torch.training.run.pruning import Pruning
+
+MOMENTUM, DECAY = 0.9, 5e-4
+
+
+class Course(NamedTuple):
+    """What a way is given beside the net: its batches, its length, and how an epoch is trained.
+
+    ``train(model, optimizer, generator, instead=None)`` runs all epochs; where ``instead(step)`` is
+    true, the optimizer makes no step.
+    """
+
+    train: callable
+    steps: int
+    epochs: int
+    generator: torch.Generator
+    example: torch.Tensor
+
+
+def groups_of(model, **options):
+    return split_groups(model, conv="l1", linear="l1", **options)
+
+
+def weights_of(model):
+    """Names and tensors of what is made sparse."""
+    pairs = (pair for g in groups_of(model) if g["penalty"] for pair in g["params"])
+    return dict(pairs)
+
+
+def largest(model, density):
+    """Masks of the largest weights that are not zero."""
+    masks = ranked_masks(magnitude_ranking(groups_of(model)), density)
+    return {name: masks[name] & (W != 0) for name, W in weights_of(model).items()}
+
+
+def sgd(model, lr, decay=DECAY):
+    return torch.optim.SGD(
+        model.parameters(), lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+    )
+
+
+def gradual(model, density, course, *, lr, ramp):
+    optimizer = sgd(model, lr)
+    per_epoch = course.steps // course.epochs
+    pruning = Pruning(
+        "gradual", model, optimizer, groups_of(model), density, course.example,
+        epochs=course.epochs, epoch=per_epoch, ramp=ramp,
+    )  # fmt: skip
+    course.train(model, optimizer, course.generator)
+    masks = {name: pruning.held.masks[name] for name in weights_of(model)}
+    pruning.held.detach()
+    return masks
+
+
+def linbreg(model, density, course, *, lr, first, ramp):
+    return _bregman(LinBreg, model, density, course, lr, first, ramp)
+
+
+def adabreg(model, density, course, *, lr, first, ramp):
+    return _bregman(AdaBreg, model, density, course, lr, first, ramp)
+
+
+def _bregman(kind, model, density, course, lr, first, ramp):
+    """``first``: the part of the density at which the net begins; it grows in the ramp."""
+    groups = groups_of(model, lam=0.05)
+    sparsify_(weights_of(model), first * density, course.generator)
+    optimizer = kind(groups, lr)
+    TargetDensity(optimizer, density, steps=course.steps, ramp=ramp, first=first * density)
+    course.train(model, optimizer, course.generator)
+    return largest(model, density)
+
+
+@torch.no_grad()
+def sparsify_(weights, density, generator):
+    """Keep each weight with the chance ``density``; scaled, so that a layer's output varies as
+    before."""
+    for W in weights.values():
+        kept = torch.rand(W.shape, generator=generator) < density
+        W.mul_(kept / math.sqrt(density))
+
+
+class LinBreg(torch.optim.Optimizer):
+    """v <- v - lr m, theta <- prox(v), with m the momentum of the gradient and delta = 1; biases by
+    SGD. It begins with v = theta + lam sign(theta), in the state "V" and with the options that the
+    controller of the density looks for."""
+
+    def __init__(self, groups, lr):
+        super().__init__(groups, {"lr": lr, "lam": 1.0, "group_dim": 0, "weight": None, "kappa": 1})
+        for group in self.param_groups:
+            for W in group["params"]:
+                if group["penalty"]:
+                    self.state[W]["V"] = W.detach() + group["lam"] * W.detach().sign()
+
+    def direction(self, W):
+        m = self.state[W].setdefault("m", torch.zeros_like(W))
+        return m.mul_(MOMENTUM).add_(W.grad)
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for W in group["params"]:
+                V, d = self.state[W].get("V"), self.direction(W)
+                if V is None:
+                    W.sub_(d, alpha=group["lr"])
+                else:
+                    V.sub_(d, alpha=group["lr"])
+                    W.copy_(soft_threshold(V, group["lam"]))
+
+
+class AdaBreg(LinBreg):
+    """LinBreg with the steps of Adam, of the betas 0.9 and 0.999."""
+
+    def direction(self, W):
+        own = self.state[W]
+        if "m" not in own:
+            own |= {"m": torch.zeros_like(W), "square": torch.zeros_like(W), "count": 0}
+        own["count"] += 1
+        m = own["m"].lerp_(W.grad, 0.1)
+        square = own["square"].lerp_(W.grad.square(), 0.001)
+        k = own["count"]
+        return (m / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + 1e-8)
+
+
+# Sparse from the start: random masks, and RigL
+
+
+def layer_densities(weights, density, layout):
+    """The share of each layer: "uniform", or "erk", in proportion to the sum of its sides over
+    their product (Mocanu et al. 2018 for matrices, Evci et al. 2020 with the sides of a kernel)."""
+    sizes = {name: W.numel() for name, W in weights.items()}
+    if layout == "uniform":
+        return dict.fromkeys(sizes, density)
+    raw = {name: sum(W.shape) / W.numel() for name, W in weights.items()}
+    dense, budget = set(), density * sum(sizes.values())
+    while True:
+        left = budget - sum(sizes[name] for name in dense)
+        scale = left / sum(raw[name] * sizes[name] for name in sizes if name not in dense)
+        full = {name for name in sizes if name not in dense and scale * raw[name] >= 1}
+        if not full:
+            return {name: 1.0 if name in dense else scale * raw[name] for name in sizes}
+        dense |= full
+
+
+def drawn_masks(weights, density, layout, generator):
+    masks = {}
+    for name, share in layer_densities(weights, density, layout).items():
+        W = weights[name]
+        order = torch.randperm(W.numel(), generator=generator)
+        masks[name] = (order < round(share * W.numel())).view(W.shape)
+    return masks
+
+
+def _sparse_start(model, density, course, layout, scaled):
+    """Masks by chance; scaled, so that a layer's output varies as before."""
+    weights = weights_of(model)
+    masks = drawn_masks(weights, density, layout, course.generator)
+    if scaled:
+        with torch.no_grad():
+            for name, W in weights.items():
+                W.div_(masks[name].float().mean().clamp(min=1e-9).sqrt())
+    return masks
+
+
+def random(model, density, course, *, lr, layout, scaled):
+    masks = _sparse_start(model, density, course, layout, scaled)
+    optimizer = sgd(model, lr)
+    held = MaskedTraining(model, optimizer, masks)
+    course.train(model, optimizer, course.generator)
+    held.detach()
+    return masks
+
+
+def rigl(model, density, course, *, lr, layout, scaled, part=0.3, every=100, end=0.75):
+    """``part`` of a layer's weights is exchanged, falling by half a cosine to 0 at ``end`` of the
+    run, after each ``every`` steps; a step in which weights are exchanged is no other step."""
+    masks, weights = _sparse_start(model, density, course, layout, scaled), weights_of(model)
+    optimizer, last = sgd(model, lr), end * course.steps
+
+    @torch.no_grad()
+    def hold():
+        for name, W in weights.items():
+            W.mul_(masks[name])
+
+    @torch.no_grad()
+    def exchange(step):
+        if step == 0 or step % every or step >= last:
+            return False
+        share = part / 2 * (1 + math.cos(math.pi * step / last))
+        for name, W in weights.items():
+            mask = masks[name].flatten()
+            count = min(int(share * mask.sum()), int((~mask).sum()))
+            size = W.abs().flatten().masked_fill(~mask, math.inf)
+            mask[size.argsort()[:count]] = False
+            gain = W.grad.abs().flatten().masked_fill(mask, -1.0)
+            grown = gain.argsort(descending=True)[:count]
+            mask[grown] = True
+            W.flatten()[grown] = 0.0
+            masks[name] = mask.view(W.shape)
+            state = optimizer.state[W].get("momentum_buffer")
+            if state is not None:
+                state.mul_(masks[name])
+                state.view(-1)[grown] = 0.0
+        hold()
+        return True
+
+    hold()
+    optimizer.register_step_post_hook(lambda *_: hold())
+    course.train(model, optimizer, course.generator, exchange)
+    return masks
+
+
+def pat(model, density, course, *, lr, warm, heal):
+    """``warm`` and ``heal``: when the threshold begins, and when the zeros are kept, as parts of
+    the run."""
+    from torchao.prototype.pat import PruneOptimizer
+
+    own = list(weights_of(model).values())
+    rest = [p for p in model.parameters() if all(p is not W for W in own)]
+    config = dict(
+        group_type="KElementGrouper", k=1, prox_type="GlobalMinSparsityConstraint",
+        min_sparsity=1 - density, min_sparsity_schedule=True,
+    )  # fmt: skip
+    base = torch.optim.SGD(
+        [dict(params=own, **config), dict(params=rest)], lr, momentum=MOMENTUM, weight_decay=DECAY
+    )
+    optimizer = PruneOptimizer(
+        base,
+        warmup_steps=round(warm * course.steps),
+        healing_start_step=round(heal * course.steps),
+    )
+    course.train(model, optimizer, course.generator)
+    return largest(model, density)
+
+
+class Threshold(nn.Module):
+    """``sign(W) max(|W| - sigmoid(s), 0)`` with a learned s."""
+
+    def __init__(self, s):
+        super().__init__()
+        self.s = nn.Parameter(torch.tensor(s))
+
+    def forward(self, W):
+        return W.sign() * torch.relu(W.abs() - torch.sigmoid(self.s))
+
+
+def learned_threshold(model, density, course, *, lr, start, decay):
+    """``start``: s at the beginning; ``decay``: of weights and of s, which is what makes s grow."""
+    for name in weights_of(model):
+        layer, own = name.rsplit(".", 1)
+        parametrize.register_parametrization(model.get_submodule(layer), own, Threshold(start))
+    course.train(model, sgd(model, lr, decay), course.generator)
+    for layer in list(model.modules()):
+        if parametrize.is_parametrized(layer):
+            parametrize.remove_parametrizations(layer, "weight")
+    return largest(model, density)
+
+
+RIVALS = {
+    "gradual": gradual,
+    "linbreg": linbreg,
+    "adabreg": adabreg,
+    "rigl": rigl,
+    "pat": pat,
+    "str": learned_threshold,
+    "random": random,
+}
