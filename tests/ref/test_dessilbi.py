@@ -227,6 +227,27 @@ def test_entry_by_initialisation(kappa, nu, alpha, options, weight):
     np.testing.assert_array_equal(entered, np.broadcast_to(expected[:, None], entered.shape))
 
 
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+@pytest.mark.parametrize(
+    "options", [dict(momentum=0), dict(momentum=0.9, coupling="inside", weight_decay=0.01)]
+)
+def test_speed_and_level_are_one_number_at_a_given_learning_rate(penalty, options):
+    """(kappa, lam, alpha) = (1/4, 1, 4 lr) is (1, 1/4, lr) to the last bit, and (4, 1/16, lr/4)."""
+    W, lr = vectors.array((6, 5), seed=1), 1 / 8
+    runs = []
+    for kappa, lam in ((1.0, 0.25), (0.25, 1.0), (4.0, 0.0625)):
+        grad, _ = injected(W.shape, 60)
+        runs.append(
+            path(W, grad, 60, penalty=penalty, kappa=kappa, lam=lam, alpha=lr / kappa, nu=2.0,
+                 **options)
+        )  # fmt: skip
+    assert any(0 < (s.Gamma["w"] != 0).mean() < 1 for s in runs[0])
+    for run in runs[1:]:
+        for one, same in zip(runs[0], run, strict=True):
+            np.testing.assert_array_equal(one.W["w"], same.W["w"])
+            np.testing.assert_array_equal(one.Gamma["w"], same.Gamma["w"])
+
+
 def test_entry_by_initialisation_needs_a_small_step():
     """With kappa * alpha > nu the first step overshoots, and a norm below kappa * lam enters."""
     W = np.array([0.9])  # kappa * lam = 1

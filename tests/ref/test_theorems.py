@@ -259,6 +259,43 @@ def test_the_split_condition_may_rise_before_it_falls():
     assert more > 1.1 * few and many < 0.01 * few
 
 
+def test_the_part_across_the_kernel_is_of_order_nu():
+    """Of ``(Sigma + D_J'D_J / nu) beta = D_S' rho``, for the worst of many rho, and the limit of
+    the part along the kernel."""
+    X, _, D, beta = split_problem(n=60)
+    S = np.abs(D @ beta) > 1e-12
+    Sigma, across = X.T @ X / len(X), D[~S].T @ D[~S]
+    _, sizes, axes = np.linalg.svd(D[~S])
+    rank = (sizes > 1e-10).sum()
+    V, U = axes[:rank].T, axes[rank:].T
+    rho = D[S].T @ np.sign(vectors.array((S.sum(), 50), seed=3))
+    limit = U @ np.linalg.solve(U.T @ Sigma @ U, U.T @ rho)
+    K = V.T @ across @ V
+    bound = np.linalg.norm(V.T @ (rho - Sigma @ limit), axis=0) / np.linalg.eigvalsh(K)[0]
+    for nu in (1e-2, 1e-4, 1e-6):
+        found = np.linalg.solve(Sigma + across / nu, rho)
+        assert (np.linalg.norm(V.T @ found, axis=0) <= nu * bound * (1 + 1e-6)).all()
+    assert_allclose(U.T @ found, U.T @ limit, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_first_split_entry_of_a_stiff_spring(kernel):
+    """Differences have constants in their kernel, which the data fit at no cost first."""
+    X, y, D, _ = split_problem(n=60)
+    if kernel:
+        D = transforms.differences(X.shape[1]).toarray()
+    Sigma, c = X.T @ X / len(X), X.T @ y / len(X)
+    U = np.linalg.svd(D)[2][np.linalg.matrix_rank(D) :].T
+    assert U.shape[1] == kernel
+    rest = c - Sigma @ U @ np.linalg.solve(U.T @ Sigma @ U, U.T @ c)
+    t0 = 1 / np.abs(D @ np.linalg.pinv(D.T @ D) @ rest).max()
+    path = split_iss_path(X, y, D, nu=1e-8, t_max=2 * t0)
+    assert_allclose(path.entry_times().min(), t0, rtol=1e-4)
+    if kernel:  # where the kernel is forgotten, another time comes out
+        forgotten = 1 / np.abs(D @ np.linalg.pinv(D.T @ D) @ c).max()
+        assert abs(forgotten / t0 - 1) > 0.02
+
+
 def test_a_loose_split_thresholds_least_squares():
     X, y, D, _ = split_problem()
     target = D @ np.linalg.lstsq(X, y)[0]

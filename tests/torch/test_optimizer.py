@@ -400,6 +400,20 @@ def test_what_is_held_up_outside_the_support(falling):
     torch.testing.assert_close(p.detach(), limit, rtol=0, atol=0.05)  # of up to 20
 
 
+def test_steps_with_a_finite_sum_stop_short_of_the_limit():
+    """alpha_k = 2^-k with nu = 10 and a gradient of 1: W stops at -0.95, and not at -10."""
+    p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = DessiLBI([p], lr=1.0, nu=10.0, lam=1e9, penalty="l1", momentum=0)
+    left = 1.0
+    for k in range(1, 60):
+        optimizer.param_groups[0]["lr"] = alpha = 2.0**-k
+        left *= 1 - alpha / 10
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    torch.testing.assert_close(p.item(), -10 * (1 - left), rtol=1e-12, atol=1e-12)
+    assert -1 < p.item() < -0.9
+
+
 def test_telescoping_identity_of_the_optimizer():
     """W/kappa + V + sum of alpha*u is constant; u is read off the momentum buffer."""
     p = param((5, 4))
