@@ -27,18 +27,26 @@ SETTING = {"nu": 0.5, "power": 0.0}
 
 
 @pytest.mark.parametrize("net", filters.NETS)
-def test_every_order_keeps_the_same_share_of_each_layer(net, small, tmp_path):
+def test_every_order_keeps_the_share_that_it_says(net, small, tmp_path):
     file = tmp_path / "rows.json"
     rows = filters.rows_of(file, net, small, 0, SETTING)
     assert json.loads(file.read_text()) == rows
     assert filters.rows_of(file, net, None, 0, SETTING) == rows  # nothing is computed again
     assert len(rows) == 1 + len(filters.DENSITIES) * len(filters.ORDERS)
     model = zoo.build(net)
+    sizes = {name: model.get_parameter(name)[0].numel() for name in rows[1]["filters"]}
+    total = sum(size * len(model.get_parameter(name)) for name, size in sizes.items())
+    assert not any("fc2" in name or "depth" in name for name in sizes)
     for row in rows[1:]:
         assert 0 <= row["without"] <= 1 and ("with" in row) == (row["density"] in filters.TUNED)
-        for name, count in row["filters"].items():
-            assert count == max(1, math.floor(row["density"] * len(model.get_parameter(name))))
-        assert not any("fc2" in name or "depth" in name for name in row["filters"])
+        kept = sum(sizes[name] * count for name, count in row["filters"].items()) / total
+        assert row["density"] - max(sizes.values()) / total < kept <= row["density"]
+    for drawn in rows[1:]:  # as many in each layer as by Gamma
+        if drawn["order"] == "random":
+            (like,) = (
+                r for r in rows[1:] if (r["order"], r["density"]) == ("gamma", drawn["density"])
+            )
+            assert drawn["filters"] == like["filters"]
 
 
 def test_the_path_starts_at_its_release(small):
