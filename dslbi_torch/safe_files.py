@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read without trusting them."""
 
 import io
+import json
 import os
 import platform
 import re
@@ -122,6 +123,35 @@ def _alive(process):
     except (OSError, OverflowError):  # another user's, or no number of a process
         return True
     return True
+
+
+_SUM = "crc32"
+
+
+def with_sum(content: dict) -> dict:
+    """Return plain data with their checksum, to be written as JSON."""
+    return content | {_SUM: _sum(content)}
+
+
+def without_sum(content: dict) -> dict:
+    """Return the data of :func:`with_sum` as they were read from JSON, without their checksum.
+
+    Data without one, such as a row that was written by hand, are taken as they are.
+
+    Raises
+    ------
+    ValueError
+        They are not what their checksum says.
+    """
+    data = {key: value for key, value in content.items() if key != _SUM}
+    if data != content and content[_SUM] != (found := _sum(data)):
+        raise ValueError(f"a file must hold what its checksum {content[_SUM]} says, got {found}")
+    return data
+
+
+def _sum(data):
+    """Of the data and not of the text, which may be laid out in any way."""
+    return f"{zlib.crc32(json.dumps(data).encode()):08x}"
 
 
 def write_tensors(content: dict, file: str | Path, kind: str) -> None:

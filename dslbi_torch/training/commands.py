@@ -23,7 +23,8 @@ def _add_train(parser):
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="refuse to start afresh (an unfinished run is resumed with or without this flag)",
+        help="refuse to start afresh, and go on from the newest whole checkpoint where the last is "
+        "damaged (an unfinished run is resumed with or without this flag)",
     )
 
 

@@ -138,7 +138,7 @@ class Config:
     shard: bool = option(False, "several processes: cut the weights among them (FSDP2)")
 
     # What is kept on disk beside the last checkpoint
-    keep: int = option(1, "checkpoints of the last so many epochs are kept")
+    keep: int = option(2, "checkpoints of the last so many epochs are kept; 1: the last alone")
     checkpoint_steps: int = option(0, "steps between two checkpoints within an epoch; 0: none")
     tensorboard: bool = option(False, "also write the log for TensorBoard")
 

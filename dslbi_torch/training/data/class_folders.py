@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...safe_files import atomic
+from ...safe_files import atomic, with_sum, without_sum
 from .sources import Parts, Wanted, torchvision_sets
 
 # Where below the root a data set may lie, or else the root is the data set.
@@ -108,8 +108,8 @@ def index(folder: Path) -> dict[str, list[str]]:
     times = {name: (folder / name).stat().st_mtime_ns for name in subfolders}
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     cache = Path("~/.cache/dslbi/index").expanduser() / f"{folder.name}-{digest}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(cache.read_text())
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = without_sum(json.loads(cache.read_text()))
         if known["folder"] == str(folder) and known["times"] == times:
             return known["files"]
     files = {name: _files(folder / name) for name in subfolders}
@@ -122,7 +122,8 @@ def index(folder: Path) -> dict[str, list[str]]:
     with suppress(OSError):  # a home that cannot be written only costs time
         cache.parent.mkdir(parents=True, exist_ok=True)
         with atomic(cache) as temporary:
-            temporary.write_text(json.dumps(dict(folder=str(folder), times=times, files=files)))
+            known = with_sum(dict(folder=str(folder), times=times, files=files))
+            temporary.write_text(json.dumps(known))
     return files
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...safe_files import remove_stale
+from ...safe_files import remove_stale, with_sum, without_sum
 from .. import config as configs
 from ..config import Config, option
 from ..config_checks import check_types
@@ -51,7 +51,8 @@ def begin_growth(run: Run, plan: GrowthPlan) -> None:
     """Write what decides a growth into its folder, or note that it goes on."""
     folder = run.config.folder
     remove_stale(folder)
-    folders.write_text(folder / "growth.json", json.dumps(asdict(plan), indent=2) + "\n")
+    text = json.dumps(with_sum(asdict(plan)), indent=2) + "\n"
+    folders.write_text(folder / "growth.json", text)
     folders.write_text(folder / "config.json", configs.to_json(run.config))
     write_environment(folder, run.processes.device, 1, run.step)
 
@@ -108,6 +109,6 @@ def read_plan(folder: str | Path) -> GrowthPlan:
     """Return what decided the growth of a folder."""
     file = Path(folder) / "growth.json"
     try:
-        return GrowthPlan(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:  # JSON errors included
+        return GrowthPlan(**without_sum(json.loads(file.read_text())))
+    except (ValueError, TypeError, AttributeError) as error:  # JSON errors included
         raise ValueError(f"{file} cannot be read: {error}") from error

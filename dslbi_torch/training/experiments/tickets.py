@@ -21,6 +21,7 @@ from ...masks.files import load_masks, save_masks
 from ...masks.support import support_masks
 from ...masks.whole_filters import whole_filters
 from ...penalties import PENALTIES
+from ...safe_files import with_sum, without_sum
 from ...surgery.compact import compact
 from ..config import Config, without_path
 from ..data import datasets
@@ -206,9 +207,12 @@ class Trial:
             just = self.last is not None and self.last.config == config
             run = self.last if just else opened(config)
             found = measured(run) | {"epochs": before + config.epochs}
-            folders.write_text(file, json.dumps(found) + "\n")
+            folders.write_text(file, json.dumps(with_sum(found)) + "\n")
         head = {"dataset": config.dataset, "method": method, "at": epoch, "seed": self.search.seed}
-        return head | json.loads(file.read_text())
+        try:
+            return head | without_sum(json.loads(file.read_text()))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} must hold what a run has reached: {error}") from error
 
     def trained(self, name: str, config: Config, *, masks=None, initial=None, **changes) -> Config:
         """Train a run, unless it is finished; return its config."""

@@ -91,6 +91,14 @@ def kept(folder: Path) -> list[Path]:
     return sorted(Path(folder).glob("checkpoint-[0-9][0-9][0-9][0-9]*.pt"))
 
 
+class LastDamaged(ValueError):
+    """The last checkpoint is damaged, but one before it, that of ``epoch``, is whole."""
+
+    def __init__(self, message: str, epoch: int):
+        super().__init__(message)
+        self.epoch = epoch
+
+
 @contextmanager
 def naming_another(config: configs.Config):
     """Where the last checkpoint proves damaged inside the block, say which kept one is not."""
@@ -100,9 +108,11 @@ def naming_another(config: configs.Config):
         other = _newest_whole(config)
         if other is None:
             raise
-        raise ValueError(
-            f"{error}; {other.name} is whole: evaluate it by --epoch {_epoch(other)}, or copy it "
-            "to checkpoint.pt to go on from there"
+        epoch = _epoch(other)
+        raise LastDamaged(
+            f"{error}; {other.name} is whole: train --resume goes on from it, evaluate --epoch "
+            f"{epoch} looks at it",
+            epoch,
         ) from error
 
 

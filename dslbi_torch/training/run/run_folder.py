@@ -11,8 +11,9 @@
 ``masks.pt``          with ``masks``: a copy of that file
 ====================  ====================================================================
 
-A run without a split has no ``path.npz``. With ``keep`` there are ``checkpoint-EPOCH.pt`` of the
-last epochs too, and with ``tensorboard`` a folder of that name. What ``prune`` chooses later lies
+A run without a split has no ``path.npz``. The ``checkpoint-EPOCH.pt`` are those of the last
+``keep`` epochs; the newest is the same file as ``checkpoint.pt``, unless the run has come further.
+With ``tensorboard`` there is a folder of that name. What ``prune`` chooses later lies
 in ``pruned.pt``, and what ``compact`` makes in ``compact.pt``. The folder of a growth is another:
 see ``grow_folder.py``.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from ...safe_files import atomic, check_sums
+from ...safe_files import atomic, check_sums, with_sum, without_sum
 from ...text import one_line
 from .. import config as configs
 
@@ -47,8 +48,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_log(folder: Path, log: list[dict]) -> None:
-    """Write all rows anew: with a checkpoint's rows this drops what a killed run wrote after it."""
-    write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
+    """Write all rows anew, each with its checksum: with a checkpoint's rows this drops what a
+    killed run wrote after it."""
+    write_text(folder / "log.jsonl", "".join(json.dumps(with_sum(row)) + "\n" for row in log))
 
 
 def read_log(folder: str | Path) -> list[dict]:
@@ -66,6 +68,10 @@ def read_log(folder: str | Path) -> list[dict]:
                 f"{path} must hold a JSON object with {', '.join(sorted(_ROWS[0]))} in each line, "
                 f"got {json.dumps(row)[:60]} in line {k}"
             )
+        try:
+            rows[k - 1] = without_sum(row)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged in line {k}: {error}") from error
     return rows
 
 
@@ -145,8 +151,9 @@ def grows(folder: str | Path) -> bool:
     return (Path(folder) / "growth.json").exists()
 
 
-def unfinished(config: configs.Config, world: int = 1) -> dict | None:
-    """Return the checkpoint from which a run of ``config`` goes on, or None where it starts afresh.
+def unfinished(config: configs.Config, world: int = 1, epoch: int | None = None) -> dict | None:
+    """Return the checkpoint from which a run of ``config`` goes on, the last one or that of an
+    epoch, or None where it starts afresh.
 
     A folder that holds a finished run, or a run of another config or number of processes, is
     refused: nothing is overwritten.
@@ -163,7 +170,7 @@ def unfinished(config: configs.Config, world: int = 1) -> dict | None:
     require_config(config, "run")
     if "checkpoint.pt" not in present:  # killed before the first one
         return None
-    checkpoint = read_checkpoint(folder, config)
+    checkpoint = read_checkpoint(folder, config, epoch=epoch)
     if checkpoint["epoch"] == config.epochs:
         raise ValueError(f"{folder} holds a finished run: {other}")
     if checkpoint["world"] != world:

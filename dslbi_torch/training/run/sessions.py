@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ...safe_files import with_sum, without_sum
 from .run_folder import write_text
 
 
@@ -24,8 +25,8 @@ def write_environment(folder: Path, device: torch.device, world: int, step: int)
         with suppress(OSError, ValueError):  # absent or damaged: no run depends on it
             sessions = read_sessions(folder)
     sessions.append({"from_step": step, **environment(device), "processes": world})
-    text = json.dumps({**ran_on(sessions[0]), "sessions": sessions}, indent=2) + "\n"
-    write_text(folder / "environment.json", text)
+    content = with_sum({**ran_on(sessions[0]), "sessions": sessions})
+    write_text(folder / "environment.json", json.dumps(content, indent=2) + "\n")
 
 
 def read_sessions(folder: str | Path) -> list[dict]:
@@ -34,7 +35,8 @@ def read_sessions(folder: str | Path) -> list[dict]:
     processes``."""
     path = Path(folder) / "environment.json"
     try:
-        return [dict(session) for session in json.loads(path.read_text())["sessions"]]
+        content = without_sum(json.loads(path.read_text()))
+        return [dict(session) for session in content["sessions"]]
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder} must be a run folder, but has no environment.json"

@@ -12,7 +12,7 @@ from ...safe_files import locked, remove_stale
 from .. import config as configs
 from ..config import Config
 from . import run_folder as folders
-from .checkpoint import naming_another, restore, save, share_statistics
+from .checkpoint import LastDamaged, naming_another, restore, save, share_statistics
 from .contexts import asked_to_stop, memory_errors_in_one_line, torch_switches
 from .evaluate import log_row
 from .loop import stop_if_asked, train_epoch
@@ -36,7 +36,7 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     ----------
     config : Config
     resume : bool
-        True: refuse to start afresh.
+        True: refuse to start afresh, and go on from the newest checkpoint that is whole.
     progress : bool, optional
         Whether to show a bar and a line for each epoch. None: the bar in a terminal and in Jupyter
         only.
@@ -71,13 +71,13 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         asked = stack.enter_context(asked_to_stop())
         stack.enter_context(memory_errors_in_one_line(config, processes.device))
         processes.agreed(lambda: stack.enter_context(locked(config.folder)))
-        checkpoint = _checkpoint(config, processes, resume)
+        checkpoint, notes = _checkpoint(config, processes, resume)
         run = set_up(config, processes)
         begin(run, checkpoint)
         writer = stack.enter_context(tensorboard_writer(run))
         bar = stack.enter_context(progress_bar(run, progress))
         said = processes.first and progress is not False
-        for line in outlook(run) if said else ():
+        for line in (*notes, *outlook(run)) if said else ():
             bar.write(line)
         for epoch in range(run.at.epoch + 1, config.epochs + 1):
             row = _epoch(run, epoch, bar, asked)
@@ -107,20 +107,30 @@ def _epoch(run, epoch, bar, asked):
 
 
 def _checkpoint(config, processes, resume):
-    """The checkpoint to go on from, or None; refused is a folder that must not be written to."""
+    """The checkpoint to go on from, or None, and what is to be said of it; refused is a folder that
+    must not be written to."""
     found = None
 
     def look():
         nonlocal found
-        with naming_another(config):
-            found = folders.unfinished(config, processes.world)
+        epoch, notes = None, []  # of the checkpoint; None: the last
+        try:
+            with naming_another(config):
+                found = folders.unfinished(config, processes.world)
+        except LastDamaged as error:
+            if not resume:
+                raise
+            epoch = error.epoch
+            found = folders.unfinished(config, processes.world, epoch)
+            notes = [f"the last checkpoint is damaged: this goes on from epoch {epoch}"]
         if resume and found is None:
             raise ValueError(f"{config.folder} must hold an unfinished run, but has no checkpoint")
-        return found is not None
+        return found is not None, epoch, notes
 
-    if processes.agreed(look) and found is None:
-        found = folders.read_checkpoint(config.folder, config)
-    return found
+    begun, epoch, notes = processes.agreed(look)
+    if begun and found is None:
+        found = folders.read_checkpoint(config.folder, config, epoch=epoch)
+    return found, notes
 
 
 def begin(run: Run, checkpoint: dict | None) -> None:

@@ -17,7 +17,7 @@ from dslbi_torch import load_compact
 from dslbi_torch.safe_files import locked
 from dslbi_torch.training import recipes
 from dslbi_torch.training.experiments import grow
-from dslbi_torch.training.experiments.grow_folder import GrowthPlan
+from dslbi_torch.training.experiments.grow_folder import GrowthPlan, read_plan
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import loop
 from dslbi_torch.training.run import run_folder as folders
@@ -84,8 +84,8 @@ def test_the_folder_says_everything_and_the_net_loads(grown):
     assert names == [
         *("config.json", "environment.json", "grown.pt", "growth.json", "growth.pt", "log.jsonl")
     ]
-    assert GrowthPlan(**json.loads((folder / "growth.json").read_text())) == GROWTH
-    assert [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()] == grown.log
+    assert read_plan(folder) == GROWTH
+    assert folders.read_log(folder) == grown.log
     net = load_compact(folder / "grown.pt", zoo.build)
     x = next(iter(grown.run.data.test.batches(20)))[0]
     with torch.no_grad():
@@ -206,7 +206,7 @@ MISTAKES = [
     (("--budget=3000", "--release=1"), "release must not be set for growing, got 1.0"),
     (("--budget=3000", "--release-power=1"), "release_power must not be set for growing, got 1.0"),
     (("--budget=3000", "--dense-start"), "dense_start must not be set for growing, got True"),
-    (("--budget=3000", "--keep=2"), "keep must not be set for growing, got 2"),
+    (("--budget=3000", "--keep=3"), "keep must not be set for growing, got 3"),
     (("--budget=3000", "--checkpoint-steps=9"), "checkpoint_steps must not be set for growing"),
     (("--budget=3000", "--tensorboard"), "tensorboard must not be set for growing, got True"),
     (("--budget=3000", "--record-every=5"), "unknown argument --record-every=5"),

@@ -15,7 +15,7 @@ from dslbi_torch import __main__ as cli
 from dslbi_torch.safe_files import write_tensors
 from dslbi_torch.training import recipes
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run import train
+from dslbi_torch.training.run import sessions, train
 from dslbi_torch.training.run.set_up import open_run
 
 
@@ -81,6 +81,18 @@ def test_a_row_of_the_log_of_another_form_is_refused(capsys, folder, row):
     with open(folder / "log.jsonl", "a", encoding="latin-1") as file:
         file.write(row + "\n")
     assert "log.jsonl must hold " in refused(capsys, "path", folder)
+
+
+@pytest.mark.parametrize("file", ["log.jsonl", "environment.json"])
+def test_a_digit_that_is_not_what_was_written_is_refused(folder, file):
+    text = (folder / file).read_text()
+    key = '"acc_dense": 0.' if file == "log.jsonl" else '"threads": '
+    before = text.index(key) + len(key)
+    other = str((int(text[before]) + 1) % 10)
+    (folder / file).write_text(text[:before] + other + text[before + 1 :])
+    read = folders.read_log if file == "log.jsonl" else sessions.read_sessions
+    with pytest.raises(ValueError, match=f"{file} .* what its checksum [0-9a-f]{{8}} says, got"):
+        read(folder)
 
 
 @pytest.mark.parametrize("layers", [None, {}, 3])

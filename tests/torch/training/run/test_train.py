@@ -105,7 +105,8 @@ def assert_same_run(folder, reference):
 
 def test_run_folder_is_complete(finished):
     run, folder = finished
-    assert sorted(contents(folder)) == sorted(folders.FILES)
+    kept = [folders.checkpoint_file(folder, epoch).name for epoch in (2, 3)]
+    assert sorted(contents(folder)) == sorted([*folders.FILES, *kept])
     assert (
         folders.read_config(folder) == run.config == configs.from_json(checkpoint(folder)["config"])
     )
@@ -596,12 +597,33 @@ def test_a_damaged_checkpoint_names_the_newest_whole_one(tmp_path, capsys):
         lambda: open_run(tmp_path, device="cpu"),
         lambda: train.train(small(tmp_path), progress=False),
     ):
-        with pytest.raises(ValueError, match="cannot be read.*checkpoint-0002.pt is whole: .*--ep"):
+        with pytest.raises(ValueError, match="cannot be read.*checkpoint-0002.pt is whole: .*--re"):
             call()
     assert open_run(tmp_path, device="cpu", epoch=2).at.epoch == 2
     assert cli.main(["evaluate", str(tmp_path), "--epoch=2", "--device=cpu"]) == 0
     second = folders.read_log(tmp_path)[2]["acc_dense"]
     assert f"{100 * second:.2f}" in capsys.readouterr().out
+
+
+def test_resume_goes_on_from_the_newest_whole_checkpoint(finished, tmp_path, monkeypatch, capsys):
+    """By default the last two are kept; the end is that of a run that nothing has damaged."""
+    _, reference = finished
+    with monkeypatch.context() as patch:
+        stop_at(patch, train, "train_epoch", 3)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(small(tmp_path), progress=False)
+    for name in ("checkpoint.pt", "checkpoint-0002.pt"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).unlink()  # they are one file
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint-0001.pt is whole: train --resume goes on fr"):
+        train.train(small(tmp_path), progress=False)
+    train.train(small(tmp_path), resume=True, progress=True)
+    assert "the last checkpoint is damaged: this goes on from epoch 1" in "".join(
+        capsys.readouterr()
+    )
+    assert_same_run(tmp_path, reference)
 
 
 def test_checkpoint_of_another_recipe(tmp_path, monkeypatch):
@@ -684,7 +706,7 @@ def test_a_lock_holds_where_only_a_file_open_for_writing_can_be_locked(tmp_path,
 
     monkeypatch.setattr(fcntl, "flock", strict)
     test_a_folder_has_one_run_at_a_time(tmp_path)
-    assert sorted(contents(tmp_path / "a")) == sorted(folders.FILES), "the lock is removed"
+    assert ".lock" not in contents(tmp_path / "a"), "the lock is removed"
 
 
 def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
