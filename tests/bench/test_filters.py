@@ -1,8 +1,7 @@
-"""The benchmark of filters: its orders keep what they say, and its intervals are Student's."""
+"""The benchmark of filters: its orders keep what they say, and its differences are paired."""
 
 import copy
 import json
-import math
 
 import pytest
 import torch
@@ -80,20 +79,13 @@ def test_the_means_of_batch_norm_are_those_of_the_cut_net(small):
         assert torch.equal(p, q)
 
 
-def test_the_interval_is_students():
-    own, other = {0: 0.9, 1: 0.8, 2: 0.7}, {0: 0.89, 1: 0.77, 2: 0.68}  # 1, 3, 2 points
-    found = filters.paired(own, other)
-    half = 4.302653 * 1.0 / math.sqrt(3)  # the 97.5 % point of t with two degrees of freedom
-    assert found == pytest.approx({"mean": 2.0, "low": 2 - half, "high": 2 + half}, abs=1e-5)
-
-
 def test_the_summary_pairs_by_seed():
     rows = [
         {"net": "n", "seed": seed, "order": order, "density": 0.3, "without": x}
         for order, values in (("entry", (0.5, 0.7)), ("gamma", (0.4, 0.7)))
         for seed, x in enumerate(values)
     ]
-    (cell,) = filters.summary([*rows, {"net": "n", "seed": 0, "order": "dense", "without": 1.0}])
+    (cell,) = filters.compared([*rows, {"net": "n", "seed": 0, "order": "dense", "without": 1.0}])
     assert cell["entry"]["mean"] == pytest.approx(60) and cell["gamma"]["mean"] == pytest.approx(55)
-    assert cell["gamma"]["entry_minus"]["mean"] == pytest.approx(5)
-    assert cell["gamma"]["entry_minus"]["low"] < 0 < cell["gamma"]["entry_minus"]["high"]
+    assert cell["gamma"]["entry_above"]["difference"] == pytest.approx(5)
+    assert cell["gamma"]["entry_above"]["low"] < 0 < cell["gamma"]["entry_above"]["high"]
