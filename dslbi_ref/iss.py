@@ -217,6 +217,26 @@ def _in_kernel(problem, D, beta, tie):
     return bool(np.abs(gradient).max() <= 100 * problem.design.noise(problem.y))
 
 
+def split_quadratic(problem, D, nu):
+    """Return (H, c, solve) of the split loss at the best beta, ``g'Hg / 2 - c'g``.
+
+    ``H(J)`` are the rows J of H, and ``solve`` multiplies by the inverse of A.
+    """
+    solve = split_solver(problem.design, D, nu=nu)
+
+    def rows(J):
+        D_J = D[J].toarray() if sp.issparse(D) else D[J]
+        H = -(D @ solve(D_J.T)).T
+        H[np.arange(len(J)), J] += 1.0
+        return H / nu  # (split-iss-gram)
+
+    rest = solve(problem.correlation())
+    c = D @ rest
+    if _in_kernel(problem, D, nu * rest, nu * c):
+        c = np.zeros(len(c))
+    return rows, c, solve
+
+
 def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     """Compute the exact Split inverse scale space: Split LBI of the squared loss at infinite kappa.
 
@@ -259,22 +279,12 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
     (nu,) = check_positive(nu=nu)
     problem, D = split_problem(X, y, D, intercept=intercept)
     packed = max(D.shape) > MANY
-    solve = split_solver(problem.design, D, nu=nu)
+    rows, c, solve = split_quadratic(problem, D, nu)
     b = problem.correlation()
-
-    def rows(J):
-        D_J = D[J].toarray() if sp.issparse(D) else D[J]
-        H = -(D @ solve(D_J.T)).T
-        H[np.arange(len(J)), J] += 1.0
-        return H / nu  # (split-iss-gram)
 
     def beta_of(gamma):
         return solve(nu * b[:, None] + D.T @ gamma.T).T  # (split-iss-beta)
 
-    rest = solve(b)
-    c = D @ rest
-    if _in_kernel(problem, D, nu * rest, nu * c):
-        c = np.zeros(len(c))
     H, dual = split_products(rows, c, D, solve, nu) if packed else (rows, None)
     path = collect(iss_states(H, c), t_max, dual)
     gamma = vars(path)["gamma"]
