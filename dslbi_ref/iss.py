@@ -99,7 +99,7 @@ def _states(fit):
         rho[hit] = sign[hit]
         moved = fit.enter(rho, flow, wait)
         if moved is None:
-            end = f"separable: the active columns separate the classes from t = {t:.6g} on"
+            end = f"separable: the loss falls for ever along the active columns from t = {t:.6g} on"
             yield ISSState(t, rho, g, fit.intercept, np.zeros_like(flow), np.inf, end)
             return
         g, flow = moved
@@ -147,12 +147,12 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     ----------
     X : ndarray or scipy.sparse, (n, p)
     y : ndarray (n,)
-        Real, or in {-1, +1} for the logistic loss.
+        As the loss needs it; see :mod:`dslbi_ref.losses`.
     t_max : float > 0, optional
         Last time; default 20 t0, with t0 the time of the first event; infinity: until the gradient
         is zero.
-    loss : "squared" or "logistic"
-        A word of ``dslbi_ref.losses.LOSSES`` whose loss has a curvature.
+    loss : str or Loss
+        A word of ``dslbi_ref.losses.LOSSES``, or a row, with a curvature.
     intercept : bool
         Fit an intercept that is not penalised.
     normalize : bool
@@ -164,8 +164,9 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     Path
         Of kind "step": t holds 0, the events, and t_max; gamma[k] holds on [t[k], t[k+1]). Its
         ``stop_reason`` begins with "t_max reached", "saturated" (the gradient is zero, gamma holds
-        for ever) or "separable" (logistic loss: the active columns separate the classes, and no
-        finite minimiser exists from the last time on; gamma holds before it).
+        for ever) or "separable" (the active columns separate the classes, or rows of count 0: no
+        finite minimiser exists from the last time on; gamma holds before it). ``gamma``, (T, p),
+        is (T, p, k) for the multinomial loss.
 
     Raises
     ------
@@ -182,22 +183,25 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     A dense X of more than 2^24 entries is never copied: float32, or a np.memmap, is read a block at
     a time. For p > 20,000 nothing of size p is kept of an event, and each costs a product with X.
     """
-    curved_loss(loss)
-    options = dict(loss=loss, intercept=intercept, normalize=normalize)
+    options = dict(loss=curved_loss(loss), intercept=intercept, normalize=normalize)
     problem = linear_problem(X, y, **options, blocks=True)
-    packed = problem.design.X.shape[1] > MANY
+    p, k = problem.design.X.shape[1], problem.loss.columns(problem.y)
+    packed = p > MANY and not k
     if problem.loss.quadratic:
         fit = Quadratic(linear_gram(problem.design, packed), problem.correlation())
     else:
         fit = Smooth(problem)
     path = collect(_states(fit), t_max, linear_dual(problem) if packed else None)
-    factor = None if problem.scale is None else 1 / problem.scale
-    gamma = vars(path)["gamma"]
-    if factor is not None:
-        gamma = gamma / problem.scale
+    factor, z, gamma = None, vars(path)["z"], vars(path)["gamma"]
+    if k:
+        z, gamma = (rows.reshape(-1, p, *k) for rows in (z, gamma))
+    if problem.scale is not None:
+        factor = 1 / problem.scale
+        gamma = gamma / problem.scale.reshape(-1, *(1 for _ in k))
     # The level of a quadratic loss rests where it begins.
     levels = problem.level if path.intercept is None else path.intercept
-    return path.changed(gamma=gamma, scale=factor, intercept=problem.at_origin(levels, gamma))
+    intercept = problem.at_origin(levels, gamma)
+    return path.changed(z=z, gamma=gamma, scale=factor, intercept=intercept)
 
 
 def _in_kernel(problem, D, beta, tie):

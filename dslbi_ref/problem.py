@@ -200,9 +200,27 @@ class LinearProblem(NamedTuple):
     means: np.ndarray
     scale: np.ndarray | None
 
+    def value(self, eta):
+        """Return the loss at the linear predictors eta."""
+        return self.loss.value(eta, self.y)
+
+    def gradient(self, eta):
+        return self.loss.gradient(eta, self.y)
+
+    def curvature(self, eta):
+        return self.loss.curvature(eta, self.y)
+
+    def steepest(self):
+        """Return the Lipschitz constant of the gradient where a path that descends can come."""
+        loss = self.loss
+        if loss.steepest is not None:
+            eta = np.full((len(self.y), *loss.columns(self.y)), self.level)
+            loss = loss._replace(lipschitz=loss.steepest(eta, self.y, np.ones(len(self.y))))
+        return self.design.lipschitz(loss, intercept=self.intercept)
+
     def lipschitz(self):
-        """Return the Lipschitz constant of the gradient; refuse a design of zeros."""
-        L = self.design.lipschitz(self.loss, intercept=self.intercept)
+        """Return that Lipschitz constant; refuse a design of zeros."""
+        L = self.steepest()
         if not L > 0:
             raise ValueError("X must not be zero" + " after centring" * self.intercept)
         return L
@@ -228,8 +246,8 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False, bl
     ----------
     X : ndarray or scipy.sparse, (n, p)
     y : ndarray (n,)
-    loss : str
-        A word of ``dslbi_ref.losses.LOSSES``.
+    loss : str or Loss
+        A word of ``dslbi_ref.losses.LOSSES``, or a row.
     intercept : bool
         Centre the columns.
     normalize : bool
@@ -254,8 +272,7 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False, bl
 
 def split_problem(X, y, D, *, loss="squared", intercept=False):
     """Return a :class:`LinearProblem` of one predictor, and D as an ndarray or csr_array."""
-    curved_loss(loss)
-    problem = linear_problem(X, y, loss=loss, intercept=intercept)
+    problem = linear_problem(X, y, loss=curved_loss(loss, classes=False), intercept=intercept)
     D = check_transform(D, problem.design.X.shape[1])
     if not np.abs(D).max() > 0:
         raise ValueError("D must not be zero, got a D of rank zero")

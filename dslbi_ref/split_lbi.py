@@ -83,8 +83,7 @@ def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
     nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
     check_word("start", start, ("minimiser", "zero"))
     D_norm = np.sqrt(spectral_norm_squared(D))
-    L = problem.design.lipschitz(problem.loss, intercept=problem.intercept)
-    alpha = checked_step(alpha, step_bound(L, kappa=kappa, nu=nu, D_norm=D_norm))
+    alpha = checked_step(alpha, step_bound(problem.steepest(), kappa=kappa, nu=nu, D_norm=D_norm))
     Dt = D.T.tocsr() if sp.issparse(D) else D.T
     beta, b = np.zeros(D.shape[1]), problem.level
     if start == "minimiser":

@@ -48,6 +48,12 @@ def labels(n=80, p=15, k=4, seed=0):
     return X, np.where(flip < 1 / (1 + np.exp(-eta)), 1.0, -1.0), beta
 
 
+def counts(n=80, p=15, k=4, seed=0):
+    """Sparse Poisson model: X (n, p), y (n,) in {0, 1, ...}, beta (p,)."""
+    X, eta, beta = linear(n, p, k, sigma=0.0, seed=seed)
+    return X, rng(seed + 1).poisson(np.exp(eta / 3)).astype(float), beta / 3
+
+
 def images(n=32, shape=(1, 28, 28), classes=10, seed=0):
     """Pictures X (n, *shape) and classes y (n,): one pattern per class, plus noise."""
     g = rng(seed)

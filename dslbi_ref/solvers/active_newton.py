@@ -10,18 +10,24 @@ intercept b is not penalised. What the event solver asks for is said in
 """
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import lapack
 from scipy.optimize import linprog
 
-from .active_set import FLOW_TOLERANCE, PIVOT_TOLERANCE
+from .active_set import EPS, FLOW_TOLERANCE, Factor
 
-MAX_NEWTON = 100
+MAX_NEWTON = 200
 # A predictor of 30 is a probability of 1 - 1e-13: is there a finite minimiser at all?
 WIDE_MARGIN = 30.0
+# A pivot below this part of its diagonal entry: along some direction the loss is nearly straight
+# (Huber, beyond delta) or constant (one number added to every class).
+FLAT = 1e-10
 
 
 class Smooth:
     """The minimiser of a smooth loss on its active set P.
+
+    An index is an entry of g, (p,) or (p, k), counted row by row. The unknowns theta are the
+    intercepts and the entries in P; column a of Z, and class ``kind[a]``, belong to unknown a.
 
     Parameters
     ----------
@@ -30,20 +36,31 @@ class Smooth:
     """
 
     def __init__(self, problem):
-        self.design, self.y, self.loss = problem.design, problem.y, problem.loss
-        self.free = int(problem.intercept)  # leading columns of Z without a sign
-        self.Z = np.ones((len(self.y), self.free))  # ones if there is an intercept, then X_P
-        self.theta = np.full(self.free, problem.level)
+        self.problem, self.design = problem, problem.design
+        self.shape = problem.loss.columns(problem.y)
+        self.k = self.shape[0] if self.shape else 1
+        n = len(problem.y)
+        self.free = self.k * problem.intercept  # leading unknowns without a sign
+        self.Z = np.ones((n, self.free), order="F")
+        self.kind = np.arange(self.free)
+        self.theta = np.ravel(problem.level).astype(float)[: self.free]
         self.active = np.empty(0, dtype=int)
-        residual = self.loss.gradient(self.Z @ self.theta, self.y)
-        gradient = self.design.adjoint(residual)
-        j = np.abs(gradient).argmax()
-        size = np.linalg.norm(self.design.columns([j])) * np.linalg.norm(residual)
-        self.noise = max(FLOW_TOLERANCE * np.abs(gradient[j]), 1e-14 * size)
+        self.factors = [Factor() for _ in range(self.k)]  # of Z'Z, class by class
+        for c in range(self.free):
+            self.factors[c].append(np.empty(0), float(n))
+        residual = problem.gradient(self.predictor(self.theta))
+        gradient = np.abs(self.design.adjoint(residual))
+        j = np.array([gradient.argmax() // self.k])
+        size = np.linalg.norm(self.design.columns(j)) * np.linalg.norm(residual)
+        self.noise = max(FLOW_TOLERANCE * gradient.max(), 1e-14 * size)
+        # The flow of one class is minus the sum of the others, and so of their rounding errors.
+        self.target = self.noise / (2 * self.k) if self.shape else self.noise
 
     @property
     def intercept(self):
-        return float(self.theta[0]) if self.free else None
+        if not self.free:
+            return None
+        return self.theta[: self.free].copy() if self.shape else float(self.theta[0])
 
     def start(self):
         """Return the flow at g = 0, the intercept at its minimiser."""
@@ -51,52 +68,96 @@ class Smooth:
 
     def flow(self):
         """Return minus the gradient of the loss, rounding errors and P set to zero."""
-        flow = -self.design.adjoint(self.loss.gradient(self.Z @ self.theta, self.y))
+        gradient = self.design.adjoint(self.problem.gradient(self.predictor(self.theta)))
+        flow = -gradient.ravel()
         flow[np.abs(flow) <= self.noise] = 0.0
         flow[self.active] = 0.0
         return flow
 
-    def hessian(self):
-        weights = self.loss.curvature(self.Z @ self.theta, self.y)
-        return self.Z.T @ (weights[:, None] * self.Z)
+    # ---- Along the unknowns ------------------------------------------------------------------
+
+    def predictor(self, theta):
+        """Return eta, (n,) or (n, k)."""
+        if not self.shape:
+            return self.Z @ theta
+        return self.Z @ (theta[:, None] * (self.kind[:, None] == np.arange(self.k)))
+
+    def gradient(self, eta):
+        """Return the gradient of the loss in theta."""
+        g = self.Z.T @ self.problem.gradient(eta)
+        return g[np.arange(len(g)), self.kind] if self.shape else g
+
+    def hessian(self, eta):
+        """Return the second derivative in theta, and the largest curvature in eta."""
+        w = self.problem.curvature(eta)
+        if not self.shape:
+            return self.Z.T @ (w[:, None] * self.Z), w.max()
+        hessian = np.empty((len(self.theta),) * 2)
+        members = [np.flatnonzero(self.kind == c) for c in range(self.k)]
+        blocks = [self.Z[:, member] for member in members]
+        for c, d in np.ndindex(self.k, self.k):
+            block = blocks[c].T @ (w[:, c, d, None] * blocks[d])
+            hessian[np.ix_(members[c], members[d])] = block
+        return hessian, np.diagonal(w, axis1=1, axis2=2).max()
+
+    def direction(self, eta, gradient):
+        """Return the step of Newton's method.
+
+        Where the loss is flat along some direction, a little of the identity keeps the step finite,
+        and the part of it outside of that direction the same. A minimiser that is not the only one
+        is then near the last one.
+        """
+        hessian, top = self.hessian(eta)
+        factor, info = lapack.dpotrf(hessian, lower=1)
+        pivots, diagonal = np.diagonal(factor) ** 2, np.diagonal(hessian)
+        if info or (pivots <= FLAT * diagonal).any():
+            top = top or 1 / len(eta)
+            little = FLAT * top * np.einsum("ia,ia->a", self.Z, self.Z)
+            factor, info = lapack.dpotrf(hessian + np.diag(little), lower=1)
+            if info:
+                return None
+        return -lapack.dpotrs(factor, gradient, lower=1)[0]
+
+    # ---- The active set ----------------------------------------------------------------------
 
     def append(self, j):
-        """Let j join P at value 0; False if its column depends on those of P."""
-        column = self.design.columns(np.array([j]))
-        before = self.Z, self.theta, self.active
-        self.Z = np.hstack([self.Z, column])
+        """Let index j join P at value 0; False if its column depends on those of its class in P."""
+        column = self.design.columns(np.array([j // self.k]))[:, 0]
+        c = j % self.k
+        h = self.Z[:, self.kind == c].T @ column
+        if not self.factors[c].append(h, column @ column):
+            return False
+        self.Z = np.asfortranarray(np.column_stack([self.Z, column]))
+        self.kind = np.append(self.kind, c)
         self.theta = np.append(self.theta, 0.0)
         self.active = np.append(self.active, j)
-        hessian = self.hessian()
-        factor, info = scipy.linalg.lapack.dpotrf(hessian)
-        if info == 0 and factor[-1, -1] ** 2 > PIVOT_TOLERANCE * hessian[-1, -1]:
-            return True
-        self.Z, self.theta, self.active = before
-        return False
+        return True
 
     def delete(self, i):
         """Let index number i leave P."""
-        self.Z = np.delete(self.Z, self.free + i, axis=1)
-        self.theta = np.delete(self.theta, self.free + i)
-        self.active = np.delete(self.active, i)
+        i = self.free + i
+        c = self.kind[i]
+        self.factors[c].delete(int((self.kind[:i] == c).sum()))
+        self.Z = np.delete(self.Z, i, axis=1)
+        self.kind, self.theta = np.delete(self.kind, i), np.delete(self.theta, i)
+        self.active = np.delete(self.active, i - self.free)
 
     def separable(self, rho):
-        """Does the loss fall for ever along some direction of allowed signs?
-
-        That is one along which no margin ``s_i eta_i`` falls and some grow, s of the loss.
-        """
-        if self.loss.separation is None:
+        """Does the loss fall for ever along some direction of allowed signs?"""
+        if self.problem.loss.separation is None:
             return False
-        margins = self.loss.separation(self.y)[:, None] * self.Z
+        E = self.Z
+        if self.shape:
+            E = self.Z[:, None] * (np.arange(self.k)[:, None] == self.kind)
+        falls, rests = self.problem.loss.separation(E, self.problem.y)
         signs = rho[self.active]
         bounds = [(None, None)] * self.free + [(0, None) if s > 0 else (None, 0) for s in signs]
-        total = margins.sum(axis=0)
         feasible = linprog(
-            np.zeros(len(total)),
-            A_ub=-margins,
-            b_ub=np.zeros(len(margins)),
-            A_eq=total[None],
-            b_eq=[1.0],
+            np.zeros(len(bounds)),
+            A_ub=-falls,
+            b_ub=np.zeros(len(falls)),
+            A_eq=np.vstack([falls.sum(axis=0), rests]),
+            b_eq=np.append(1.0, np.zeros(len(rests))),
             bounds=bounds,
         )
         return feasible.status == 0
@@ -106,24 +167,27 @@ class Smooth:
 
         Returns the indices that left, or None if there is no finite minimiser.
         """
-        left, doubted = [], False
+        left, doubted, last = [], False, np.inf
         for _ in range(MAX_NEWTON):
-            eta = self.Z @ self.theta
+            eta = self.predictor(self.theta)
             if not doubted and np.abs(eta).max() > WIDE_MARGIN:
                 doubted = True
                 if self.separable(rho):
                     return None
-            gradient = self.Z.T @ self.loss.gradient(eta, self.y)
-            if np.abs(gradient).max(initial=0.0) <= self.noise:
+            gradient = self.gradient(eta)
+            size = np.abs(gradient).max(initial=0.0)
+            # Within a hundred times the noise, what no longer shrinks is rounding.
+            if size <= self.target or last <= size <= 100 * self.noise:
                 return left
-            factor, info = scipy.linalg.lapack.dpotrf(self.hessian(), lower=1)
-            if info:
+            last = size
+            direction = self.direction(eta, gradient)
+            if direction is None:
                 break
-            direction = -scipy.linalg.lapack.dpotrs(factor, gradient, lower=1)[0]
             moved = self._line_search(rho, direction, gradient)
             if moved is not None:
                 left.append(self.active[moved])
                 self.delete(moved)
+                last = np.inf
         return None if self.separable(rho) else left
 
     def _line_search(self, rho, direction, gradient):
@@ -132,14 +196,14 @@ class Smooth:
         blocked = np.flatnonzero(rho[self.active] * (g + d) <= 0)
         fraction = -g[blocked] / d[blocked]
         longest = step = min(1.0, fraction.min(initial=1.0))
-        old = self.loss.value(self.Z @ self.theta, self.y)
+        y, eta = self.problem.y, self.predictor(self.theta)
+        old, move = self.problem.value(eta), self.predictor(direction)
         slope = direction @ gradient
         # Near the minimum the decrease is below the rounding error of the value.
-        slack = 4 * np.finfo(float).eps * old
+        slack = 4 * EPS * (abs(old) + np.abs(y).mean() * np.abs(eta).max())
 
         def rises(step):
-            eta = self.Z @ (self.theta + step * direction)
-            return self.loss.value(eta, self.y) > old + 1e-4 * step * slope + slack
+            return self.problem.value(eta + step * move) > old + 1e-4 * step * slope + slack
 
         while rises(step):
             step = step / 2
@@ -154,7 +218,6 @@ class Smooth:
         """
         boundary = np.abs(rho) == 1.0
         boundary[self.active] = False
-        flow = np.where(boundary, flow, 0.0)
         held = []
         for _ in range(3 * len(rho)):  # rounding could make it cycle
             push = np.where(boundary, rho * flow, 0.0)
@@ -162,15 +225,41 @@ class Smooth:
             if push.max() <= self.noise:
                 break
             j = push.argmax()
+            before = self.problem.value(self.predictor(self.theta))
             left = self.descend(rho) if self.append(j) else [j]
             if left is None:
                 return None
-            held = held + [j] if j in left else held
+            fell = self.problem.value(self.predictor(self.theta)) < before - 1e-12 * abs(before)
+            # What bounces back at once has to ride along, unless that let others leave for good.
+            held = [] if fell else held + [j] if j in left else held
             boundary[left] = True
             boundary[self.active] = False
             flow = self.flow()
+        if self.shape:
+            self.balance(rho)
         g = np.zeros_like(rho)
         g[self.active] = self.theta[self.free :]
-        flow = self.flow()
-        flow[(np.abs(rho) == 1.0) & (rho * flow > 0)] = 0.0
+        flow = np.where(boundary & (rho * flow > 0), 0.0, flow)
         return g, flow
+
+    def balance(self, rho):
+        """Choose among minimisers the one to which linearized Bregman iteration tends.
+
+        A number added to all classes of a column changes no probability. The gradient, and so the
+        dual variable, has sum zero over the classes: where every rho of a column is at the
+        boundary, its coefficients have sum zero too, as near as their signs allow. So have the
+        intercepts.
+        """
+        if self.free:
+            self.theta[: self.free] -= self.theta[: self.free].mean()
+        signs = rho.reshape(-1, self.k)
+        g = np.zeros_like(rho)
+        g[self.active] = self.theta[self.free :]
+        g = g.reshape(-1, self.k)
+        for j in np.flatnonzero((np.abs(signs) == 1.0).all(axis=1) & g.any(axis=1)):
+            low = np.where(signs[j] < 0, g[j], -np.inf).max()
+            high = np.where(signs[j] > 0, g[j], np.inf).min()
+            shift = min(max(g[j].mean(), low), high)
+            own = j * self.k + np.arange(self.k)
+            if shift and all(self.append(i) for i in np.setdiff1d(own, self.active)):
+                self.theta[self.free + np.flatnonzero(np.isin(self.active, own))] -= shift

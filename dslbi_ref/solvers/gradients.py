@@ -48,13 +48,13 @@ def sparse_gradient(problem):
     A quadratic loss keeps the level for ever: on centred columns the gradient in it does not depend
     on beta.
     """
-    design, y, loss = problem.design, problem.y, problem.loss
-    if loss.quadratic:
-        gram = GramGradient(design, y - problem.level)
+    design = problem.design
+    if problem.loss.quadratic:
+        gram = GramGradient(design, problem.y - problem.level)
         return lambda beta, level: (gram(beta), 0.0)
 
     def gradient(beta, level):
-        r = loss.gradient(design.dot(beta) + level, y)
+        r = problem.gradient(design.dot(beta) + level)
         return design.adjoint(r), r.sum(axis=0)
 
     return gradient

@@ -34,16 +34,16 @@ def linear_dual(problem):
 
     z is minus X' times the time integral of the gradient in the predictor, which has n entries.
     """
-    design, y, loss = problem.design, problem.y, problem.loss
+    design = problem.design
 
     def dual(t, gamma, intercept):
         support = np.unique(gamma.indices)
         part, values = design.part(support), gamma[:, support].toarray()
         levels = np.full(len(t), problem.level) if intercept is None else intercept
-        driven = np.zeros((len(t), len(y)))
+        driven = np.zeros((len(t), len(problem.y)))
         for k, step in enumerate(np.diff(t)):
             eta = part.dot(values[k]) + levels[k]
-            driven[k + 1] = driven[k] - step * loss.gradient(eta, y)
+            driven[k + 1] = driven[k] - step * problem.gradient(eta)
         return lambda k: design.adjoint(driven[k].T).T
 
     return dual

@@ -11,6 +11,9 @@ from scipy.optimize import linprog
 from ..checks import check_positive
 from .linear_system import solver
 
+# Where the loss is straight, the part of its largest curvature that Newton's method takes instead.
+FLAT = 1e-8
+
 
 def split_solver(design, D, *, nu):
     """Solve with ``A = nu X'X/n + D'D``, X centred if the design is: see :func:`solver`."""
@@ -61,18 +64,20 @@ def minimiser(problem, D, *, nu):
 
 
 def _newton(problem, D, nu):
-    design, y, loss, intercept = problem.design, problem.y, problem.loss, problem.intercept
+    design, intercept = problem.design, problem.intercept
     beta, b = np.zeros(D.shape[1]), problem.level
 
     def objective(beta, b):
         tie = D @ beta
-        return loss.value(design.dot(beta) + b, y) + tie @ tie / (2 * nu)
+        return problem.value(design.dot(beta) + b) + tie @ tie / (2 * nu)
 
     current = objective(beta, b)
     first = None
     for _ in range(60):
         eta = design.dot(beta) + b
-        r, w = loss.gradient(eta, y), loss.curvature(eta, y)
+        r, w = problem.gradient(eta), problem.curvature(eta)
+        if not w.all():  # straight for some observations: a little curvature keeps the step finite
+            w = np.maximum(w, FLAT * (w.max() or 1 / len(w)))
         g = design.adjoint(r) + D.T @ (D @ beta) / nu
         g_b = r.sum() if intercept else 0.0
         size = max(np.abs(g).max(), abs(g_b))
@@ -113,23 +118,24 @@ def _newton_step(design, w, D, nu, g, g_b, intercept):
 def _separable(problem, D):
     """Does the loss fall for ever along some beta in the kernel of D?
 
-    With the signs s of the loss, that is a beta with ``s_i eta_i >= 0``, not all zero. It can be
-    scaled until the largest of these is 1: a linear programme whose value is 0 or at least 1.
+    That is a combination of directions of which no fall is negative, and not all are zero. It can
+    be scaled until the largest of these is 1: a linear programme whose value is 0 or at least 1.
     """
     if problem.loss.separation is None:
         return False
-    signs = problem.loss.separation(problem.y)
     K = null_space(D.toarray() if sp.issparse(D) else D)
-    margins = signs[:, None] * problem.design.dot(K)
+    E = problem.design.dot(K)
     if problem.intercept:
-        margins = np.column_stack([margins, signs])
-    if margins.shape[1] == 0:
+        E = np.column_stack([E, np.ones(len(E))])
+    if E.shape[1] == 0:
         return False
-    n = len(signs)
+    falls, rests = problem.loss.separation(E, problem.y)
     best = linprog(
-        -margins.sum(axis=0),
-        A_ub=np.vstack([-margins, margins]),
-        b_ub=np.append(np.zeros(n), np.ones(n)),
+        -falls.sum(axis=0),
+        A_ub=np.vstack([-falls, falls]),
+        b_ub=np.append(np.zeros(len(falls)), np.ones(len(falls))),
+        A_eq=rests if len(rests) else None,
+        b_eq=np.zeros(len(rests)) if len(rests) else None,
         bounds=(None, None),
     )
     return best.fun < -0.5

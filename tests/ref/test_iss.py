@@ -677,10 +677,10 @@ X, Y, _ = vectors.linear(10, 3, k=2)
         (lambda: iss_path(X, np.r_[Y[:9], np.inf]), "y must be finite"),
         (lambda: iss_path(X, Y, t_max=0), "t_max must be positive, got 0"),
         (lambda: iss_path(X, Y, t_max=np.nan), "t_max must be positive, got nan"),
-        (lambda: iss_path(X, Y, loss="hinge"), "loss must be one of squared, logistic.* here"),
+        (lambda: iss_path(X, Y, loss="hinge"), "loss must be one of squared, .*logistic.* here"),
         (
             lambda: iss_path(X, Y, loss="multinomial"),
-            "loss must be one of squared, logistic.* here",
+            "y of a multinomial loss must be 0",
         ),
         (lambda: iss_path(X, Y, loss="logistic"), "y of a logistic loss"),
         (lambda: iss_path(X, np.ones(10), loss="logistic"), "both classes"),

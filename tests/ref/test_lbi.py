@@ -391,7 +391,7 @@ GOOD = dict(X=vectors.linear(n=20, p=5)[0], y=vectors.linear(n=20, p=5)[1], kapp
         (dict(kappa=0.0), "kappa must be positive and finite, got 0.0"),
         (dict(kappa=np.inf), "kappa must be positive and finite, got inf"),
         (dict(lam=-1.0), "lam must be positive and finite, got -1.0"),
-        (dict(loss="hinge"), "loss must be one of squared, logistic, .*, got 'hinge'"),
+        (dict(loss="hinge"), "loss must be one of squared, .*logistic, .*, got 'hinge'"),
         (dict(loss="logistic"), r"y of a logistic loss must be in {-1, \+1}"),
         (dict(loss="logistic", y=np.ones(20)), r"y must hold both classes -1 and \+1"),
         (dict(times=[2.0, 1.0]), "times must be increasing, got 1.0 after 2.0"),

@@ -20,8 +20,8 @@ def slope(r):
 
 
 # Smooth Huber: quadratic for small residuals, linear for large ones.
-HUBER = Loss(
-    value=lambda eta, y: (np.sqrt(1 + (eta - y) ** 2) - 1).mean(),
+ROUNDED = Loss(
+    terms=lambda eta, y: np.sqrt(1 + (eta - y) ** 2) - 1,
     gradient=lambda eta, y: slope(eta - y) / len(y),
     curvature=lambda eta, y: (1 + (eta - y) ** 2) ** -1.5 / len(y),
     lipschitz=1.0,
@@ -34,8 +34,8 @@ HUBER = Loss(
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch):
-    monkeypatch.setitem(LOSSES, "huber", HUBER)
-    monkeypatch.setitem(LOSSES, "uncurved", HUBER._replace(curvature=None))
+    monkeypatch.setitem(LOSSES, "rounded", ROUNDED)
+    monkeypatch.setitem(LOSSES, "uncurved", ROUNDED._replace(curvature=None))
 
 
 def data():
@@ -51,8 +51,8 @@ def test_lbi_of_a_new_loss_ends_at_its_minimiser(sparse):
     X, y, _ = data()
 
     def f(theta):
-        r = HUBER.gradient(X @ theta[:-1] + theta[-1], y)
-        return HUBER.value(X @ theta[:-1] + theta[-1], y), np.r_[X.T @ r, r.sum()]
+        r = ROUNDED.gradient(X @ theta[:-1] + theta[-1], y)
+        return ROUNDED.value(X @ theta[:-1] + theta[-1], y), np.r_[X.T @ r, r.sum()]
 
     found = minimize(f, np.zeros(9), jac=True, method="BFGS", options=dict(gtol=1e-11))
     path = lbi_path(
@@ -60,7 +60,7 @@ def test_lbi_of_a_new_loss_ends_at_its_minimiser(sparse):
         y,
         kappa=5.0,
         times=[0.0, 400.0],
-        loss="huber",
+        loss="rounded",
         intercept=True,
     )
     end = np.r_[path.gamma[-1], path.intercept[-1]]
@@ -70,19 +70,19 @@ def test_lbi_of_a_new_loss_ends_at_its_minimiser(sparse):
 
 def test_first_entry_of_a_new_loss(close):
     X, y, _ = data()
-    states = lbi_states(X, y, kappa=3.0, loss="huber")
+    states = lbi_states(X, y, kappa=3.0, loss="rounded")
     next(states)
-    g = X.T @ HUBER.gradient(np.zeros(60), y)
+    g = X.T @ ROUNDED.gradient(np.zeros(60), y)
     close(next(states).t, 1 / np.abs(g).max())
 
 
 def test_exact_path_of_a_new_loss():
     """Zero gradient on the support, flow within the signs elsewhere, the intercept at rest."""
     X, y, beta = data()
-    path = iss_path(X, y, t_max=np.inf, loss="huber", intercept=True)
+    path = iss_path(X, y, t_max=np.inf, loss="rounded", intercept=True)
     assert path.stop_reason.startswith("saturated") and len(path.t) > 8
     for k, (g, b) in enumerate(zip(path.gamma, path.intercept, strict=True)):
-        r = HUBER.gradient(X @ g + b, y)
+        r = ROUNDED.gradient(X @ g + b, y)
         on = (g != 0) & (np.abs(path.z[k]) == 1)
         assert np.abs((X.T @ r)[on]).max(initial=0.0) < 1e-12
         assert abs(r.sum()) < 1e-12
@@ -95,15 +95,15 @@ def test_split_lbi_of_a_new_loss(intercept, close):
     """The start is the minimiser of the split loss; the end is that of the loss itself."""
     X, y, _ = data()
     D, nu = differences(8), 2.0
-    options = dict(nu=nu, kappa=4.0, loss="huber", intercept=intercept)
+    options = dict(nu=nu, kappa=4.0, loss="rounded", intercept=intercept)
     start = next(split_lbi_states(X, y, D, **options))
     Xc = X - X.mean(axis=0) if intercept else X
-    r = HUBER.gradient(Xc @ start.beta + start.intercept, y)
+    r = ROUNDED.gradient(Xc @ start.beta + start.intercept, y)
     assert np.abs(Xc.T @ r + D.T @ (D @ start.beta) / nu).max() < 1e-13
     assert not intercept or abs(r.sum()) < 1e-13
     path = split_lbi_path(X, y, D, times=[0.0, 1000.0], **options)
     level = path.intercept[-1] if intercept else 0.0
-    r = HUBER.gradient(X @ path.beta[-1] + level, y)
+    r = ROUNDED.gradient(X @ path.beta[-1] + level, y)
     assert np.abs(X.T @ r).max() < 1e-9
     np.testing.assert_allclose(D @ path.beta[-1], path.gamma[-1], atol=1e-7)
 
@@ -112,11 +112,11 @@ def test_cross_validation_of_a_new_loss():
     X, y, _ = data()
     times = np.geomspace(1.0, 50.0, 12)
     cv = cross_validate(
-        lambda X, y: lbi_path(X, y, kappa=5.0, times=times, loss="huber", intercept=True),
+        lambda X, y: lbi_path(X, y, kappa=5.0, times=times, loss="rounded", intercept=True),
         X,
         y,
         times,
-        loss="huber",
+        loss="rounded",
     )
     assert np.isfinite(cv.mean).all() and cv.mean.argmin() > 0
 
@@ -125,7 +125,7 @@ def test_a_loss_without_curvature_has_its_iteration():
     X, y, _ = data()
     path = lbi_path(X, y, kappa=5.0, loss="uncurved")
     assert path.gamma[-1].any()
-    message = "loss must be one of squared, logistic, .*huber here, got 'uncurved'"
+    message = "loss must be one of squared, huber, logistic, .*rounded here, got 'uncurved'"
     for call in (
         lambda: iss_path(X, y, loss="uncurved"),
         lambda: split_lbi_path(X, y, differences(8), nu=1.0, kappa=1.0, loss="uncurved"),
@@ -138,5 +138,5 @@ def test_a_loss_without_curvature_has_its_iteration():
 def test_step_bound_of_a_new_loss(intercept, close):
     X, y, _ = data()
     Xc = np.column_stack([X - X.mean(axis=0), np.ones(60)]) if intercept else X
-    got = Design(X - X.mean(axis=0) if intercept else X).lipschitz(HUBER, intercept=intercept)
+    got = Design(X - X.mean(axis=0) if intercept else X).lipschitz(ROUNDED, intercept=intercept)
     close(got, np.linalg.norm(Xc, 2) ** 2 / 60)

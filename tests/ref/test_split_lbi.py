@@ -412,7 +412,7 @@ def test_bad_input(path, change, message):
     [
         (
             dict(loss="multinomial"),
-            "loss must be one of squared, logistic.* here, got 'multinomial'",
+            "loss must be one of squared, .*logistic.* here, got 'multinomial'",
         ),
         (dict(loss="logistic"), r"y of a logistic loss must be in {-1, \+1}"),
         (
