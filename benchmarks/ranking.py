@@ -34,18 +34,22 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.intervals import paired, summary
 from benchmarks.ranking_runs import DENSITIES, GRIDS, ONE_RUN, Net, read_off, train
 from benchmarks.rivals import RIVALS, largest, sgd
 from dslbi_torch import MaskedTraining, masked
+from dslbi_torch.figures import accuracy_by_density
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.run.sessions import environment
 
 RESULTS = Path(__file__).parent / "results"
 TRIALS = RESULTS / "ranking_trials.json"
+FIGURE = Path(__file__).parents[1] / "book" / "_static" / "ranking.png"
+SHOWN = ("entry", "gamma", "crossing", "magnitude", *RIVALS)  # weight is much as gamma is
 FINE_TUNING, LR_FINE, SHIFT = 8, 0.05, 1
 TRIED, TRIAL_SEED = 0.025, 100  # where settings are compared
 READINGS = ("entry", "gamma", "crossing", "weight")
@@ -235,8 +239,16 @@ def differences(rows, ours, other, density, key):
     return {"of": ours, "to": other, "density": density, "key": key, "seeds": seeds} | found
 
 
-def record(rows, command):
-    about = environment(torch.device("cpu")) | {"command": command}
+def made_on(folder, command):
+    """Where and when the runs of a folder were begun, kept beside them."""
+    file = folder / "about"
+    if not file.exists():
+        file.write_text(json.dumps(environment(torch.device("cpu")) | {"command": command}))
+    return json.loads(file.read_text())
+
+
+def record(rows, about):
+    """Write the rows and the differences of methods as JSON, and draw them."""
     methods = [m for m in dict.fromkeys(r["method"] for r in rows if r["density"] < 1)]
     found = [
         differences(rows, ours, other, D, key)
@@ -249,6 +261,12 @@ def record(rows, command):
     found.append(differences(rows, "dessilbi", "plain", 1.0, "without"))
     whole = {"about": about, "rows": rows, "differences": [row for row in found if row]}
     save(RESULTS / "ranking.json", whole)
+    with plt.style.context("dslbi_ref.figures.book"):
+        shown = [row for row in rows if row["density"] < 1 and row["method"] in SHOWN]
+        without, tuned = accuracy_by_density(shown)
+        without.set_ylim(80, 100)  # what lies below is worth nothing
+        tuned.set_ylim(94, 99.5)
+        without.figure.savefig(FIGURE)
 
 
 def main():
@@ -263,6 +281,8 @@ def main():
     folder = args.runs / ("trials" if args.trials else "")
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * args.minutes
+    command = "python -m benchmarks.ranking" + (" --trials" if args.trials else "")
+    about = made_on(folder, command)
     if args.trials:
         done = trials(args.methods, folder, until)
     else:
@@ -270,14 +290,11 @@ def main():
         done = complete(folder, args.methods, args.seeds, chosen, until)
     found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     if args.trials:
-        about = environment(torch.device("cpu")) | {
-            "command": "python -m benchmarks.ranking --trials"
-        }
         save(TRIALS, {"about": about, "seed": TRIAL_SEED, "trials": found})
     else:
         rows = [row for own in found for row in own]
         print(table(rows))
-        record(rows, "python -m benchmarks.ranking")
+        record(rows, about)
     print("done" if done else "the time is over; give the command again")
 
 
