@@ -10,7 +10,7 @@ D given     Split LBI                              exact Split inverse scale spa
 A path has as many models as times. ``t`` names one; the CV forms choose it by cross-validation,
 every fold on the same times. Short times are sparse, long ones fit the data.
 
-This is the only file of the package that imports scikit-learn.
+This file and :mod:`dslbi_ref.selectors` are the only ones of the package that import scikit-learn.
 """
 
 from functools import reduce
