@@ -30,6 +30,7 @@ from .surgery.fold_norms import fold_norms
 from .surgery.saving import load_compact, save_compact
 from .surgery.widen import widen_
 from .target import TargetDensity
+from .target_cost import TargetCost
 
 __all__ = [
     "DessiLBI",
@@ -41,6 +42,7 @@ __all__ = [
     "RecordedPath",
     "Release",
     "Split",
+    "TargetCost",
     "TargetDensity",
     "apply_masks_",
     "compact",

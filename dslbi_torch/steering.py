@@ -105,11 +105,16 @@ def level_of(group: dict) -> float:
 
 class Evidence(NamedTuple):
     """What the units of a family say: the factor of its level below which each is selected, their
-    sizes, and the factor that keeps as many selected as the floor asks."""
+    sizes, the factor that keeps as many selected as the floor asks, and how its scores lie."""
 
     factors: Tensor
     sizes: Tensor
     floor: float
+    shapes: list[torch.Size]
+
+    def held(self) -> Tensor:
+        """Return which units the floor keeps selected."""
+        return self.factors > self.floor
 
 
 def evidence(rows: list[tuple[Family, float]], at_least: int = 0) -> list[Evidence]:
@@ -117,13 +122,14 @@ def evidence(rows: list[tuple[Family, float]], at_least: int = 0) -> list[Eviden
     found = []
     for family, level in rows:
         family = family._replace(Vs=[whole(V) for V in family.Vs])  # every process finds one level
-        factors = [score.flatten() / level for score in scores(family)]
-        device = found[0].factors.device if found else factors[0].device
-        sizes = [torch.full_like(x, n) for x, n in zip(factors, unit_sizes(family), strict=True)]
+        lists = [score / level for score in scores(family)]
+        sizes = [torch.full_like(x, n) for x, n in zip(lists, unit_sizes(family), strict=True)]
+        device = found[0].factors.device if found else lists[0].device
         factors, sizes = (
-            torch.cat([x.to(device, torch.float64) for x in xs]) for xs in (factors, sizes)
+            torch.cat([x.flatten().to(device, torch.float64) for x in xs]) for xs in (lists, sizes)
         )
-        found.append(Evidence(factors, sizes, _floor(factors, at_least)))
+        shapes = [x.shape for x in lists]
+        found.append(Evidence(factors, sizes, _floor(factors, at_least), shapes))
     return found
 
 

@@ -151,7 +151,7 @@ def factors_of_density(
     factors, sizes = (torch.cat(xs) for xs in list(zip(*found, strict=True))[:2])
     floors = [row.floor for row in found]
     if at_least:
-        held = torch.cat([row.factors > row.floor for row in found])
+        held = torch.cat([row.held() for row in found])
         due = density * sizes.sum() - sizes[held].sum()
         factors, sizes = factors[~held], sizes[~held]
         density = (due / sizes.sum()).clamp(min=0).item() if len(sizes) else 0.0
