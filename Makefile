@@ -17,7 +17,7 @@ QUICK   = tests/ref tests/twins tests/torch tests/site/test_conventions.py \
 export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint book check-book pdf notebooks lab bench clean
+.PHONY: help demo test kill quick lint book check-book pdf notebooks lab bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -46,6 +46,9 @@ demo: $(STAMP)  ## train on the embedded digits, print the table, check the twin
 
 test: $(STAMP)  ## notebooks against their outputs, and every test
 	$(PYTEST) $(NBVAL) notebooks tests
+
+kill: $(STAMP)  ## a hundred kills and two hundred flipped bits: every end is bit-equal, or refused
+	DSLBI_KILLS=100 DSLBI_FLIPS=200 $(PYTEST) -rP tests/faults/test_kills.py tests/faults/test_flips.py
 
 quick: lint  ## lint, and the tests that a change breaks first: two minutes
 	$(PYTEST) $(QUICK)

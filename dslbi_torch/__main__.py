@@ -1,9 +1,9 @@
 """The command line: ``python -m dslbi_torch COMMAND``, or ``dslbi COMMAND`` once installed.
 
 One line on standard error and exit status 2: a wrong flag, an impossible value, missing data, a
-damaged file, a missing package, a full memory of the GPU, a compiler that does not work. Status 1:
-a run that diverged, and a check that failed. Status 130: an interruption; 143: SIGTERM, after a
-checkpoint.
+damaged file, a missing package, a full memory or disk, a lost process of several, a compiler that
+does not work. Status 1: a run that diverged, and a check that failed. Status 130: an interruption;
+143: SIGTERM, after a checkpoint.
 """
 
 import argparse
@@ -17,7 +17,10 @@ from .training.run.contexts import Terminated
 from .training.run.set_up import BrokenCompiler
 
 # What is said in one line, and ends with status 2.
-REFUSED = (ValueError, OSError, ImportError, torch.OutOfMemoryError, BrokenCompiler)
+REFUSED = (
+    *(ValueError, OSError, ImportError, BrokenCompiler),
+    *(MemoryError, torch.OutOfMemoryError),
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,6 +1,7 @@
 """What encloses a run: torch's switches, a signal to stop, a full memory."""
 
 import os
+import re
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
@@ -28,13 +29,24 @@ def asked_to_stop():
         signal.signal(signal.SIGTERM, before)
 
 
+# What torch says where it finds no memory on a CPU, in a plain RuntimeError.
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: [^.]*|std::bad_alloc|could not create a memory.*")
+
+
 @contextmanager
 def memory_errors_in_one_line(config: Config, device: torch.device):
-    """Say in one line that the memory of the GPU is full, and what to do about it."""
+    """Say in one line that the memory of the device is full, and what to do about it."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
         reason = str(error).partition(". ")[0]
+        if type(error) is RuntimeError:
+            found = _NO_MEMORY.search(str(error))
+            if found is None:
+                raise
+            reason = found[0]
+        elif not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
         raise torch.OutOfMemoryError(
             f"batch_size must fit the memory of {device}, got {config.batch_size}: lower it, or "
             f"cut a batch into more parts by accumulate, now {config.accumulate} ({reason})"

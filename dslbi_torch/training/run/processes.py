@@ -6,7 +6,9 @@ the address that it names. A GPU a process, and NCCL between them; on CPUs, gloo
 
 import atexit
 import os
+import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -115,6 +117,34 @@ def joined(device: str):
         raise ValueError(f"the {world} processes must meet at {where}, but: {reason}") from error
     atexit.register(_leave)
     yield Processes(dist.get_rank(), dist.get_world_size(), place)
+
+
+# What gloo, NCCL and their store say in one process of another that has ended.
+_ENDED = re.compile(
+    r"Connection (closed|reset) by (remote )?peer|Broken pipe|Connection refused|recvValue failed"
+    r"|Timed out waiting|ncclRemoteError|ncclSystemError",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def lost_processes_in_one_line(processes: Processes, folder: Path):
+    """Say in one line that another process of the run has ended, as one that was killed.
+
+    Raises
+    ------
+    ConnectionError
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _ENDED.search(str(error))
+        if processes.world == 1 or found is None:
+            raise
+        raise ConnectionError(
+            f"all {processes.world} processes must stay until the end, but one has ended "
+            f"({found[0]}): the same command goes on from the checkpoint in {folder}"
+        ) from error
 
 
 def require_one(what: str) -> None:

@@ -17,7 +17,7 @@ from .contexts import asked_to_stop, memory_errors_in_one_line, torch_switches
 from .evaluate import log_row
 from .loop import stop_if_asked, train_epoch
 from .outlook import at_chance, outlook
-from .processes import joined
+from .processes import joined, lost_processes_in_one_line
 from .progress import epoch_line, progress_bar, show_row, tensorboard_writer
 from .sessions import write_environment
 from .set_up import set_up
@@ -56,9 +56,10 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
     BrokenCompiler
         With ``compile``, no compiler works.
     torch.OutOfMemoryError
-        The memory of the GPU does not hold a batch.
+        The memory of the device does not hold the data or a batch.
     OSError
-        A checkpoint could not be written; the one before is as it was.
+        A checkpoint could not be written; the one before is as it was. ConnectionError: one of
+        several processes has ended.
     FloatingPointError
         The loss or a weight is no longer finite. The checkpoint is the last good one.
     Terminated
@@ -70,6 +71,7 @@ def train(config: Config, *, resume: bool = False, progress: bool | None = None)
         stack.enter_context(torch_switches(config, processes.device))
         asked = stack.enter_context(asked_to_stop())
         stack.enter_context(memory_errors_in_one_line(config, processes.device))
+        stack.enter_context(lost_processes_in_one_line(processes, config.folder))
         processes.agreed(lambda: stack.enter_context(locked(config.folder)))
         checkpoint, notes = _checkpoint(config, processes, resume)
         run = set_up(config, processes)
