@@ -29,42 +29,45 @@ RAMP = 0.98  # the path has 10 % before its end
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
 ONE_RUN = ("dessilbi", "magnitude", "plain")  # the others have a run for each density
 
-# The settings that are tried, on held-out pictures.
+# The settings that are tried, on held-out pictures: eight for each method.
 _PATH = dict(nu=10.0, nu_first=5.0, dwell=1.5, power=0.5, pull=0.1, lr=0.1)
-_SPARSE = (("erk", True), ("erk", False), ("uniform", True))
-_GROWTHS = (
-    (1, 1.0, 0.0),
-    (1, 0.2, 0.5),
-    (1, 0.2, 0.8),
-    (1, 0.05, 0.5),
-    (0.4, 0.2, 0.5),
-    (2, 0.2, 0.5),
-)
 _PLAIN = [dict(lr=lr, decay=d) for lr, d in product((0.05, 0.1), (5e-4, 1e-3, 2e-3))]
+_PLAIN += [dict(lr=0.2, decay=5e-4), dict(lr=0.02, decay=1e-3)]
+_RAMPS = [(lr, part) for lr, part in product((0.05, 0.1), (0.5, 0.7, 0.9))]
+_RAMPS += [(0.2, 0.7), (0.02, 0.7)]
+_SPARSE = product((0.05, 0.1), (("erk", True), ("erk", False), ("uniform", True)))
+_SPARSE = [*_SPARSE, (0.2, ("erk", True)), (0.02, ("erk", True))]
+_DRAWN = [dict(lr=lr, layout=layout, scaled=scaled) for lr, (layout, scaled) in _SPARSE]
+_GROWN = [  # lr as a multiple, the share at the beginning as part of the last, length of the growth
+    *((1, 1.0, 0.0), (1, 0.2, 0.5), (1, 0.2, 0.8), (1, 0.05, 0.5)),
+    *((0.4, 0.2, 0.5), (2, 0.2, 0.5), (0.4, 1.0, 0.0), (2, 1.0, 0.0)),
+]
+
+
+def _grown(lr):
+    return [dict(lr=lr * k, first=first, ramp=ramp) for k, first, ramp in _GROWN]
+
+
 GRIDS = {
     "dessilbi": [
         dict(_PATH, **own)
         for own in (
-            dict(),
-            dict(power=1.0),
-            dict(dwell=1.0),
-            dict(dwell=2.0),
-            dict(nu=7.5),
-            dict(nu=15.0),
+            *(dict(), dict(power=1.0), dict(dwell=1.0), dict(dwell=2.0)),
+            *(dict(nu=7.5), dict(nu=15.0), dict(nu=30.0), dict(nu=30.0, nu_first=10.0)),
         )
     ],
     "magnitude": _PLAIN,
     "plain": _PLAIN,
-    "gradual": [dict(lr=lr, ramp=ramp) for lr, ramp in product((0.05, 0.1), (0.5, 0.7, 0.9))],
-    "linbreg": [dict(lr=0.1 * k, first=first, ramp=ramp) for k, first, ramp in _GROWTHS],
-    "adabreg": [dict(lr=3e-3 * k, first=first, ramp=ramp) for k, first, ramp in _GROWTHS],
-    "rigl": [dict(lr=lr, layout=l, scaled=s) for lr, (l, s) in product((0.05, 0.1), _SPARSE)],
-    "pat": [dict(lr=lr, warm=0.1, heal=heal) for lr, heal in product((0.05, 0.1), (0.5, 0.7, 0.9))],
+    "gradual": [dict(lr=lr, ramp=part) for lr, part in _RAMPS],
+    "linbreg": _grown(0.1),
+    "adabreg": _grown(3e-3),
+    "rigl": _DRAWN,
+    "pat": [dict(lr=lr, warm=0.1, heal=part) for lr, part in _RAMPS],
     "str": [
         dict(lr=0.1, start=start, decay=decay)
-        for start, decay in product((-8.0, -5.0), (1e-4, 2e-4, 4e-4))
+        for start, decay in product((-8.0, -5.0), (5e-5, 1e-4, 2e-4, 4e-4))
     ],
-    "random": [dict(lr=lr, layout=l, scaled=s) for lr, (l, s) in product((0.05, 0.1), _SPARSE)],
+    "random": _DRAWN,
 }
 
 
