@@ -108,6 +108,7 @@ def knockoff_statistics(t, clock, zeta, statistic="s"):
     clock : ndarray (K, m)
         Linear between times; a row enters where it is 1 or -1.
     zeta : ndarray (m,)
+        NaN where there is no copy; there W is zero.
     statistic : "s", "st", "bc" or "bct"
         Of the level Z = 1/t at which a row enters, and that of its copy: W has the size of Z ("s"),
         or of the larger one ("bc"), and is positive where Z is. With "t" a copy enters only with
@@ -119,7 +120,8 @@ def knockoff_statistics(t, clock, zeta, statistic="s"):
     copied = clock + np.multiply.outer(t, zeta)  # (knockoff-clock)
     up, down = levels(t, copied), levels(t, -copied)
     same = np.where(sign > 0, up, np.where(sign < 0, down, 0.0))
-    return STATISTICS[statistic](Z, np.maximum(up, down), same), sign
+    W = STATISTICS[statistic](Z, np.maximum(up, down), same)
+    return np.where(np.isnan(zeta), 0.0, W), sign
 
 
 # ---- From evidence to a selection ------------------------------------------------------------

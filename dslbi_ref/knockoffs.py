@@ -18,6 +18,8 @@ rate is at most q along any path: the proof is in the book. From all rows at onc
 simulation only, ``benchmarks/knockoffs.py``.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
@@ -120,6 +122,42 @@ def chosen_nu(X, y, D, nus=NUS, *, folds=5):
 # ---- The filter ------------------------------------------------------------------------------
 
 
+class Race(NamedTuple):
+    """Clocks of the rows of D, (K, m) at times t (K,), and by how much their copies are faster.
+
+    ``zeta`` (m,) is NaN where a row has no copy.
+    """
+
+    nu: float
+    t: np.ndarray
+    clock: np.ndarray
+    zeta: np.ndarray
+
+
+def split_race(X, y, D, *, nu, part, path, seed):
+    """Return the :class:`Race` of rows and copies; arguments as of :func:`split_knockoffs`."""
+    (n, p), m = X.shape, D.shape[0]
+    one = other = slice(None)
+    if part is not None:
+        if not 0 < check_number("part", part) < 1:
+            raise ValueError(f"part must be None or in (0, 1), got {part}")
+        order = own_stream(seed).permutation(n)
+        one, other = np.split(order, [max(round(part * n), 2)])
+    fit = _rows_that_fit(n if part is None else len(other), n, p, m, part)
+    (nu,) = check_positive(nu=chosen_nu(X[one], y[one], D) if nu is None else nu)
+    t, clock = split_clocks(X[one], y[one], D, nu=nu, path=path)
+    tried = np.arange(m)
+    if fit < m:
+        entered = np.maximum(levels(t, clock), levels(t, -clock))
+        tried = np.argsort(-entered, kind="stable")[:fit]
+    design = independent(X[other] - X[other].mean(axis=0))
+    rows = D[tried].toarray() if sp.issparse(D) else D[tried]
+    copy, _ = split_copy(design, rows, nu=nu, seed=seed)
+    zeta = np.full(m, np.nan)
+    zeta[tried] = copy.T @ y[other] / np.sqrt(len(design))
+    return Race(nu, t, clock, zeta)
+
+
 def split_knockoffs(
     X, y, D, *, q=0.2, nu=None, part=0.4, path="iss", statistic=None, plus=True, seed=0
 ):
@@ -165,30 +203,11 @@ def split_knockoffs(
     for nu of at least 1, in ``benchmarks/results/knockoffs.json``.
     """
     X, y, D, q = checked_data(X, y, D, q)
-    (n, p), m = X.shape, D.shape[0]
     statistic = ("bct" if part is None else "st") if statistic is None else statistic
     check_word("statistic", statistic, tuple(STATISTICS))
-    one = other = slice(None)
-    if part is not None:
-        if not 0 < check_number("part", part) < 1:
-            raise ValueError(f"part must be None or in (0, 1), got {part}")
-        order = own_stream(seed).permutation(n)
-        one, other = np.split(order, [max(round(part * n), 2)])
-    fit = _rows_that_fit(n if part is None else len(other), n, p, m, part)
-    (nu,) = check_positive(nu=chosen_nu(X[one], y[one], D) if nu is None else nu)
-    t, clock = split_clocks(X[one], y[one], D, nu=nu, path=path)
-    tried = np.arange(m)
-    if fit < m:
-        entered = np.maximum(levels(t, clock), levels(t, -clock))
-        tried = np.argsort(-entered, kind="stable")[:fit]
-    design = independent(X[other] - X[other].mean(axis=0))
-    D = D[tried].toarray() if sp.issparse(D) else D[tried]
-    copy, _ = split_copy(design, D, nu=nu, seed=seed)
-    zeta = np.zeros(m)
-    zeta[tried] = copy.T @ y[other] / np.sqrt(len(design))
-    W, sign = knockoff_statistics(t, clock, zeta, statistic)
-    W[np.setdiff1d(np.arange(m), tried)] = 0.0
-    return selection_of(W, sign, q, plus, nu)
+    race = split_race(X, y, D, nu=nu, part=part, path=path, seed=seed)
+    W, sign = knockoff_statistics(race.t, race.clock, race.zeta, statistic)
+    return selection_of(W, sign, q, plus, race.nu)
 
 
 # ---- What is refused -------------------------------------------------------------------------
