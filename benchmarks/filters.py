@@ -15,9 +15,9 @@ random     drawn, as many in each layer as by Gamma
 
 A density is the share of the split weights of the whole net that the first filters of one order
 hold. It is measured without more training, and at 10 % (small-net: and 30 %) also with 2 epochs of
-training of the cut net. Not split are the last layer, whose rows are the classes, and filters of one channel
-(small-net's depthwise ones). Where there is BatchNorm, the means and variances of a cut net are
-taken anew, over 5,000 training pictures in their order, before it is measured.
+training of the cut net. Not split are the last layer, whose rows are the classes, and filters of
+one channel (small-net's depthwise ones). Where there is BatchNorm, the means and variances of a cut
+net are taken anew, over 5,000 training pictures in their order, before it is measured.
 
 nu and the power of the levels (``release_power``) were chosen for each net on 10,000 held-out
 training pictures, with seed 0, among the three pairs of ``TRIED``: the best mean accuracy by entry
