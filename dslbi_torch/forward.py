@@ -1,5 +1,6 @@
 """One forward pass of a model: in evaluation mode, on an example, and what it shows."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from .layers import LAYERS, NORM
 from .text import one_line
+
+_LISTS, _PLAIN = (tuple, list), (bool, int, float, str, type(None))
 
 
 @contextmanager
@@ -21,8 +24,43 @@ def evaluating(model: nn.Module):
             module.training = training
 
 
+def call(model: nn.Module, x):
+    """Return what a model makes of an example: one tensor, a tuple of them, or a dict by name."""
+    if isinstance(x, Mapping):
+        return model(**x)
+    return model(*x) if isinstance(x, _LISTS) else model(x)
+
+
+def tensors_of(x) -> list[Tensor]:
+    """Return the tensors of an example.
+
+    Raises
+    ------
+    ValueError
+        Where it has none, or something else beside them.
+    """
+    parts = list(x.values() if isinstance(x, Mapping) else x if isinstance(x, _LISTS) else [x])
+    found = [part for part in parts if isinstance(part, Tensor)]
+    odd = [part for part in parts if not isinstance(part, (Tensor, *_PLAIN))]
+    if odd or not found:
+        what = type((odd or parts or [x])[0]).__name__
+        raise ValueError(
+            f"example_input must be a tensor, got a {what} (a tuple or a dict of tensors will do)"
+        )
+    return found
+
+
+def map_tensors(change, x):
+    """Return an example with every tensor of it changed."""
+    if isinstance(x, Mapping):
+        return {key: map_tensors(change, part) for key, part in x.items()}
+    if isinstance(x, _LISTS):
+        return tuple(map_tensors(change, part) for part in x)
+    return change(x) if isinstance(x, Tensor) else x
+
+
 @torch.no_grad()
-def run_example(model: nn.Module, example_input: Tensor) -> None:
+def run_example(model: nn.Module, example_input) -> None:
     """Run a model once, in evaluation mode.
 
     Raises
@@ -30,14 +68,13 @@ def run_example(model: nn.Module, example_input: Tensor) -> None:
     ValueError
         Where the model does not take the example.
     """
-    if not isinstance(example_input, Tensor):
-        raise ValueError(f"example_input must be a tensor, got a {type(example_input).__name__}")
+    shapes = [tuple(part.shape) for part in tensors_of(example_input)]
     with evaluating(model):
         try:
-            model(example_input)
+            call(model, example_input)
         except Exception as error:
             raise ValueError(
-                f"the model must take example_input of shape {tuple(example_input.shape)}, "
+                f"the model must take example_input of shape {', '.join(map(str, shapes))}, "
                 f"but: {one_line(error)}"
             ) from error
 

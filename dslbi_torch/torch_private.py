@@ -15,12 +15,14 @@ from torch.optim.optimizer import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 # The classes of which all convolutions, transposed ones and batch norms are.
 Convolution, TransposedConvolution, BatchNorm = _ConvNd, _ConvTransposeNd, _BatchNorm
 
 OperationMode = TorchDispatchMode
 leaves = tree_leaves
+TensorTable = WeakIdKeyDictionary  # of tensors as such, not of their values
 
 fused_sgd_ = torch._fused_sgd_
 foreach_add = torch._foreach_add

@@ -49,7 +49,7 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     if isinstance(example_input, Tensor) and not len(example_input):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
-    with _attention_in_parts(), counter:
+    with attention_in_parts(), counter:
         run_example(model, example_input)
     root, counts = type(model).__name__, counter.get_flop_counts()
     macs = {}
@@ -60,10 +60,10 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
 
 
 @contextmanager
-def _attention_in_parts():
-    """Compute attention within the block by the operations that the counter knows.
+def attention_in_parts():
+    """Compute torch's transformer layers within the block by the operations that they are made of.
 
-    Fused into one operation, it would be counted as nothing.
+    Fused into one operation, they would be counted as nothing, and not be followed.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

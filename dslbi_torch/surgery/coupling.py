@@ -1,4 +1,4 @@
-"""Which layers must be cut, or grown, together: the dependency graph of Torch-Pruning."""
+"""Which layers must grow together: the dependency graph of Torch-Pruning."""
 
 import warnings
 from collections import Counter
@@ -38,7 +38,7 @@ def _torch_pruning():
         import torch_pruning
     except ImportError as error:
         raise ImportError(
-            "cutting and widening need the package torch-pruning: pip install torch-pruning"
+            "widening needs the package torch-pruning: pip install torch-pruning"
         ) from error
     return torch_pruning
 
@@ -83,14 +83,6 @@ def _in_dtype(model, dtype):
     finally:
         for t, data in zip(tensors, kept, strict=True):
             t.data = data
-
-
-def coupled_groups(graph) -> list:
-    """Return the groups of coupled channels, one for each of the widths of the net."""
-    try:
-        return list(graph.get_all_groups(root_module_types=LAYERS))
-    except Exception as error:
-        raise cannot_follow(error) from error
 
 
 def _number_channels(graph, node):

@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from ..forward import evaluating, run_example
+from ..forward import call, evaluating, map_tensors, run_example, tensors_of
 from ..text import one_line
 from ..torch_private import convert_tensors, leaves
 from .coupling import cannot_follow
@@ -15,7 +15,7 @@ OUTPUTS = "its outputs"
 
 
 @torch.no_grad()
-def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+def in_float64(model: nn.Module, x) -> tuple:
     """Return a copy of a model, without gradients, and its example, both in float64.
 
     There a difference between two models is one of structure, and not of rounding. Where the model
@@ -23,19 +23,21 @@ def in_float64(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     """
     exact, y = copy.deepcopy(model), x
     try:
-        if x.device.type == "mps":  # which has no float64
-            exact, y = exact.cpu(), x.cpu()
-        exact, y = exact.double(), y.double() if y.is_floating_point() else y
+        if any(part.device.type == "mps" for part in tensors_of(x)):  # which has no float64
+            exact, y = exact.cpu(), map_tensors(lambda part: part.cpu(), x)
+        exact = exact.double()
+        y = map_tensors(lambda part: part.double() if part.is_floating_point() else part, y)
         with evaluating(exact):
-            exact(y)
+            call(exact, y)
         exact.zero_grad()
         return exact, y
     except Exception as error:
         reason = error
     exact = copy.deepcopy(model)
     run_example(exact, x)
+    dtype = next(model.parameters()).dtype
     warnings.warn(
-        f"the outputs are compared in {x.dtype} only, since the model does not run in float64: "
+        f"the outputs are compared in {dtype} only, since the model does not run in float64: "
         f"{one_line(reason)}",
         stacklevel=3,
     )
@@ -56,7 +58,7 @@ def moved_like(changed: nn.Module, model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def compare_outputs(
-    model: nn.Module, changed: nn.Module, x: Tensor, units: dict, refused=cannot_follow
+    model: nn.Module, changed: nn.Module, x, units: dict, refused=cannot_follow
 ) -> None:
     """Refuse a changed model whose outputs, or those of its layers, are not those of the model.
 
@@ -64,9 +66,9 @@ def compare_outputs(
     ----------
     model, changed : Module
         As :func:`in_float64` gives them.
-    x : Tensor
-        The example. Noise is compared beside it, except where the example is of whole numbers:
-        those may be choices (tokens, labels), and noise is none.
+    x : Tensor, or tuple or dict of tensors
+        The example. Noise is compared beside it; whole numbers may be choices (tokens, labels), of
+        which noise is none, and change places instead.
     units : dict
         By the name of a module whose outputs are compared: which units of the model, and which of
         the changed one; None is all. Without them, a head that is small or zero would hide what is
@@ -74,11 +76,10 @@ def compare_outputs(
     refused : callable
         Makes the exception to be raised, of a reason.
     """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+    other = map_tensors(_other_values(torch.Generator().manual_seed(0)), x)
     axes = {name: _channel_axis(changed.get_submodule(name)) for name in units}
     with evaluating(model), evaluating(changed):
-        for example in (x, noise) if x.is_floating_point() else (x,):
+        for example in (x, other):
             try:
                 before, after = (
                     _outputs_of(net, example, {n: (axes[n], u[side]) for n, u in units.items()})
@@ -89,6 +90,16 @@ def compare_outputs(
             if example is x:
                 _check_outputs([a for what, a in before if what == OUTPUTS])
             _check_equal(before, after, refused)
+
+
+def _other_values(generator):
+    def change(x):
+        """Noise for real numbers; whole ones are choices: the same ones, elsewhere."""
+        if x.is_floating_point():
+            return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        return x.roll(1, -1) if x.ndim > 1 else x
+
+    return change
 
 
 def _channel_axis(module):
@@ -114,7 +125,7 @@ def _outputs_of(model, x, units):
     for name, chosen in units.items():
         handles.append(model.get_submodule(name).register_forward_hook(keep(name, *chosen)))
     try:
-        tensors = [y for y in leaves(model(x)) if isinstance(y, Tensor)]
+        tensors = [y for y in leaves(call(model, x)) if isinstance(y, Tensor)]
     finally:
         for handle in handles:
             handle.remove()

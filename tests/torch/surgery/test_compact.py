@@ -344,26 +344,48 @@ class Hiding(nn.Module):
         return self.two(torch.where(x > 0, x, 0.0))
 
 
-def test_what_the_graph_cannot_follow_is_refused():
+def test_what_cannot_be_cut_stays_whole_and_is_named():
     torch.manual_seed(0)
     head = [nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
     cases = [
-        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), *head), "0", "1 (GroupNorm)"),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), *head),
+            r"1 \(GroupNorm\) needs all",
+        ),
         (
             nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1, groups=2), *head),
-            "0",
-            "1 (Conv2d)",
+            r"of the grid \(2, 2\) that they are read as, whole rows go only",
         ),
-        (Scaled(), "conv", "scale (Parameter)"),
     ]
-    for net, layer, said in cases:
+    for net, said in cases:
         net, x = net.double(), pictures(2, 1, 6, 6)
-        message = f"compact cannot follow {said}, which takes the outputs of 1 dead filters of"
-        with pytest.raises(ValueError, match="^" + message.replace("(", r"\(").replace(")", r"\)")):
-            compact(net, removed(net, {layer: [1]}), x)
+        masks = whole_filters(net, removed(net, {"0": [1]}), x)
+        with pytest.warns(UserWarning, match=r"^1 dead channels stay \(1 of 0\): " + said):
+            small = compact(net, masks, x)
+        assert small[0].out_channels == 4 and gap(net, masks, small, x) < 1e-14
     net, x = Hiding().double(), pictures(5, 3)
     with pytest.raises(ValueError, match="cannot follow this model: an operation before two hides"):
         compact(net, removed(net, {"one": [1]}), x)
+
+
+def test_a_parameter_between_two_layers_is_cut_with_them():
+    torch.manual_seed(0)
+    net, x = Scaled().double(), pictures(2, 1, 6, 6)
+    masks = removed(net, {"conv": [1]})
+    small = compact(net, masks, x)
+    assert small.scale.shape == (1, 3, 1, 1) and small.head.in_features == 3
+    assert gap(net, masks, small, x) < 1e-14
+
+
+def test_whole_groups_of_a_grouped_convolution_go():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 9, 1, groups=3), nn.ReLU(), nn.Flatten()]
+    net, x = nn.Sequential(*layers, nn.Linear(144, 2)).double(), pictures(2, 1, 6, 6)
+    masks = whole_filters(net, removed(net, {"0": [2, 3], "2": [3, 4, 5]}), x)
+    small = compact(net, masks, x)
+    assert (small[0].out_channels, small[2].groups, small[2].in_channels) == (4, 2, 4)
+    assert small[2].weight.shape == (6, 2, 1, 1) and small[5].in_features == 96
+    assert gap(net, masks, small, x) < 1e-14
 
 
 def test_a_layer_without_filters_is_refused():

@@ -1,15 +1,17 @@
 """What a changed net must equal: in float64, layer by layer, so that no small head hides a wrong
 channel; what cannot be compared is said in one line."""
 
+import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import vectors
 from torch import nn
 from torch.nn import functional as F
 
-from dslbi_torch import compact, fold_norms, widen_
+from dslbi_torch import compact, fold_norms, masked, widen_
 from dslbi_torch.surgery.equality import compare_outputs, in_float64
 
 
@@ -62,13 +64,36 @@ def without(net, name, index):
 @pytest.mark.parametrize("operation", [shuffled, centred, normalised])
 def test_no_small_head_and_no_coarse_dtype_hides_a_wrong_channel(operation, head, dtype):
     net = Between(operation, head).to(dtype)
-    masks = without(net, "two.weight", (slice(None), [0, 1]))  # two channels that nobody reads
-    if operation is shuffled:
-        masks = without(net, "one.weight", [2, 5])
-        with torch.no_grad():
-            net.one.bias[[2, 5]] = 0
+    with torch.no_grad():
+        net.two.weight[:, [0, 1]] = 0  # two channels that nobody reads, but the operation mixes
+    exact, x = in_float64(net, X.to(dtype))
+    wrong = copy.deepcopy(exact)
+    wrong.one = nn.Conv2d(3, 6, 3).double()
+    wrong.two = nn.Conv2d(6, 8, 3).double()
+    for new, old, cut in (("one", exact.one, np.s_[2:]), ("two", exact.two, np.s_[:, 2:])):
+        layer = wrong.get_submodule(new)
+        layer.weight.data = old.weight.data[cut]
+        layer.bias.data = old.bias.data[2:] if new == "one" else old.bias.data
     with pytest.raises(ValueError, match="cannot follow this model: .* would differ by"):
-        compact(net, masks, X.to(dtype))
+        compare_outputs(exact, wrong, x, {"one": (torch.arange(2, 8), None), "two": (None, None)})
+
+
+@pytest.mark.parametrize("operation", [shuffled, centred, normalised])
+def test_channels_that_are_mixed_stay(operation):
+    net = Between(operation, 1).double()
+    masks = without(net, "two.weight", (slice(None), [0, 2]))  # two channels that nobody reads
+    small = compact(net, masks, X.double())
+    assert small.one.out_channels == small.two.in_channels == 8
+    if operation is shuffled:  # pairs of channels go, which stay pairs
+        with torch.no_grad():
+            net.one.bias.zero_()
+        with pytest.warns(UserWarning, match=r"2 of one\): of the grid \(2, 4\) .* whole rows go"):
+            compact(net, without(net, "one.weight", [2, 5]), X.double())
+        masks = without(net, "one.weight", [1, 5])
+        small = compact(net, masks, X.double())
+        assert small.one.out_channels == small.two.in_channels == 6
+        with torch.no_grad(), masked(net, masks):
+            torch.testing.assert_close(small(X.double()), net(X.double()))
 
 
 @pytest.mark.parametrize("head", [1, 1e-6, 0])
@@ -166,7 +191,7 @@ def net_of(*layers):
 
 
 ONE_LINE = [
-    (net_of(), (torch.ones(2, 4),), "example_input must be one tensor, got a tuple"),
+    (net_of(), (object(),), "example_input must be a tensor, got a object"),
     (net_of(), torch.tensor(1.0), r"along its first axis, got shape \(\) and torch.float32"),
     (net_of(), torch.ones(4), r"along its first axis, got shape \(4,\) and torch.float32"),
     (net_of(), torch.ones(2, 5), r"must take example_input of shape \(2, 5\), but: .*multiplied"),
