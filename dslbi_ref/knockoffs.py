@@ -105,7 +105,7 @@ def split_clocks(X, y, D, *, nu, path="iss"):
 
 def chosen_nu(X, y, D, nus=NUS, *, folds=5):
     """Return the nu whose exact Split inverse scale space has the least held-out error."""
-    least = []
+    least, folds = [], min(folds, len(y))
     for nu in nus:
         first = split_iss_path(X, y, D, nu=nu, intercept=True).t
         if len(first) < 2:

@@ -1,4 +1,4 @@
-"""Selectors in scikit-learn's manner: which features to keep, by what a path says of halves.
+"""Selectors in scikit-learn's manner: what a path says of halves, or of copies, decides.
 
 This file and :mod:`dslbi_ref.estimators` are the only ones of the package that import scikit-learn.
 """
@@ -10,7 +10,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .checks import check_transform
 from .estimators import SplitLBIRegressor
+from .knockoffs import split_knockoffs
+from .problem import column_deviation
 from .stability import false_bound, first_entries, largest_first, stability_selection
 
 
@@ -136,3 +139,104 @@ class StabilitySelector(SelectorMixin, BaseEstimator):
     def _get_support_mask(self):
         check_is_fitted(self)
         return self._stable
+
+
+class SplitKnockoffSelector(SelectorMixin, BaseEstimator):
+    """Select features, or rows of D, with a false discovery rate of at most q.
+
+    Parameters
+    ----------
+    D : ndarray or scipy.sparse (m, p), callable ``p -> D``, or None
+        The rows of D are what is tried; None: the features themselves.
+    q : float in (0, 1)
+    nu : float > 0, or None
+        Coupling; None: by cross-validation, where the path comes from.
+    part : float in (0, 1), or None
+        Share of the samples that gives the path; the copies have the rest. None: all give both,
+        and the rate is not proved.
+    path : "iss" or "lasso"
+    statistic : "s", "st", "bc", "bct" or None
+        See :func:`dslbi_ref.knockoffs.split_knockoffs`.
+    plus : bool
+        Knockoff+, whose rate is proved, or knockoff, which names more.
+    normalize : bool
+        Without D: divide the columns of X by their standard deviation. With D the size of
+        ``D beta`` counts, and X is left as it is: bring its columns to a common scale.
+    random_state : int, RandomState or None
+
+    Attributes
+    ----------
+    rows_ : bool array (m,)
+        The rows of D that are named. ``get_support()`` are the features with an entry in one of
+        them: without D the same.
+    sign_ : ndarray (m,)
+        Direction of each row; 0 where it never enters.
+    W_ : ndarray (m,)
+        Evidence for each row.
+    threshold_ : float
+        ``rows_`` is ``W_ >= threshold_``.
+    nu_ : float
+    n_features_in_, feature_names_in_
+
+    Notes
+    -----
+    X is dense, and p + 2 samples are left for the copies. The model is a linear one with normal
+    noise of one variance: labels of classes are not of that kind.
+    """
+
+    def __init__(
+        self,
+        D=None,
+        *,
+        q=0.2,
+        nu=None,
+        part=0.4,
+        path="iss",
+        statistic=None,
+        plus=True,
+        normalize=True,
+        random_state=None,
+    ):
+        self.D = D
+        self.q = q
+        self.nu = nu
+        self.part = part
+        self.path = path
+        self.statistic = statistic
+        self.plus = plus
+        self.normalize = normalize
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def fit(self, X, y):
+        """Name the rows on X (n, p) and y (n,)."""
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, y_numeric=True)
+        p = X.shape[1]
+        D = self.D(p) if callable(self.D) else self.D
+        D = np.eye(p) if D is None else check_transform(D, p)
+        if self.D is None and self.normalize:
+            scale = column_deviation(X, True)
+            X = X / np.where(scale > 0, scale, 1.0)
+        found = split_knockoffs(
+            X,
+            y,
+            D,
+            q=self.q,
+            nu=self.nu,
+            part=self.part,
+            path=self.path,
+            statistic=self.statistic,
+            plus=self.plus,
+            seed=check_random_state(self.random_state).randint(2**31 - 1),
+        )
+        self.rows_, self.sign_, self.W_, self.threshold_, self.nu_ = found
+        self._touched = np.asarray(abs(D[self.rows_]).sum(axis=0)).ravel() > 0
+        return self
+
+    def _get_support_mask(self):
+        check_is_fitted(self)
+        return self._touched

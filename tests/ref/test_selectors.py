@@ -1,4 +1,4 @@
-"""The selector of stable features: scikit-learn's own checks, then against the function beneath."""
+"""The selectors: scikit-learn's own checks, then against the functions beneath."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import vectors
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LinearRegression
@@ -16,14 +16,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dslbi_ref.estimators import SplitLBIClassifier, SplitLBIRegressor
 from dslbi_ref.iss import iss_path
-from dslbi_ref.selectors import StabilitySelector
+from dslbi_ref.knockoffs import split_knockoffs
+from dslbi_ref.selectors import SplitKnockoffSelector, StabilitySelector
 from dslbi_ref.stability import false_bound, largest_first, stability_selection
-from dslbi_ref.transforms import identity
+from dslbi_ref.transforms import differences, identity
 
 mark = parametrize_with_checks(
     [
         StabilitySelector(pairs=3),
         StabilitySelector(SplitLBIRegressor(kappa=5.0), threshold=0.51, expected=20.0, pairs=2),
+        SplitKnockoffSelector(),
+        SplitKnockoffSelector(identity, nu=1.0, part=None, plus=False),
+        SplitKnockoffSelector(q=0.5, nu=2.0, path="lasso"),
     ]
 )
 
@@ -106,3 +110,45 @@ def test_bad_input_is_one_clear_line(parameters, words):
     with pytest.raises(ValueError, match=words) as error:
         StabilitySelector(**parameters).fit(X, y)
     assert "\n" not in str(error.value)
+
+
+# ---- Knockoffs -------------------------------------------------------------------------------
+
+
+def test_it_is_split_knockoffs_of_the_scaled_columns():
+    X, y, beta = vectors.linear(120, 20, k=6, sigma=0.2)
+    mixed = X * np.geomspace(0.1, 10, 20) + 3.0
+    selector = SplitKnockoffSelector(q=0.4, nu=1.0, random_state=4).fit(mixed, y)
+    seed = np.random.RandomState(4).randint(2**31 - 1)
+    scaled = (mixed - mixed.mean(axis=0)) / mixed.std(axis=0)
+    found = split_knockoffs(scaled, y, np.eye(20), q=0.4, nu=1.0, seed=seed)
+    assert_allclose(selector.W_, found.W, rtol=1e-8)
+    assert_array_equal(selector.get_support(), found.selected)
+    assert_array_equal(selector.sign_, found.sign)
+    assert (selector.threshold_, selector.nu_) == (pytest.approx(found.threshold), 1.0)
+    assert selector.get_support()[beta != 0].mean() > 0.8
+    assert_array_equal(selector.transform(mixed), mixed[:, found.selected])
+
+
+@pytest.mark.parametrize("D", [differences, differences(20), differences(20).toarray()])
+def test_a_row_of_D_that_is_named_selects_the_features_it_touches(D):
+    X, _, _ = vectors.linear(150, 20)
+    beta = np.repeat([0.0, 2.0, -1.0, 0.0, 1.0, 0.0, 3.0, 0.0, -2.0, 0.0], 2)
+    y = X @ beta + 0.1 * vectors.array((150,), seed=3)
+    selector = SplitKnockoffSelector(D, q=0.4, nu=1.0, random_state=0).fit(X, y)
+    truth = np.sign(np.diff(beta))
+    assert selector.rows_.sum() >= 6
+    assert (selector.sign_[selector.rows_] == truth[selector.rows_]).mean() > 0.5
+    first = np.flatnonzero(selector.rows_)
+    assert set(np.flatnonzero(selector.get_support())) == set(first) | set(first + 1)
+
+
+def test_knockoffs_stand_in_front_of_a_regression():
+    X, y, beta = vectors.linear(150, 12, k=6, sigma=0.2)
+    selector = SplitKnockoffSelector(q=0.4, nu=1.0, random_state=0)
+    model = make_pipeline(selector, LinearRegression()).fit(X, y)
+    assert model.score(X, y) > 0.9
+    with pytest.raises(ValueError, match=r"q must be in \(0, 1\), got 2"):
+        SplitKnockoffSelector(q=2).fit(X, y)
+    with pytest.raises(ValueError, match="D must have the 12 columns of X, got shape"):
+        SplitKnockoffSelector(np.eye(3)).fit(X, y)
