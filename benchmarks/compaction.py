@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from dslbi_torch import compact, fold_norms, masked, whole_filters
 from dslbi_torch.layers import NORM
 from dslbi_torch.surgery.costs import count_macs
+from dslbi_torch.surgery.measure import batch_times
 from dslbi_torch.training.data import datasets
-from dslbi_torch.training.experiments.compare_nets import batch_times
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run.run_folder import write_text
 from dslbi_torch.training.run.sessions import environment

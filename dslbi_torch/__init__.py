@@ -28,6 +28,7 @@ from .split import Split
 from .surgery.compact import compact
 from .surgery.fold_norms import fold_norms
 from .surgery.saving import load_compact, save_compact
+from .surgery.shrink import renew_statistics_, shrink
 from .surgery.widen import widen_
 from .target import TargetDensity
 from .target_cost import TargetCost
@@ -65,8 +66,10 @@ __all__ = [
     "recorded_masks",
     "reinitialise_",
     "release_",
+    "renew_statistics_",
     "save_compact",
     "save_masks",
+    "shrink",
     "sparse_weights",
     "split_groups",
     "split_table",

@@ -15,9 +15,10 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
 
     In evaluation mode a BatchNorm with running statistics is a scale and a shift of every channel.
     The weights and the bias of the convolution or linear layer whose output it takes can do both,
-    and :class:`torch.nn.Identity` takes its place. The copy is for inference, and cannot be trained
-    on as the model could: export it (:func:`dslbi_torch.surgery.saving.save_program`,
-    :func:`dslbi_torch.surgery.saving.save_onnx`).
+    and :class:`torch.nn.Identity` takes its place; of a norm that carries its activation (a class
+    derived from a BatchNorm, with modules in it) the activation. The copy is for inference, and
+    cannot be trained on as the model could: export it
+    (:func:`dslbi_torch.surgery.saving.save_program`, :func:`dslbi_torch.surgery.saving.save_onnx`).
 
     Parameters
     ----------
@@ -40,11 +41,16 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
         raise ValueError("model must have a BatchNorm that takes the output of a layer, has none")
     for layer, norm in pairs:
         _fold_norm_(layer, norm)
-        folded.set_submodule(names[norm], nn.Identity())
+        folded.set_submodule(names[norm], _rest_of(norm))
     layers = {m for m in names if isinstance(m, LAYERS)} - {layer for layer, _ in pairs}
     compared = {names[module]: (None, None) for module in layers | {norm for _, norm in pairs}}
     compare_outputs(exact, folded, x, compared, _read_elsewhere)
     return moved_like(folded, model)
+
+
+def has_foldable(model: nn.Module, example_input: Tensor) -> bool:
+    """Return whether a model has a BatchNorm that takes the output of a layer."""
+    return any(_folds(norm) for _, norm in layers_and_norms(model, example_input))
 
 
 @torch.no_grad()
@@ -71,4 +77,23 @@ def _read_elsewhere(reason):
 
 
 def _folds(norm):
-    return norm is not None and norm.running_mean is not None
+    if norm is None or norm.running_mean is None:
+        return False
+    return _is_plain(norm) or any(True for _ in norm.children())
+
+
+def _is_plain(norm):
+    """Whether a norm does what torch's do, and nothing behind it."""
+    return any(type(norm).forward is kind.forward for kind in _OF_TORCH)
+
+
+_OF_TORCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def _rest_of(norm):
+    """What is left to do where a norm has been folded: the modules that a derived class holds, in
+    their order. That it applies them so is seen when outputs are compared."""
+    if _is_plain(norm):
+        return nn.Identity()
+    children = list(norm.children())
+    return children[0] if len(children) == 1 else nn.Sequential(*children)

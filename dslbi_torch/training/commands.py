@@ -150,6 +150,16 @@ def _add_compact(parser):
     parser.add_argument("--out", metavar="FILE", help="what to write; else RUN/compact.pt")
     parser.add_argument("--onnx", action="store_true", help="write it as ONNX too")
     parser.add_argument("--program", action="store_true", help="write it by torch.export too")
+    parser.add_argument(
+        "--statistics",
+        type=int,
+        default=0,
+        metavar="INT",
+        help="training batches from which the statistics of BatchNorms are taken anew; else 0",
+    )
+    parser.add_argument(
+        "--fold", action="store_true", help="fold BatchNorms in what --onnx and --program write"
+    )
 
 
 def _compact(arguments):
@@ -157,8 +167,8 @@ def _compact(arguments):
     run = _open(arguments)
     masks = prune_run.read_masks(arguments.run, arguments.masks)
     file = Path(arguments.out or Path(arguments.run) / "compact.pt")
-    kinds = dict(onnx=arguments.onnx, program=arguments.program)
-    print(f"{compact_run.compact_run(run, masks, file, **kinds)}\n\ncompact net: {file}")
+    options = {key: getattr(arguments, key) for key in ("onnx", "program", "statistics", "fold")}
+    print(f"{compact_run.compact_run(run, masks, file, **options)}\n\ncompact net: {file}")
     return 0
 
 

@@ -1,18 +1,12 @@
 """Nets beside each other: what each costs, and what it reaches."""
 
 import copy
-import statistics
-import tempfile
-import time
-from pathlib import Path
 
-import torch
 from torch import nn
 
-from ...forward import evaluating
 from ...masks.semi_structured import has_kernels
 from ...surgery.costs import count_macs
-from ...surgery.saving import save_compact
+from ...surgery.measure import batch_times, bytes_on_disk
 from ...text import text_table
 from ..run.evaluate import accuracy
 from ..run.state import Run
@@ -40,39 +34,6 @@ def comparison(run: Run, nets: dict[str, nn.Module], batch_size: int = 128) -> s
         "bytes\non disk",
     )
     return text_table(head, rows, "<>>>>>>", (10, 10, 12, 12, 14, 12, 11))
-
-
-@torch.no_grad()
-def batch_times(
-    nets: dict[str, nn.Module], x: torch.Tensor, *, rounds: int = 30, budget: float = 2.0
-) -> dict[str, float]:
-    """Return the median seconds of a forward pass of each net in evaluation mode.
-
-    The nets take turns, so that a ratio compares passes of the same moment. At least three rounds,
-    then until the budget in seconds for each net, or the number of rounds, is used up.
-    """
-    seconds = {name: [] for name in nets}
-    started = time.perf_counter()
-    for k in range(-1, rounds):  # the first round warms up
-        if k >= 3 and time.perf_counter() - started > budget * len(nets):
-            break
-        for name, net in nets.items():
-            with evaluating(net):
-                begin = time.perf_counter()
-                net(x)
-                if x.is_cuda:
-                    torch.cuda.synchronize()
-                if k >= 0:
-                    seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def bytes_on_disk(net: nn.Module) -> int:
-    """Return the size of the file that :func:`dslbi_torch.save_compact` makes of a net."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "net.pt"
-        save_compact(net, file)
-        return file.stat().st_size
 
 
 def single_zeros(net: nn.Module) -> list[str]:

@@ -80,6 +80,47 @@ def test_a_net_in_training_keeps_its_mode_and_statistics():
     assert net[1].num_batches_tracked.item() == 0
 
 
+class NormAct(nn.BatchNorm2d):
+    """As timm has it: a norm that carries what follows it."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.drop, self.act = nn.Dropout(0.5), nn.SiLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class NormRelu(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Named(nn.BatchNorm2d):
+    """Another class, and nothing else."""
+
+
+def test_a_norm_that_carries_its_activation_leaves_it_behind():
+    torch.manual_seed(0)
+    net = settle(nn.Sequential(
+        nn.Conv2d(3, 4, 3), NormAct(4), nn.Conv2d(4, 5, 1), Named(5), nn.ReLU(), nn.Conv2d(5, 2, 1),
+        NormRelu(2),
+    ))  # fmt: skip
+    x = pictures(2, 3, 6, 6)
+    small = fold_norms(net, x)
+    assert_close(small(x), net(x), rtol=1e-12, atol=1e-12)
+    assert isinstance(small[1], nn.Sequential) and isinstance(small[1][1], nn.SiLU)
+    assert isinstance(small[3], nn.Identity)
+    assert norms(small) == [small[6]]  # what its forward does besides is not known: it stays
+
+
+class Wrong(NormAct):
+    """It does not apply the modules that it holds in their order."""
+
+    def forward(self, x):
+        return self.act(super().forward(x) + 1)
+
+
 class Twice(nn.Module):
     """The output of the layer is read by a norm and by a sum."""
 
@@ -108,3 +149,10 @@ def test_what_cannot_be_folded_is_refused(net, message):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=message):
         fold_norms(settle(net), pictures(3, 4))
+
+
+def test_a_norm_that_does_something_else_with_its_modules_is_refused():
+    torch.manual_seed(0)
+    net = settle(nn.Sequential(nn.Conv2d(3, 4, 3), Wrong(4)))
+    with pytest.raises(ValueError, match="must use the output of a layer before a BatchNorm there"):
+        fold_norms(net, pictures(2, 3, 6, 6))

@@ -9,8 +9,9 @@ import torch
 
 from dslbi_torch import __main__ as cli
 from dslbi_torch import load_compact, load_masks, masked, save_masks, support_masks, whole_filters
+from dslbi_torch.surgery.measure import batch_times
 from dslbi_torch.training import recipes
-from dslbi_torch.training.experiments import compact_run, compare_nets, prune_run
+from dslbi_torch.training.experiments import compact_run, prune_run
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import train
 from dslbi_torch.training.run.set_up import open_run
@@ -220,6 +221,28 @@ def test_a_compaction_that_fails_leaves_nothing(folder, tmp_path, monkeypatch, c
     assert sorted(copied.iterdir()) == before
 
 
+def test_norms_are_given_new_statistics_and_folded(tmp_path, capsys):
+    """As ``shrink`` does it: the compact net beside its folded one, which is what is exported."""
+    config = dataclasses.replace(
+        recipes.recipe("digits").config, model="resnet20", epochs=1, train_size=96, batch_size=32,
+        conv="group", lam_conv=1e-3, lam_linear=1e-3, out=str(tmp_path), device="cpu", threads=1,
+    )  # fmt: skip
+    run = train.train(config, progress=False)
+    argv = ("compact", tmp_path, "--device=cpu", "--statistics=2", "--program", "--fold")
+    status, out, err = call(capsys, *argv)
+    assert (status, err) == (0, "")
+    assert re.search(r"\ncompact .*\nfolded ", out)
+    small, x = load_compact(tmp_path / "compact.pt", zoo.build), run.data.example()
+    program = torch.export.load(tmp_path / "compact.pt2").module()
+    torch.testing.assert_close(program(x), small(x), rtol=1e-3, atol=1e-3)
+    assert not any("running_mean" in name for name, _ in program.named_buffers())
+    assert "running_mean" in "".join(small.state_dict())
+    generator = torch.Generator().manual_seed(config.seed)
+    batches = [x for x, _ in run.data.train.batches(32, generator)][:2]
+    means = [small.conv1(x).mean((0, 2, 3)) for x in batches]
+    torch.testing.assert_close(small.bn1.running_mean, sum(means) / 2, rtol=1e-4, atol=1e-5)
+
+
 MISTAKES = [
     (("prune", "--density=0"), "density must be in (0, 1], got 0.0"),
     (("prune", "--density=1.5"), "density must be in (0, 1], got 1.5"),
@@ -234,6 +257,9 @@ MISTAKES = [
     (("compact", "--masks={other}"), "masks must be of this model, which has no parameter 'x'"),
     (("compact", "--masks={dead}"), "all 16 filters of conv1 are dead: keep at least one"),
     (("compact", "--out=none/here/small.pt"), "none/here"),
+    (("compact", "--statistics=-1"), "statistics must be at least 0, got -1"),
+    (("compact", "--statistics=3"), "statistics needs a net with BatchNorm, got 3 without"),
+    (("compact", "--fold"), "fold needs a BatchNorm that takes the output of a layer, and onnx or"),
 ]
 
 
@@ -264,6 +290,6 @@ def test_nets_take_turns_when_they_are_timed():
             calls.append(self.name)
 
     nets = {"a": Net("a"), "b": Net("b").train()}
-    times = compare_nets.batch_times(nets, torch.zeros(1), rounds=5)
+    times = batch_times(nets, torch.zeros(1), rounds=5)
     assert calls == ["a", "b"] * 6  # the first round is not counted
     assert set(times) == {"a", "b"} and nets["b"].training

@@ -1,0 +1,64 @@
+"""What nets cost on this machine: milliseconds, and bytes on disk."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..forward import evaluating
+from ..text import text_table
+from .costs import count_macs
+from .saving import save_compact
+
+
+@torch.no_grad()
+def batch_times(
+    nets: dict[str, nn.Module], x: torch.Tensor, *, rounds: int = 30, budget: float = 2.0
+) -> dict[str, float]:
+    """Return the median seconds of a forward pass of each net in evaluation mode.
+
+    The nets take turns, so that a ratio compares passes of the same moment. At least three rounds,
+    then until the budget in seconds for each net, or the number of rounds, is used up.
+    """
+    seconds = {name: [] for name in nets}
+    started = time.perf_counter()
+    for k in range(-1, rounds):  # the first round warms up
+        if k >= 3 and time.perf_counter() - started > budget * len(nets):
+            break
+        for name, net in nets.items():
+            with evaluating(net):
+                begin = time.perf_counter()
+                net(x)
+                if x.is_cuda:
+                    torch.cuda.synchronize()
+                if k >= 0:
+                    seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def bytes_on_disk(net: nn.Module) -> int:
+    """Return the size of the file that :func:`dslbi_torch.save_compact` makes of a net."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "net.pt"
+        save_compact(net, file)
+        return file.stat().st_size
+
+
+def size_table(nets: dict[str, nn.Module], x: torch.Tensor) -> str:
+    """Return parameters, MACs, time and bytes of nets as a table, one line for each."""
+    times, rows = batch_times(nets, x), []
+    for name, net in nets.items():
+        parameters, macs = sum(p.numel() for p in net.parameters()), count_macs(net, x)[""]
+        sizes = f"{parameters:,}", f"{macs:,}", f"{1e3 * times[name]:.2f}"
+        rows.append((name, *sizes, f"{bytes_on_disk(net):,}"))
+    head = (
+        "\nmodel",
+        "\nparameters",
+        "MACs\nper example",
+        f"ms per batch\nof {len(x)}",
+        "bytes\non disk",
+    )
+    return text_table(head, rows, "<>>>>", (10, 12, 14, 12, 11))
