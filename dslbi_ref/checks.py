@@ -5,6 +5,8 @@ its precision does not enter a result. An array holds real, finite numbers: inte
 precision become float64, complex numbers and texts are refused.
 """
 
+import functools
+import inspect
 import numbers
 import operator
 
@@ -14,6 +16,8 @@ import scipy.sparse as sp
 # Sizes of entries whose squares, and sums of them, are neither infinite nor zero.
 LEAST, MOST = 1e-140, 1e140
 INF = float("inf")
+# No array has more entries along an axis than these, and nothing is counted further.
+MOST_ENTRIES = 2**31 - 1
 
 
 def shown(value):
@@ -68,8 +72,8 @@ def check_in(low, high, **values):
     return values.values()
 
 
-def check_integer(name, value, least):
-    """Return a whole number of at least ``least`` as an int."""
+def check_integer(name, value, least, most=MOST_ENTRIES):
+    """Return a whole number from ``least`` to ``most`` as an int."""
     if isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be an integer, got {value}")
     try:
@@ -77,8 +81,25 @@ def check_integer(name, value, least):
     except TypeError:
         raise ValueError(f"{name} must be an integer, got {shown(value)}") from None
     if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
+    if number > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {shown(number)}")
     return number
+
+
+def check_flag(name, value):
+    """Return True or False, of Python or NumPy, as a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def check_kind(name, value, kind):
+    """Return an object of a class; a callable where ``kind`` is ``callable`` itself."""
+    if not (callable(value) if kind is callable else isinstance(value, kind)):
+        wanted = "callable" if kind is callable else f"a {getattr(kind, '__name__', kind)}"
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+    return value
 
 
 def check_word(name, value, words, hint=""):
@@ -86,6 +107,16 @@ def check_word(name, value, words, hint=""):
     if not (isinstance(value, str) and value in words):
         raise ValueError(f"{name} must be one of {', '.join(words)}{hint}, got {shown(value)}")
     return value
+
+
+def check_list(name, values):
+    """Return the entries of an iterable as a list; a text is none."""
+    try:
+        if not isinstance(values, str | bytes):
+            return list(values)
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be a sequence, got {shown(values)}")
 
 
 # ---- Arrays ----------------------------------------------------------------------------------
@@ -119,11 +150,32 @@ def check_array(name, x, shape=None):
     return x
 
 
+def check_arraylike(name, value, *, needed):
+    """Refuse what is neither an array of real numbers nor held packed; None unless ``needed``."""
+    if isinstance(value, np.ndarray):
+        real(value, name)
+    elif (value is not None or needed) and not hasattr(value, "shape"):
+        raise ValueError(f"{name} must be an array, got {shown(value)}")
+
+
 def check_finite(name, entries):
     """Refuse NaN and infinity."""
     finite = np.isfinite(entries)
     if not finite.all():
         raise ValueError(f"{name} must be finite, got {entries[~finite][0]}")
+
+
+def check_times(times, name="times"):
+    """Return path times as a float64 array: finite, non-negative, strictly increasing."""
+    t = check_array(name, times)
+    if t.ndim != 1 or t.size == 0:
+        raise ValueError(f"{name} must be a non-empty 1-d array, got shape {t.shape}")
+    if t.min() < 0:
+        raise ValueError(f"{name} must be at least 0, got {t.min()}")
+    late = np.flatnonzero(np.diff(t) <= 0)
+    if late.size:
+        raise ValueError(f"{name} must be increasing, got {t[late[0] + 1]} after {t[late[0]]}")
+    return t
 
 
 def check_design(X, name="X", *, sparse=True, as_is=False):
@@ -162,3 +214,28 @@ def check_scale(name, entries):
             f"{name} must have a largest entry between {LEAST:g} and {MOST:g}, got {size:g}: "
             "rescale it"
         )
+
+
+def no_overflow(function):
+    """Decorate a function of arrays: what float64 does not hold is refused, with their sizes."""
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def guarded(*args, **options):
+        try:
+            with np.errstate(over="raise", divide="raise", invalid="raise"):
+                return function(*args, **options)
+        except FloatingPointError as error:
+            given = dict(zip(names, args, strict=False)) | options
+            sizes = ", ".join(f"{name} {_size(x)}" for name, x in given.items())
+            raise ValueError(f"the result must be finite, got {error} of {sizes}") from error
+
+    return guarded
+
+
+def _size(x):
+    """Return the largest absolute entry of an array as a text, or what else is given."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and x.size:
+        x = np.asarray(x)  # not a masked one
+        return f"up to {np.abs(x.astype(np.float64)).max():.3g}"
+    return shown(x)

@@ -8,7 +8,14 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from .checks import check_array
+from .checks import (
+    LEAST,
+    check_array,
+    check_design,
+    check_scale,
+    no_overflow,
+    shown,
+)
 from .knockoff_filter import STATISTICS, exact_clocks, levels, selection_of
 from .knockoffs import checked_data, independent, orthogonal_directions, own_stream
 
@@ -23,8 +30,9 @@ def fixed_knockoffs(X, y, D=None, *, q=0.2, path="lasso", plus=True, seed=0):
     X, y, q, path, plus, seed
         See :func:`split_knockoffs`; n of at least 2m + 1 + the dimension of the kernel of D.
     """
+    X = check_design(X, sparse=False)
+    X, y, D, q = checked_data(X, y, np.eye(X.shape[1]) if D is None else D, q)
     p = X.shape[1]
-    X, y, D, q = checked_data(X, y, np.eye(p) if D is None else D, q)
     D = D.toarray() if sp.issparse(D) else D
     n, m = len(X), len(D)
     rank = np.linalg.matrix_rank(D)
@@ -49,6 +57,7 @@ def fixed_copy(Z, X, seed):
     return Z - Z @ ahead + orthogonal_directions(X, len(one), seed) @ K  # (knockoff-fixed)
 
 
+@no_overflow
 def gaussian_knockoffs(X, y, *, q=0.2, mean=None, cov=None, path="lasso", plus=True, seed=0):
     """Name coefficients by model-X knockoffs of normal rows (Candes, Fan, Janson, Lv 2018).
 
@@ -59,12 +68,17 @@ def gaussian_knockoffs(X, y, *, q=0.2, mean=None, cov=None, path="lasso", plus=T
     X, y, q, path, plus, seed
         See :func:`split_knockoffs`; any regression of y on X, as long as the rows are independent.
     """
+    X = check_design(X, sparse=False)
     X, y, _, q = checked_data(X, y, np.eye(X.shape[1]), q)
     n, p = X.shape
     if cov is None and n <= p:
         raise ValueError(f"cov must be given for n of at most p, got n = {n} and p = {p}")
     mean = X.mean(axis=0) if mean is None else check_array("mean", mean, (p,))
     cov = np.cov(X.T).reshape(p, p) if cov is None else check_array("cov", cov, (p, p))
+    check_scale("cov", np.diag(cov))
+    gap = np.abs(cov - cov.T).max()
+    if not (np.diag(cov).min() >= LEAST and gap <= 1e-8 * np.abs(cov).max()):
+        raise ValueError(f"cov must be symmetric, its diagonal positive, got {shown(cov)}")
     size = np.sqrt(np.diag(cov))
     copy = gaussian_copy(X, mean, cov, seed)
     return paired_selection(X / size, copy / size, y, q, path, plus)

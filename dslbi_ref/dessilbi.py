@@ -11,7 +11,21 @@ A path may rest at first, so that it starts from trained weights.
 
 from typing import NamedTuple
 
-from .checks import INF, check_in, check_positive, check_word, real, shown, step_size
+import numpy as np
+
+from .checks import (
+    INF,
+    check_flag,
+    check_in,
+    check_kind,
+    check_list,
+    check_positive,
+    check_word,
+    no_overflow,
+    real,
+    shown,
+    step_size,
+)
 from .penalties import penalty_named
 from .release import check_release, dense_start, scaled_levels
 from .units import Units
@@ -32,7 +46,9 @@ class DessiLBIState(NamedTuple):
     m: dict
 
 
-def _check(momentum, dampening, weight_decay, nesterov, coupling):
+def _check(momentum, dampening, weight_decay, decoupled, nesterov, coupling):
+    check_flag("decoupled", decoupled)
+    check_flag("nesterov", nesterov)
     floats = type(momentum) is type(dampening) is type(weight_decay) is float  # once a step
     if not (floats and 0 <= momentum < 1 and 0 <= dampening < 1 and 0 <= weight_decay < INF):
         check_in(0, 1, momentum=momentum, dampening=dampening)
@@ -45,6 +61,7 @@ def _check(momentum, dampening, weight_decay, nesterov, coupling):
     check_word("coupling", coupling, ("outside", "inside"))
 
 
+@no_overflow
 def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1, weight=None):
     """Return ``Gamma = kappa * prox_lam(V)`` of a family, one array for each V.
 
@@ -67,6 +84,7 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", group_dim=0, block=1, parts=1
     return [kappa * shrunk for shrunk in prox(Vs, lam, units)]  # (dslbi-gamma)
 
 
+@no_overflow
 def step(
     W,
     V,
@@ -124,9 +142,15 @@ def step(
     place of 2/nu, is too large: see :func:`dslbi_ref.theory.step_bound`.
     """
     alpha, kappa, nu = check_positive(alpha=alpha, kappa=kappa, nu=nu)
-    _check(momentum, dampening, weight_decay, nesterov, coupling)
-    if grad.shape != W.shape:
-        raise ValueError(f"grad must have the shape of W, {W.shape}, got {grad.shape}")
+    _check(momentum, dampening, weight_decay, decoupled, nesterov, coupling)
+    W, grad = real(W, "W"), real(grad, "grad")
+    V, Gamma, m = (
+        None if x is None else real(x, name) for name, x in (("V", V), ("Gamma", Gamma), ("m", m))
+    )
+    for name, x in (("grad", grad), ("V", V), ("Gamma", Gamma), ("m", m)):
+        number = name == "m" and x is not None and x.ndim == 0  # 0: no momentum yet
+        if not (x is None or number or x.shape == W.shape):
+            raise ValueError(f"{name} must have the shape of W, {W.shape}, got {x.shape}")
     if (V is None) != (Gamma is None):
         given = "V" if Gamma is None else "Gamma"
         raise ValueError(f"V and Gamma must be given together, or be None, got {given} alone")
@@ -153,14 +177,15 @@ def step(
 
 def _families(W, penalties, joint):
     """Return the families as lists of names: the joint ones, then every other tensor alone."""
+    check_kind("W", W, dict)
     if not isinstance(penalties, dict):
         raise ValueError(f"penalties must be a dict of a penalty per name, got {shown(penalties)}")
-    for names in joint:
+    for names in joint if isinstance(joint, str) else check_list("joint", joint):
         if isinstance(names, str):  # its letters would pass for names
             raise ValueError(f"joint must be lists of names, got {names!r} alone")
-    joint = [list(names) for names in joint]
+    joint = [check_list("joint", names) for names in joint]
     together = [name for names in joint for name in names]
-    strange = sorted(set([*penalties, *together]) - set(W))
+    strange = [name for name in (*penalties, *together) if name not in W]
     if strange:
         raise ValueError(f"penalties and joint must name tensors of W, got {strange}")
     twice = sorted({name for name in together if together.count(name) > 1})
@@ -232,6 +257,8 @@ def dessilbi_states(
         different numbers of units, a gradient that is missing, an option out of its range.
     """
     families = _families(W, penalties, joint)
+    check_kind("grad", grad, callable)
+    dense = check_flag("dense", dense)
     W = {name: real(w, name) for name, w in W.items()}
     kappa, nu, lam = check_positive(kappa=kappa, nu=nu, lam=lam)
     check_release(release, pull, power)
@@ -246,7 +273,7 @@ def dessilbi_states(
             found.update(zip(names, function([xs[name] for name in names], **own), strict=True))
         return {name: found[name] for name in penalties}
 
-    V = {name: 0.0 * W[name] for name in penalties}
+    V = {name: np.zeros_like(W[name]) for name in penalties}
     m = {}
     t, k = 0.0, 0
     while True:
@@ -255,7 +282,7 @@ def dessilbi_states(
             V = of_families(dense_start, W) if dense else V
         Gamma = of_families(gamma, V)
         yield DessiLBIState(t, W, V, Gamma, m)
-        g = grad(W)
+        g = check_kind("grad", grad(W), dict)
         missing = sorted(set(W) - set(g))
         if missing:
             raise ValueError(f"grad must return a gradient of every tensor, missing {missing}")

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_number, check_transform
+from .checks import check_design, check_flag, check_number, check_transform
 from .iss import iss_path, split_iss_path
 from .lbi import lbi_path, lbi_states
 from .losses import loss_named
@@ -27,7 +27,9 @@ class PathFit:
     """
 
     def __init__(self, est, X, loss):
-        kappa, p = check_number("kappa", est.kappa), X.shape[1]
+        X, kappa, p = check_design(X), check_number("kappa", est.kappa), X.shape[1]
+        for name in ("revised", "fit_intercept", "normalize"):
+            check_flag(name, getattr(est, name))
         exact = kappa == np.inf
         if not kappa > 0:
             raise ValueError(f"kappa must be positive, got {est.kappa}")

@@ -18,8 +18,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from .checks import check_design, check_positive
-from .path import Path, check_times, follow, shrink
+from .checks import (
+    check_array,
+    check_design,
+    check_integer,
+    check_positive,
+    check_times,
+    no_overflow,
+)
+from .path import Path, follow
+from .penalties import shrink
 from .problem import (
     checked_step,
     default_times,
@@ -40,6 +48,11 @@ class GraphState(NamedTuple):
 
 def symmetric(theta, p):
     """Return the (p, p) matrix with a zero diagonal and theta on both sides of it."""
+    p = check_integer("p", p, 1, 10**5)
+    return _symmetric(check_array("theta", theta, (p * (p - 1) // 2,)), p)
+
+
+def _symmetric(theta, p):
     Theta = np.zeros((p, p))
     Theta[np.triu_indices(p, 1)] = theta
     return Theta + Theta.T
@@ -47,53 +60,101 @@ def symmetric(theta, p):
 
 def pairs(G):
     """Return the derivative in each pair, the sum of those in its two entries of the matrix."""
+    return _pairs(_square("G", G))
+
+
+def _pairs(G):
     return (G + G.T)[np.triu_indices(len(G), 1)]
 
 
+def _square(name, S):
+    """Return a square matrix of entries whose squares are finite."""
+    S = check_design(S, name, sparse=False)
+    if S.shape[0] != S.shape[1]:
+        raise ValueError(f"{name} must be a square matrix, got shape {S.shape}")
+    return S
+
+
+def _spin_problem(theta, field, X):
+    """Return the arguments of an Ising loss as arrays of fitting shapes; X is only to be real."""
+    X = check_design(X, sparse=False)
+    p = X.shape[1]
+    theta = check_array("theta", theta, (p * (p - 1) // 2,))
+    return theta, check_array("field", field, (p,)), X
+
+
+def _covariance_problem(theta, S):
+    """Return the arguments of a Gaussian loss as arrays of fitting shapes."""
+    S = _square("S", S)
+    p = len(S)
+    if not np.diag(S).min() > 0:
+        raise ValueError(f"S must have a positive diagonal, got an entry {np.diag(S).min():g}")
+    return check_array("theta", theta, (p * (p - 1) // 2,)), S
+
+
+@no_overflow
 def ising_loss(theta, field, X):
     """``(1/n) sum_si log(1 + exp(-x_si (sum_j theta_ij x_sj + field_i)))``, x in {-1, +1}.
 
     That is minus the log-conditional of every spin in
     ``P(x) ~ exp((sum_{i<j} theta_ij x_i x_j + sum_i field_i x_i) / 2)``.
     """
-    eta = X @ symmetric(theta, X.shape[1]) + field
+    theta, field, X = _spin_problem(theta, field, X)
+    eta = X @ _symmetric(theta, X.shape[1]) + field
     return np.logaddexp(0.0, -X * eta).sum() / len(X)
 
 
+@no_overflow
 def ising_gradient(theta, field, X):
     """Return the gradient of :func:`ising_loss` in theta and in the field."""
-    eta = X @ symmetric(theta, X.shape[1]) + field
+    return _ising_gradient(*_spin_problem(theta, field, X))
+
+
+def _ising_gradient(theta, field, X):
+    eta = X @ _symmetric(theta, X.shape[1]) + field
     r = -X * expit(-X * eta) / len(X)
-    return pairs(X.T @ r), r.sum(axis=0)
+    return _pairs(X.T @ r), r.sum(axis=0)
 
 
+@no_overflow
 def precision(theta, S):
     """Return the precision matrix of off-diagonal part theta, the diagonal at its minimiser.
 
     The loss in ``w = Omega_ii`` is ``-log(w)/2 + w S_ii/2 + q/(2w)`` and a constant, with
     ``q = theta_i' S theta_i``: the minimiser is the positive root of ``S_ii w^2 - w - q``.
     """
-    Theta = symmetric(theta, len(S))
+    return _precision(*_covariance_problem(theta, S))
+
+
+def _precision(theta, S):
+    Theta = _symmetric(theta, len(S))
     q = ((S @ Theta) * Theta).sum(axis=0)
     s = np.diag(S)
     return Theta + np.diag((1 + np.sqrt(1 + 4 * s * q)) / (2 * s))
 
 
+@no_overflow
 def gaussian_loss(theta, S):
     """Composite loss of a Gaussian with covariance S, minimised over the diagonal of the precision.
 
     ``sum_i -log(Omega_ii)/2 + (Omega S Omega)_ii / (2 Omega_ii)``: minus the log-conditionals,
     ``x_i | rest ~ N(-sum_j Omega_ij x_j / Omega_ii, 1 / Omega_ii)``, up to constants.
     """
-    Omega = precision(theta, S)
+    theta, S = _covariance_problem(theta, S)
+    Omega = _precision(theta, S)
     w = np.diag(Omega)
     return (((Omega @ S) * Omega).sum(axis=1) / w - np.log(w)).sum() / 2
 
 
+@no_overflow
 def gaussian_gradient(theta, S):
     """Return the gradient of :func:`gaussian_loss`, the partial one at the best diagonal."""
-    Omega = precision(theta, S)
-    return pairs(Omega @ S / np.diag(Omega)[:, None])
+    return _gaussian_gradient(*_covariance_problem(theta, S))
+
+
+def _gaussian_gradient(theta, S):
+    Omega = _precision(theta, S)
+    return _pairs(Omega @ S / np.diag(Omega)[:, None])
 
 
 def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
@@ -168,7 +229,7 @@ def ising_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     field = np.log((1 + mean) / (1 - mean))
 
     def gradient(theta, field):
-        return ising_gradient(theta, field, X)
+        return _ising_gradient(theta, field, X)
 
     return _path(gradient, p, field, L, 1e-14, kappa=kappa, alpha=alpha, lam=lam, times=times)
 
@@ -215,7 +276,7 @@ def gaussian_path(X, *, kappa, alpha=None, lam=1.0, times=None):
     L = 2 * np.linalg.eigvalsh(S)[-1] * top
 
     def gradient(theta, free):
-        return gaussian_gradient(theta, S), 0.0
+        return _gaussian_gradient(theta, S), 0.0
 
     path = _path(gradient, p, 0.0, L, 1e-14 * top, kappa=kappa, alpha=alpha, lam=lam, times=times)
     return replace(path, intercept=None)

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_number, check_positive
+from .checks import check_array, check_number, check_positive, check_scale
 from .losses import curved_loss
 from .path import TIME_TOLERANCE, Path
 from .problem import linear_problem, split_problem
 from .solvers.active_newton import Smooth
-from .solvers.active_set import Quadratic
+from .solvers.active_set import Products, Quadratic
 from .solvers.gram import linear_dual, linear_gram, split_products
 from .solvers.packed import MANY, Events, PackedRows
 from .solvers.projections import kernel_projector
@@ -74,6 +74,12 @@ def iss_states(H, c):
     compound. Indices that reach the boundary within a relative 1e-12 of each other form one event.
     A column that depends on the active ones (a duplicate) stays out, its rho at the boundary.
     """
+    c = check_array("c", c)
+    if c.ndim != 1 or c.size == 0:
+        raise ValueError(f"c must be a non-empty 1-d array, got shape {c.shape}")
+    if not (callable(H) or isinstance(H, Products)):
+        H = check_array("H", H, (c.size, c.size))
+        check_scale("H", H)
     return _states(Quadratic(H, c))
 
 
@@ -290,7 +296,7 @@ def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
         return solve(nu * b[:, None] + D.T @ gamma.T).T  # (split-iss-beta)
 
     H, dual = split_products(rows, c, D, solve, nu) if packed else (rows, None)
-    path = collect(iss_states(H, c), t_max, dual)
+    path = collect(_states(Quadratic(H, c)), t_max, dual)
     gamma = vars(path)["gamma"]
     if packed:
         nothing = sp.csr_array((len(path.t), D.shape[1]))

@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_number, check_word
+from .checks import (
+    check_array,
+    check_flag,
+    check_number,
+    check_times,
+    check_word,
+    no_overflow,
+    real,
+)
 from .iss import collect, iss_states
 from .path import TIME_TOLERANCE
 from .solvers.lasso_path import lasso_path
@@ -98,6 +106,7 @@ def levels(t, clock):
     return np.where(reached, 1 / np.where(reached, time, 1.0), 0.0)
 
 
+@no_overflow
 def knockoff_statistics(t, clock, zeta, statistic="s"):
     """Return (W, sign) of rows with these clocks, whose copies run faster by ``zeta``.
 
@@ -115,6 +124,10 @@ def knockoff_statistics(t, clock, zeta, statistic="s"):
         the sign of its row.
     """
     check_word("statistic", statistic, tuple(STATISTICS))
+    t = check_times(t, "t")
+    zeta = real(zeta, "zeta")
+    clock = check_array("clock", clock, (len(t), zeta.size))
+    check_array("zeta", np.where(np.isnan(zeta), 0.0, zeta), clock.shape[1:])
     up, down = levels(t, clock), levels(t, -clock)
     Z, sign = np.maximum(up, down), np.sign(up - down)
     copied = clock + np.multiply.outer(t, zeta)  # (knockoff-clock)
@@ -141,7 +154,7 @@ def knockoff_threshold(W, q, *, plus=True):
     ``(1 + #{W <= -T}) / #{W >= T} <= q`` for T among the sizes of W; without ``plus`` the 1 is left
     out: more is named, and the control is of a weaker rate.
     """
-    q = check_rate(q)
+    W, q, plus = check_array("W", W), check_rate(q), check_flag("plus", plus)
     sizes, named, against = np.unique(np.abs(W[W != 0])), np.sort(W[W > 0]), np.sort(-W[W < 0])
     false = plus + len(against) - np.searchsorted(against, sizes)
     named = np.maximum(len(named) - np.searchsorted(named, sizes), 1)

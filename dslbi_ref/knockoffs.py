@@ -27,11 +27,15 @@ import scipy.sparse as sp
 from .checks import (
     check_array,
     check_design,
+    check_flag,
     check_integer,
+    check_list,
     check_number,
     check_positive,
+    check_scale,
     check_transform,
     check_word,
+    no_overflow,
 )
 from .iss import split_iss_path, split_quadratic
 from .knockoff_filter import (
@@ -52,6 +56,7 @@ NUS = (1.0, 2.5, 6.3, 16.0, 40.0, 100.0)
 # ---- The copy --------------------------------------------------------------------------------
 
 
+@no_overflow
 def split_copy(X, D, *, nu, seed=0):
     """Return the copy of the columns of gamma, at the rows of X: (n, m), and its s.
 
@@ -71,7 +76,13 @@ def split_copy(X, D, *, nu, seed=0):
     ``U K - s X S^-1 D' / sqrt(n)`` with ``K'K = 2s I - s^2 C^-1``, and s the smaller of 1/nu and
     1.9 times the least eigenvalue of C.
     """
-    n, m = X.shape[0], D.shape[0]
+    (nu,), X = check_positive(nu=nu), check_design(X, sparse=False)
+    D = check_transform(D, X.shape[1])
+    D = D.toarray() if sp.issparse(D) else D
+    (n, p), m = X.shape, D.shape[0]
+    if n < p + m + 1:
+        raise ValueError(f"X must have at least p + m + 1 = {p + m + 1} rows, got {n}")
+    independent(X)
     ahead = scipy.linalg.solve(X.T @ X / n, D.T, assume_a="pos")
     inverse = nu * np.eye(m) + D @ ahead
     top = scipy.linalg.eigvalsh(inverse, subset_by_index=[m - 1, m - 1])[0]
@@ -96,8 +107,10 @@ def own_stream(seed):
 # ---- The paths -------------------------------------------------------------------------------
 
 
+@no_overflow
 def split_clocks(X, y, D, *, nu, path="iss"):
     """Return (t, clock) of the rows of D along a path of X and y: see :func:`exact_clocks`."""
+    (nu,) = check_positive(nu=nu)
     problem, D = split_problem(X, y, D, intercept=True)
     H, c, _ = split_quadratic(problem, D, nu)
     return exact_clocks(H, c, nu=nu, path=path)
@@ -105,7 +118,10 @@ def split_clocks(X, y, D, *, nu, path="iss"):
 
 def chosen_nu(X, y, D, nus=NUS, *, folds=5):
     """Return the nu whose exact Split inverse scale space has the least held-out error."""
-    least, folds = [], min(folds, len(y))
+    nus, least = [nu for one in check_list("nus", nus) for nu in check_positive(nus=one)], []
+    if not nus:
+        raise ValueError("nus must hold at least one nu, got none")
+    folds = min(check_integer("folds", folds, 2), len(check_array("y", y, check_design(X).shape[:1])))
     for nu in nus:
         first = split_iss_path(X, y, D, nu=nu, intercept=True).t
         if len(first) < 2:
@@ -203,6 +219,7 @@ def split_knockoffs(
     for nu of at least 1, in ``benchmarks/results/knockoffs.json``.
     """
     X, y, D, q = checked_data(X, y, D, q)
+    plus = check_flag("plus", plus)
     statistic = ("bct" if part is None else "st") if statistic is None else statistic
     check_word("statistic", statistic, tuple(STATISTICS))
     race = split_race(X, y, D, nu=nu, part=part, path=path, seed=seed)
@@ -217,6 +234,7 @@ def checked_data(X, y, D, q):
     """Return the data as arrays; refuse what is none, and a y that does not vary."""
     X = check_design(X, sparse=False)
     y, D = check_array("y", y, (len(X),)), check_transform(D, X.shape[1])
+    check_scale("y", y)
     if not np.ptp(y) > 0:
         raise ValueError(f"y must vary, got {len(y)} times {y[0]:g}")
     return X, y, sp.csr_array(D) if sp.issparse(D) else D, check_rate(q)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_positive
-from .path import Path, check_times, follow, shrink
+from .checks import check_positive, check_times
+from .path import Path, follow
+from .penalties import shrink
 from .problem import checked_step, default_times, first_jump, linear_problem
 from .solvers.gradients import sparse_gradient
 from .theory import step_bound

@@ -111,7 +111,8 @@ def huber(delta=1.0):
 
     def terms(eta, y):
         size = np.abs(eta - y)
-        return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))  # (loss-huber)
+        least = np.minimum(size, delta)
+        return least * (size - least / 2)  # (loss-huber)
 
     def slope(eta, y):
         return np.clip(eta - y, -delta, delta)

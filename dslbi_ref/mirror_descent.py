@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .checks import real, step_size
-from .path import check_times
+from .checks import INF, check_in, check_kind, check_times, real, step_size
+from .mirror_maps import MirrorMap
 
 # A flow that needs more gradients than these would take hours.
 MAX_GRADIENTS = 10**7
@@ -28,6 +28,7 @@ class MirrorState(NamedTuple):
 
 
 def _start(mirror_map, x0, z0):
+    check_kind("mirror_map", mirror_map, MirrorMap)
     if (x0 is None) == (z0 is None):
         raise ValueError("give exactly one of x0 and z0")
     name, start = ("x0", x0) if z0 is None else ("z0", z0)
@@ -44,13 +45,17 @@ def _finite(name, x, t):
 
 
 def _primal(mirror_map, z, t):
-    with np.errstate(over="ignore"):  # an overflow is reported by the next line
+    try:
         x = mirror_map.inverse(z)  # (md-primal)
+    except ValueError as error:
+        raise ValueError(
+            f"x must stay finite, it does not at t = {t}, try a smaller step: {error}"
+        ) from error
     return _finite("x", x, t)
 
 
 def _gradient(grad, x, t):
-    g = np.asarray(grad(x), dtype=float)
+    g = real(check_kind("grad", grad, callable)(x), "grad")
     if g.shape != x.shape:
         raise ValueError(f"grad must return the shape of x, {x.shape}, got {g.shape}")
     return _finite("grad", g, t)
@@ -82,7 +87,8 @@ def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
         x = _primal(mirror_map, z, t)
         yield MirrorState(t, z, x)
         alpha_k = step_size(alpha, k)
-        z = z - alpha_k * _gradient(grad, x, t)  # (md-step)
+        with np.errstate(over="ignore", invalid="ignore"):  # the next state reports it
+            z = z - alpha_k * _gradient(grad, x, t)  # (md-step)
         t, k = t + alpha_k, k + 1
 
 
@@ -103,7 +109,8 @@ def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
         if alpha_k > previous:
             raise ValueError(f"alpha must not increase, got {alpha_k} after {previous}")
         t = k * alpha_k
-        z = z0 - alpha_k * total  # (md-averaging)
+        with np.errstate(over="ignore", invalid="ignore"):  # the next line reports it
+            z = z0 - alpha_k * total  # (md-averaging)
         x = _primal(mirror_map, z, t)
         yield MirrorState(t, z, x)
         total = total + _gradient(grad, x, t)
@@ -130,6 +137,8 @@ def mirror_flow(grad, mirror_map, x0=None, *, z0=None, times, rtol=1e-10, atol=1
         With a leading axis of length T on t, z and x.
     """
     times = check_times(times)
+    (rtol,) = check_in(1e-13, 1, rtol=rtol)
+    (atol,) = check_in(0, INF, atol=atol)
     z0 = _start(mirror_map, x0, z0)
 
     asked = 0

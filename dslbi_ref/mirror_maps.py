@@ -9,13 +9,14 @@ Seven geometries: the Euclidean one, two entropies, a barrier, p-norms, the hype
 elastic net, with which mirror descent is linearized Bregman iteration.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp, rel_entr, xlogy
 
-from .checks import check_number, check_positive
+from .checks import check_number, check_positive, no_overflow, real
 from .penalties import penalty_of_labels
 
 
@@ -42,6 +43,29 @@ class MirrorMap(NamedTuple):
     divergence: Callable
 
 
+def _mirror_map(**parts):
+    """Return a map of parts that take real arrays of one shape, and refuse what overflows."""
+
+    def guard(part):
+        part = no_overflow(part)
+
+        @functools.wraps(part)
+        def guarded(x, *others):
+            points = [real(x, "x")]
+            for name, p in zip("yz", others, strict=False):
+                points.append(None if p is None and name == "z" else real(p, name))
+            for name, p in zip("yz", points[1:], strict=False):
+                if p is not None and p.shape != points[0].shape:
+                    raise ValueError(
+                        f"{name} must have the shape of x, {points[0].shape}, got {p.shape}"
+                    )
+            return part(*points)
+
+        return guarded
+
+    return MirrorMap(**{word: guard(part) for word, part in parts.items()})
+
+
 def _above_zero(name, x, or_equal=False):
     x = np.asarray(x, float)
     low = x.min(initial=np.inf)
@@ -63,7 +87,7 @@ def euclidean():
 
     1-strongly convex in the l2 norm.
     """
-    return MirrorMap(
+    return _mirror_map(
         value=lambda x: (x * x).sum() / 2,
         grad=lambda x: x,
         conjugate=lambda z: (z * z).sum() / 2,
@@ -83,7 +107,7 @@ def simplex_entropy():
     def divergence(x, y, z=None):
         return rel_entr(_on_simplex("x", x, or_equal=True), _on_simplex("y", y)).sum()
 
-    return MirrorMap(
+    return _mirror_map(
         value=lambda x: xlogy(_on_simplex("x", x, or_equal=True), x).sum(),
         grad=lambda x: np.log(_on_simplex("x", x)),
         conjugate=lambda z: logsumexp(z),
@@ -106,7 +130,7 @@ def orthant_entropy():
         x, y = _above_zero("x", x, or_equal=True), _above_zero("y", y)
         return (rel_entr(x, y) - x + y).sum()
 
-    return MirrorMap(
+    return _mirror_map(
         value=value,
         grad=lambda x: np.log(_above_zero("x", x)),
         conjugate=lambda z: np.exp(z).sum(),
@@ -126,7 +150,7 @@ def log_barrier():
         ratio = _above_zero("x", x) / _above_zero("y", y)
         return (ratio - np.log(ratio) - 1).sum()
 
-    return MirrorMap(
+    return _mirror_map(
         value=lambda x: -np.log(_above_zero("x", x)).sum(),
         grad=lambda x: -1 / _above_zero("x", x),
         conjugate=lambda z: -np.log(_above_zero("-z", -z)).sum() - np.size(z),
@@ -141,7 +165,8 @@ def p_norm(p):
     (p - 1)-strongly convex in the l_p norm. ``p = 1 + 1 / log(d)`` is close to the l1 geometry in d
     dimensions. The conjugate is |z|_q^2 / 2 with 1/p + 1/q = 1.
     """
-    if not 1 < check_number("p", p) <= 2:
+    p = check_number("p", p)
+    if not 1 < p <= 2:
         raise ValueError(f"p must be in (1, 2], got {p}")
     q = p / (p - 1)
 
@@ -153,7 +178,7 @@ def p_norm(p):
         size = norm(x, r)
         return np.sign(x) * size * (np.abs(x) / size) ** (r - 1) if size > 0 else 0.0 * x
 
-    return MirrorMap(
+    return _mirror_map(
         value=lambda x: norm(x, p) ** 2 / 2,
         grad=lambda x: link(x, p),
         conjugate=lambda z: norm(z, q) ** 2 / 2,
@@ -182,7 +207,7 @@ def hypentropy(scale):
         gap = x * (np.arcsinh(x / scale) - np.arcsinh(y / scale))
         return (gap - np.hypot(x, scale) + np.hypot(y, scale)).sum()
 
-    return MirrorMap(
+    return _mirror_map(
         value=value,
         grad=lambda x: np.arcsinh(x / scale),
         conjugate=lambda z: scale * np.cosh(z).sum(),
@@ -227,7 +252,7 @@ def elastic_net(kappa, lam=1.0, groups=None):
         rho = (grad(y) if z is None else z) - y / kappa
         return omega(x) - (rho * x).sum() + ((x - y) ** 2).sum() / (2 * kappa)
 
-    return MirrorMap(
+    return _mirror_map(
         value=lambda x: omega(x) + (x * x).sum() / (2 * kappa),
         grad=grad,
         conjugate=lambda z: kappa * (shrink(z) ** 2).sum() / 2,

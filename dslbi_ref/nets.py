@@ -8,6 +8,7 @@ a ``state_dict`` converts name by name.
 
 import numpy as np
 
+from .checks import check_finite, check_integer, check_kind, check_word, real, shown
 from .nets_layers import (
     activation_pair,
     conv2d,
@@ -43,7 +44,11 @@ def layer_init(shape, rng, init="torch"):
     group enters if its initial norm is larger than ``kappa * lam``. The root mean square norm of a
     filter or neuron is ``1 / sqrt(3)`` under "torch" and ``sqrt(2)`` under "he", whatever its size.
     """
-    require(init in ("torch", "he"), f'init must be "torch" or "he", got {init!r}')
+    check_word("init", init, ("torch", "he"))
+    check_kind("rng", rng, np.random.Generator)
+    check_kind("shape", shape, tuple | list)
+    require(len(shape) >= 2, f"shape must be (out, in, ...), got {shape}")
+    shape = tuple(check_integer("shape", s, 1) for s in shape)
     fan_in = np.prod(shape[1:])
     if init == "he":
         return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape), np.zeros(shape[0])
@@ -55,15 +60,16 @@ def layer_init(shape, rng, init="torch"):
 
 
 def _batch(X):
-    X = np.asarray(X, dtype=float)
+    X = real(X, "X").astype(np.float64, copy=False)
     require(X.ndim >= 2 and X.size > 0, f"X must be a batch (n, ...) and not empty, got {X.shape}")
-    require(np.isfinite(X).all(), "X must be finite, got NaN or infinity")
+    check_finite("X", X)
     return X
 
 
 def _names(params, layers):
+    check_kind("params", params, dict)
     expected = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    wrong = sorted(expected ^ set(params))
+    wrong = sorted(expected ^ set(params), key=str)
     require(
         not wrong,
         f"params must hold weight and bias of {', '.join(layers)}, missing or extra: {wrong}",
@@ -75,9 +81,10 @@ def mlp_init(sizes, rng, init="torch"):
 
     LeNet-300-100 is ``(784, 300, 100, 10)``. See :func:`layer_init` for ``rng`` and ``init``.
     """
+    check_kind("sizes", sizes, tuple | list)
     require(
         len(sizes) >= 2 and all(isinstance(s, int | np.integer) and s > 0 for s in sizes),
-        f"sizes must be at least two positive integers, got {sizes}",
+        f"sizes must be at least two positive integers, got {shown(sizes)}",
     )
     params = {}
     for i in range(1, len(sizes)):
@@ -88,6 +95,7 @@ def mlp_init(sizes, rng, init="torch"):
 
 def _mlp_forward(params, X, activation):
     act = activation_pair(activation)[0]
+    check_kind("params", params, dict)
     depth = max(1, len(params) // 2)
     _names(params, [f"fc{i}" for i in range(1, depth + 1)])
     H = _batch(X)

@@ -12,6 +12,8 @@ several maxima the first one, row by row, receives the gradient.
 import numpy as np
 from scipy.special import expit, logsumexp
 
+from .checks import check_finite, check_integer, check_word, no_overflow, real
+
 
 def require(condition, message):
     """Raise a ValueError with the message unless the condition holds."""
@@ -22,8 +24,10 @@ def require(condition, message):
 # ---- Layers --------------------------------------------------------------------------
 
 
+@no_overflow
 def linear(X, W, b):
     """Return ``Y = X W' + b`` for X (n, p), W (k, p), b (k,); Y is (n, k)."""
+    X, W, b = real(X, "X"), real(W, "W"), real(b, "b")
     require(
         W.ndim == 2 and b.shape == W.shape[:1],
         f"W and b must be (k, p), (k,), got {W.shape}, {b.shape}",
@@ -38,6 +42,7 @@ def linear_back(cache, dY):
     return dY @ W, dY.T @ X, dY.sum(axis=0)
 
 
+@no_overflow
 def conv2d(X, W, b, padding=0):
     """Convolve with stride 1, in the sense of deep-learning libraries (a cross-correlation).
 
@@ -60,6 +65,7 @@ def conv2d(X, W, b, padding=0):
     -----
     All windows are laid out as the columns of one matrix, so that the sum is a matrix product.
     """
+    X, W, b = real(X, "X"), real(W, "W"), real(b, "b")
     require(
         W.ndim == 4 and b.shape == W.shape[:1],
         f"W and b must be 4-d and (k,), got {W.shape}, {b.shape}",
@@ -68,7 +74,7 @@ def conv2d(X, W, b, padding=0):
         X.ndim == 4 and X.shape[1] == W.shape[1],
         f"X must be (n, {W.shape[1]}, h, w), got {X.shape}",
     )
-    require(padding >= 0, f"padding must be at least 0, got {padding}")
+    padding = check_integer("padding", padding, 0, 10**4)
     k, c, r, s = W.shape
     Xp = np.pad(X, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     require(
@@ -103,6 +109,7 @@ def max_pool(X, size=2):
 
     Y is (n, c, h // size, w // size); what fills no block at the lower and right edge is left out.
     """
+    X, size = real(X, "X"), check_integer("size", size, 0)
     require(X.ndim == 4, f"X must be (n, c, h, w), got {X.shape}")
     n, c, h, w = X.shape
     require(1 <= size <= min(h, w), f"size must lie in [1, {min(h, w)}], got {size}")
@@ -128,6 +135,7 @@ def max_pool_back(cache, dY):
 
 def relu(X):
     """Return ``max(x, 0)``, entry by entry."""
+    X = real(X, "X")
     return np.maximum(X, 0.0), X
 
 
@@ -136,11 +144,13 @@ def relu_back(X, dY):
     return np.where(X > 0, dY, 0.0)
 
 
+@no_overflow
 def softplus(X):
     """Return ``log(1 + exp(x))``, the smooth activation for which the convergence theory holds.
 
     Exact for every x. torch returns x itself above its ``threshold`` of 20, an error of up to 2e-9.
     """
+    X = real(X, "X")
     return np.logaddexp(0.0, X), X
 
 
@@ -151,16 +161,18 @@ def softplus_back(X, dY):
 
 def activation_pair(name):
     """Return the activation of this name and its ``_back``."""
-    require(name in ("relu", "softplus"), f'activation must be "relu" or "softplus", got {name!r}')
+    check_word("activation", name, ("relu", "softplus"))
     return (relu, relu_back) if name == "relu" else (softplus, softplus_back)
 
 
 def cross_entropy(logits, y):
     """Return the mean of ``-log softmax(logits)[i, y_i]``: logits (n, k), y (n,) in [0, k)."""
+    logits = real(logits, "logits")
     require(
         logits.ndim == 2 and logits.size > 0,
         f"logits must be (n, k) and not empty, got {logits.shape}",
     )
+    check_finite("logits", logits)
     n, k = logits.shape
     y = np.asarray(y)
     require(

@@ -1,13 +1,24 @@
 """Recording of states, and the one object that every solver of the linear chapters returns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_array, check_integer, real
-from .penalties import penalty_of_labels
+from .checks import (
+    check_arraylike,
+    check_integer,
+    check_kind,
+    check_number,
+    check_positive,
+    check_times,
+    no_overflow,
+    real,
+    shown,
+)
+from .penalties import penalty_of_labels, shrink
 from .solvers.packed import PackedRows, RowsField
 from .units import labels
 
@@ -35,7 +46,7 @@ def record(states, n_steps, every=1):
     ----------
     states : iterator of NamedTuples
         Fields are numbers, arrays, None, or dicts of arrays.
-    n_steps : int >= 0
+    n_steps : int in [0, 1e8]
         Steps to take; states 0, every, 2 * every, ... up to ``n_steps`` are kept.
     every : int >= 1
 
@@ -45,10 +56,14 @@ def record(states, n_steps, every=1):
         Each array has the path as its leading axis; a field that is None throughout stays None. A
         momentum buffer, absent before the first step, reads NaN there.
     """
-    n_steps, every = check_integer("n_steps", n_steps, 0), check_integer("every", every, 1)
+    n_steps = check_integer("n_steps", n_steps, 0, MAX_STEPS)
+    every = check_integer("every", every, 1)
+    check_kind("states", states, Iterator)
     kept = list(islice(states, 0, n_steps + 1, every))
     if not kept:
         raise ValueError("states must yield at least one state, got none")
+    if not hasattr(kept[0], "_fields"):
+        raise ValueError(f"states must yield NamedTuples, got {shown(kept[0])}")
     return type(kept[0])(*(_stack(column) for column in zip(*kept, strict=True)))
 
 
@@ -91,29 +106,6 @@ def follow(states, times, *fields):
         ends = ((getattr(left, f), getattr(right, f)) for f in fields)
         rows.append([(1 - w) * a + w * b for a, b in ends])
     return [np.array(column) for column in zip(*rows, strict=True)]
-
-
-def check_times(times, name="times"):
-    """Return path times as a float64 array: finite, non-negative, strictly increasing."""
-    t = check_array(name, times)
-    if t.ndim != 1 or t.size == 0:
-        raise ValueError(f"{name} must be a non-empty 1-d array, got shape {t.shape}")
-    if t.min() < 0:
-        raise ValueError(f"{name} must be at least 0, got {t.min()}")
-    late = np.flatnonzero(np.diff(t) <= 0)
-    if late.size:
-        raise ValueError(f"{name} must be increasing, got {t[late[0] + 1]} after {t[late[0]]}")
-    return t
-
-
-def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
-    """Return the sparse iterate ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
-
-    ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
-    """
-    penalty, units = penalty_of_labels(groups)
-    gamma = kappa * penalty.prox([z], lam, units)[0]
-    return gamma if scale is None else (gamma.T * scale).T
 
 
 class PathPoint(NamedTuple):
@@ -187,11 +179,17 @@ class Path:
     tilde: np.ndarray | None = None
 
     def __post_init__(self):
+        (lam,), kappa = check_positive(lam=self.lam), check_number("kappa", self.kappa)
+        if not kappa > 0:
+            raise ValueError(f"kappa must be positive, got {self.kappa}")
+        self.__dict__.update(lam=lam, kappa=kappa)  # it is frozen
+        for name in ("t", "z", "gamma", "beta", "intercept", "tilde", "scale", "centre"):
+            check_arraylike(name, vars(self)[name], needed=name in ("t", "z", "gamma"))
         check_times(self.t, "t")
         if self.kind not in ("linear", "step"):
             raise ValueError(f'kind must be "linear" or "step", got {self.kind!r}')
-        z, gamma = (np.shape(vars(self)[name]) for name in ("z", "gamma"))
-        if gamma != z:
+        z, gamma = (vars(self)[name].shape for name in ("z", "gamma"))
+        if gamma != z or len(z) < 2:
             raise ValueError(f"gamma must have the shape of z, {z}, got {gamma}")
         for name in ("z", "beta", "intercept", "tilde"):
             value = vars(self)[name]
@@ -219,6 +217,7 @@ class Path:
         gap = np.where(right > k, self.t[right] - self.t[k], 1.0)
         return k, right, np.clip((t - self.t[k]) / gap, 0.0, 1.0)
 
+    @no_overflow
     def at(self, t):
         """Return the path at time t, as a :class:`PathPoint`.
 
@@ -246,7 +245,7 @@ class Path:
         if self.kind == "step":
             beta, intercept = (None if a is None else a[k] for a in (beta, intercept))
             return PathPoint(t, z, vars(self)["gamma"][k], beta, intercept, tilde)
-        rows = z.reshape((-1,) + self.z.shape[1:])
+        rows = z.reshape((-1,) + vars(self)["z"].shape[1:])
         gamma = np.array([self._shrink(row) for row in rows]).reshape(z.shape)
         beta = None if beta is None else blend(beta)
         if intercept is not None and self.centre is not None:
@@ -266,6 +265,7 @@ class Path:
         packed = isinstance(vars(self)["gamma"], PackedRows)  # then z costs a product with X
         return (vars(self)["gamma"][self._locate(t)[0]] if packed else self.at(t).gamma) != 0
 
+    @no_overflow
     def entry_times(self):
         """Return the time at which each entry first leaves zero; infinity where it never does.
 

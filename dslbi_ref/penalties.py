@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import INF, check_in, check_scale, real
+from .checks import INF, check_in, check_scale, no_overflow, real, shown
 from .units import Units, labels, norms, slice_axes, unit_weights
 
 TINY = np.finfo(float).tiny
@@ -65,9 +65,10 @@ def _check_level(lam):
 # ---- l1: every entry by itself ---------------------------------------------------------------
 
 
+@no_overflow
 def l1_norm(x, lam=1.0):
     """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
-    return lam * np.abs(real(x)).sum()
+    return _check_level(lam) * np.abs(real(x, "x")).sum()
 
 
 def soft_threshold(v, lam=1.0):
@@ -78,7 +79,7 @@ def soft_threshold(v, lam=1.0):
 
 def l1_dual_norm(x):
     """Return the largest absolute entry (0 of an empty array)."""
-    return np.abs(real(x)).max(initial=0.0)
+    return np.abs(real(x, "x")).max(initial=0.0)
 
 
 # ---- group: every unit as a whole ------------------------------------------------------------
@@ -86,14 +87,16 @@ def l1_dual_norm(x):
 
 def _family(xs):
     """Return the arrays of a family, real; refuse an array alone, whose rows would pass for one."""
-    if isinstance(xs, np.ndarray) or not xs:
-        got = f"an array of shape {xs.shape}" if isinstance(xs, np.ndarray) else "none"
+    if not (isinstance(xs, list | tuple) and xs):
+        array, none = isinstance(xs, np.ndarray), isinstance(xs, list | tuple)
+        got = f"an array of shape {xs.shape}" if array else "none" if none else shown(xs)
         raise ValueError(f"a family must be a list of arrays, at least one, got {got}")
-    return [real(x) for x in xs]
+    return [real(x, "a family") for x in xs]
 
 
+@no_overflow
 def _group_value(xs, lam, units):
-    xs = _family(xs)
+    lam, xs = _check_level(lam), _family(xs)
     k, count = labels(xs, units)
     return lam * (unit_weights(k, count, units.weight) * norms(xs, k, count)).sum()
 
@@ -262,3 +265,13 @@ def penalty_of_labels(groups=None):
     if groups is None:
         return PENALTIES["l1"], Units(group_dim=None)
     return PENALTIES["group"], Units(groups=groups)
+
+
+def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
+    """Return the sparse iterate ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
+
+    ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
+    """
+    penalty, units = penalty_of_labels(groups)
+    gamma = kappa * penalty.prox([z], lam, units)[0]
+    return gamma if scale is None else (gamma.T * scale).T

@@ -11,7 +11,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .checks import check_design, check_number, check_transform
+from .checks import check_design, check_flag, check_number, check_transform
 from .losses import Loss, curved_loss, loss_named
 from .penalties import penalty_of_labels
 from .solvers.blocks import LARGE, Blocks
@@ -256,6 +256,8 @@ def linear_problem(X, y, *, loss="squared", intercept=False, normalize=False, bl
         Read a large dense X by :class:`~dslbi_ref.solvers.blocks.Blocks`, as it is.
     """
     X, row = check_design(X, as_is=blocks), loss_named(loss)
+    check_flag("intercept", intercept)
+    check_flag("normalize", normalize)
     y = row.check_target(y, X.shape[0])
     if isinstance(X, np.ndarray) and blocks:
         X = Blocks(X) if X.size > LARGE else X.astype(np.float64, copy=False)
@@ -302,4 +304,6 @@ def default_times(t0):
     """Return 100 times, log-spaced from t0 to 20 t0."""
     if t0 == np.inf:
         raise ValueError("times must be given: the gradient at zero is zero, nothing ever enters")
+    if not 1e-300 <= t0 <= 1e300:
+        raise ValueError(f"lam must let the first entry be in [1e-300, 1e300], got t0 = {t0:g}")
     return np.geomspace(t0, 20 * t0, 100)

@@ -8,7 +8,17 @@ from numbers import Integral
 
 import numpy as np
 
-from .checks import INF, check_in, check_number, check_positive
+from .checks import (
+    INF,
+    check_in,
+    check_kind,
+    check_list,
+    check_number,
+    check_positive,
+    no_overflow,
+    real,
+    shown,
+)
 from .penalties import penalty_named
 from .units import Units
 
@@ -19,10 +29,17 @@ def check_release(release, pull, power):
     if not (whole and release >= 0):
         raise ValueError(f"release must be an integer of at least 0, got {release!r}")
     check_in(0, INF, pull=pull)
-    if not np.isfinite(check_number("power", power)):
-        raise ValueError(f"power must be finite, got {power}")
+    _check_power(power)
 
 
+def _check_power(power):
+    number = check_number("power", power)
+    if not np.isfinite(number):
+        raise ValueError(f"power must be finite, got {shown(power)}")
+    return number
+
+
+@no_overflow
 def scaled_levels(W, families, *, lam, power):
     """Return the level of every split tensor, in proportion to a power of the size of its family.
 
@@ -43,11 +60,19 @@ def scaled_levels(W, families, *, lam, power):
     ValueError
         For a lam that is not positive and finite; with a power, for a family of zeros.
     """
-    (lam,) = check_positive(lam=lam)
+    (lam,), power = check_positive(lam=lam), _check_power(power)
+    check_kind("W", W, dict)
+    families = [check_list("families", names) for names in check_list("families", families)]
+    for name in (name for names in families for name in names):
+        if name not in W:
+            raise ValueError(f"families must name tensors of W, got {shown(name)}")
     if not (power and families):
         return {name: lam for names in families for name in names}
+    W = {name: real(W[name], f"W[{name!r}]") for names in families for name in names}
     squares = [sum(np.square(W[name]).sum() for name in names) for names in families]
     counts = [sum(W[name].size for name in names) for names in families]
+    if not all(counts):
+        raise ValueError("families must hold tensors that are not empty, got one of no entries")
     typical = np.sqrt(sum(squares) / sum(counts))
     levels = {}
     for names, square, count in zip(families, squares, counts, strict=True):
@@ -61,6 +86,7 @@ def scaled_levels(W, families, *, lam, power):
     return levels
 
 
+@no_overflow
 def dense_start(Ws, *, kappa, lam, penalty, **units):
     """Return the V of a family at which Gamma is W: ``W / kappa`` plus a subgradient of Omega."""
     kappa, lam = check_positive(kappa=kappa, lam=lam)

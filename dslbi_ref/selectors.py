@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .checks import check_transform
+from .checks import check_design, check_transform
 from .estimators import SplitLBIRegressor
 from .knockoffs import split_knockoffs
 from .problem import column_deviation
@@ -215,7 +215,7 @@ class SplitKnockoffSelector(SelectorMixin, BaseEstimator):
     def fit(self, X, y):
         """Name the rows on X (n, p) and y (n,)."""
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, y_numeric=True)
-        p = X.shape[1]
+        X, p = check_design(X), X.shape[1]
         D = self.D(p) if callable(self.D) else self.D
         D = np.eye(p) if D is None else check_transform(D, p)
         if self.D is None and self.normalize:

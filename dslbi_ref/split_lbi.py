@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_positive, check_word
-from .path import Path, check_times, follow, shrink
+from .checks import check_positive, check_times, check_word
+from .path import Path, follow
+from .penalties import shrink
 from .problem import (
     checked_step,
     default_times,

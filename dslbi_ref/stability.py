@@ -15,7 +15,16 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import brentq, minimize_scalar
 
-from .checks import check_array, check_design, check_integer, check_positive, check_word, shown
+from .checks import (
+    check_array,
+    check_design,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_positive,
+    check_word,
+    shown,
+)
 
 # ---- Halves and frequencies --------------------------------------------------------------------
 
@@ -59,6 +68,9 @@ def half_samples(n, pairs, *, complementary=True, seed=0):
     independently of each other.
     """
     n, pairs = check_integer("n", n, 4), check_integer("pairs", pairs, 1)
+    check_flag("complementary", complementary)
+    if not isinstance(seed, np.random.Generator):
+        seed = check_integer("seed", seed, 0, 2**128)
     rng, half = np.random.default_rng(seed), n // 2
     if complementary:
         orders = [rng.permutation(n) for _ in range(pairs)]
@@ -122,6 +134,7 @@ def stability_selection(
     ImportError
         ``n_jobs`` without joblib.
     """
+    check_kind("fit", fit, callable)
     X = check_design(X, as_is=True)
     X, n = sp.csr_array(X) if sp.issparse(X) else X, X.shape[0]
     y = check_array("y", y, (n,))
@@ -134,6 +147,7 @@ def stability_selection(
             from joblib import Parallel, delayed
         except ImportError as error:
             raise ImportError("n_jobs needs joblib: pip install joblib") from error
+        n_jobs = check_integer("n_jobs", n_jobs, -1)
         work = (delayed(_selection)(fit, X[rows], y[rows], first) for rows in halves)
         masks = Parallel(n_jobs=n_jobs)(work)
     masks = np.array(masks)

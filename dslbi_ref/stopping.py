@@ -5,9 +5,20 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_array, check_design, check_in, check_integer, check_word
+from .checks import (
+    check_array,
+    check_design,
+    check_flag,
+    check_in,
+    check_integer,
+    check_kind,
+    check_times,
+    check_word,
+    no_overflow,
+    shown,
+)
 from .losses import loss_named
-from .path import TIME_TOLERANCE, check_times
+from .path import TIME_TOLERANCE, Path
 
 
 def _coefficients(path, part):
@@ -38,7 +49,14 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     rest : bool
         Keep the first estimate before the path begins, and the last one after it ends.
     """
-    times = check_array("times", times)
+    check_kind("path", path, Path)
+    times, X = check_array("times", times), check_design(X)
+    check_array("y", y, (X.shape[0],))
+    y, row, rest = np.asarray(y), loss_named(loss), check_flag("rest", rest)
+    if X.shape[1] != vars(path)["gamma" if vars(path)["beta"] is None else "beta"].shape[1]:
+        raise ValueError(f"X must have the columns of the path, got shape {X.shape}")
+    if times.ndim != 1:
+        raise ValueError(f"times must be 1-d, got shape {times.shape}")
     times = np.clip(times, path.t[0], path.t[-1]) if rest else times
     part = _coefficients(path, part)
     result = np.full(times.shape, np.inf)
@@ -50,9 +68,13 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     if point.intercept is not None and path.beta is not None and part != "beta":
         levels = levels + (point.beta - estimates) @ path.centre  # the intercept is that of beta
     pairs = zip(estimates, levels, strict=True)
-    value = loss_named(loss).value
-    result[inside] = [value(X @ b + level, y) for b, level in pairs]
+    result[inside] = [_value(row, X, y, b, level) for b, level in pairs]
     return result
+
+
+@no_overflow
+def _value(row, X, y, beta, level):
+    return row.value(X @ beta + level, y)
 
 
 def discrepancy_time(path, X, y, *, sigma, part=None):
@@ -61,7 +83,8 @@ def discrepancy_time(path, X, y, *, sigma, part=None):
     Infinity if it never is; arguments as for :func:`path_losses`. ``path.t`` holds the candidates.
     """
     (sigma,) = check_in(0, np.inf, sigma=sigma)
-    small = 2 * path_losses(path, X, y, path.t, part=part) <= sigma**2
+    check_kind("path", path, Path)
+    small = 2 * path_losses(path, X, y, path.t, part=part) <= sigma * sigma
     return float(path.t[small.argmax()]) if small.any() else np.inf
 
 
@@ -76,12 +99,38 @@ def held_out_losses(fit, X, y, times, splits, **options):
     X, y, times, **options
         See :func:`path_losses`.
     """
-    return np.array(
-        [
-            path_losses(fit(X[train], y[train]), X[test], y[test], times, **options)
-            for train, test in splits
-        ]
-    )
+    check_kind("fit", fit, callable)
+    X = check_design(X)
+    X, y = sp.csr_array(X) if sp.issparse(X) else X, np.asarray(y)
+    check_array("y", y, (X.shape[0],))
+    losses = []
+    for train, test in _splits(splits, len(y)):
+        path = check_kind("fit", fit(X[train], y[train]), Path)
+        losses.append(path_losses(path, X[test], y[test], times, **options))
+    return np.array(losses)
+
+
+def _splits(splits, n):
+    """Return pairs of rows, as indices of n rows or masks of them; refuse what is no such pair."""
+    wanted = "splits must be pairs of rows to fit and rows to hold out"
+    try:
+        pairs = [tuple(map(np.asarray, pair)) for pair in splits]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wanted}, got {shown(splits)}") from error
+    if not pairs:
+        raise ValueError(f"{wanted}, got none")
+    for pair in pairs:
+        whole = len(pair) == 2 and all(rows.ndim == 1 and rows.dtype.kind in "iub" for rows in pair)
+        if not whole:
+            raise ValueError(f"{wanted}, got {shown(pair)}")
+        for rows in pair:
+            mask = rows.dtype == bool
+            inside = -n <= rows.min(initial=0) and rows.max(initial=0) < n
+            if not (len(rows) == n if mask else inside):
+                raise ValueError(f"splits must be of the {n} rows of X, got {shown(rows)}")
+            if not (rows.any() if mask else rows.size):
+                raise ValueError("splits must be of rows to fit and to hold out, got none of one")
+    return pairs
 
 
 class CrossValidation(NamedTuple):

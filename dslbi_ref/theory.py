@@ -5,7 +5,16 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from .checks import check_array, check_design, check_in, check_positive, check_transform
+from .checks import (
+    check_array,
+    check_design,
+    check_in,
+    check_kind,
+    check_number,
+    check_positive,
+    check_transform,
+    no_overflow,
+)
 from .solvers.linear_system import solver
 
 
@@ -45,6 +54,7 @@ def step_bound(L, *, kappa, nu=None, D_norm=1.0):
     return bound
 
 
+@no_overflow
 def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
     """Return the Lyapunov function of DessiLBI (and Split LBI, D = I) between consecutive states.
 
@@ -64,14 +74,32 @@ def lyapunov(loss, W, Gamma, V_old, Gamma_old, *, alpha, kappa, nu, penalty):
     penalty : callable ``(name, Gamma_of_that_name) -> float``
         Value of Omega, the penalty level included.
     """
-    value = alpha * loss
+    alpha, kappa, nu = check_positive(alpha=alpha, kappa=kappa, nu=nu)
+    Gamma = _tensors("Gamma", Gamma, Gamma)
+    W, V_old, Gamma_old = (
+        _tensors(name, given, Gamma)
+        for name, given in (("W", W), ("V_old", V_old), ("Gamma_old", Gamma_old))
+    )
+    check_kind("penalty", penalty, callable)
+    value = alpha * float(check_array("loss", loss, ()))
     for name, G in Gamma.items():
         g = V_old[name] - Gamma_old[name] / kappa
         value += alpha * ((W[name] - G) ** 2).sum() / (2 * nu)
-        value += penalty(name, G) - (g * G).sum()  # (dslbi-lyapunov)
+        omega = check_number("penalty", penalty(name, G))
+        value += omega - (g * G).sum()  # (dslbi-lyapunov)
     return value
 
 
+def _tensors(name, given, like):
+    """Return the tensors of a dict that ``like`` names, of the same shapes."""
+    check_kind(name, given, dict)
+    missing = sorted(set(like) - set(given), key=str)
+    if missing:
+        raise ValueError(f"{name} must hold every tensor of Gamma, missing {missing}")
+    return {key: check_array(f"{name}[{key!r}]", given[key], np.shape(like[key])) for key in like}
+
+
+@no_overflow
 def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
     """Return the largest entry of ``W/kappa + V + sum alpha*u`` minus its starting value.
 
@@ -79,10 +107,17 @@ def telescoping_residual(W0, V0, W, V, sum_alpha_u, *, kappa):
     coupling cancels between the two updates, so this is rounding error only: with coupling
     "outside" and no decoupled decay for any momentum, with "inside" at momentum 0.
     """
+    (kappa,) = check_positive(kappa=kappa)
+    shape = np.shape(W0)
+    W0, V0, W, V, sum_alpha_u = (
+        check_array(name, x, shape)
+        for name, x in dict(W0=W0, V0=V0, W=W, V=V, sum_alpha_u=sum_alpha_u).items()
+    )
     drift = W / kappa + V + sum_alpha_u - (W0 / kappa + V0)
     return np.abs(drift).max(initial=0.0)
 
 
+@no_overflow
 def path_length(*parts):
     """Return the length of a recorded path up to each state: 0, then the sum of the moves so far.
 
@@ -102,6 +137,9 @@ def path_length(*parts):
     ndarray (T,)
     """
     arrays = [a for part in parts for a in (part.values() if isinstance(part, dict) else [part])]
+    arrays = [check_array("parts", a) for a in arrays]
+    if not all(a.ndim for a in arrays):
+        raise ValueError("parts must have the path as their leading axis, got a number alone")
     counts = sorted({len(a) for a in arrays})
     if len(counts) != 1 or counts[0] == 0:
         raise ValueError(f"parts must hold one number of states, at least 1, got {counts}")
@@ -110,13 +148,11 @@ def path_length(*parts):
     return np.concatenate([[0.0], np.cumsum(np.sqrt(squares))])
 
 
-def _split_support(support, size):
+def _split_support(support, size, name="support"):
     """Return the mask of a support that is neither empty nor everything, and its complement."""
-    on = check_array("support", support, (size,)) != 0
+    on = check_array(name, support, (size,)) != 0
     if on.all() or not on.any():
-        raise ValueError(
-            f"support must hold zeros and non-zeros, got {on.sum()} of {size} non-zero"
-        )
+        raise ValueError(f"{name} must hold zeros and non-zeros, got {on.sum()} of {size} non-zero")
     return on, ~on
 
 
@@ -137,11 +173,14 @@ def irrepresentable(X, support):
     return _row_sum(X[:, S].T @ X[:, S], X[:, S].T @ X[:, T])
 
 
+@no_overflow
 def _row_sum(square, right):
     """Return the largest row sum of ``|right' square^-1|``; square must be positive definite."""
     factor, info = scipy.linalg.lapack.dpotrf(square)
     if info or (np.diag(factor) ** 2 <= 1e-13 * np.diag(square)).any():
-        raise ValueError("the columns of the support must be independent")
+        raise ValueError(
+            f"support must be of independent columns, got a Gram matrix of rank below {len(square)}"
+        )
     return float(np.abs(scipy.linalg.cho_solve((factor, False), right)).sum(axis=0).max())
 
 
@@ -201,18 +240,18 @@ def genlasso_conditions(X, D, signs):
     D = check_transform(D, X.shape[1])
     D = D.toarray() if sp.issparse(D) else D
     signs = check_array("signs", signs, (D.shape[0],))
-    I, J = _split_support(signs, D.shape[0])
+    I, J = _split_support(signs, D.shape[0], "signs")
     if not np.isin(signs, (-1, 0, 1)).all():
         raise ValueError(f"signs must be -1, 0 or 1, got {signs[~np.isin(signs, (-1, 0, 1))][0]}")
     D_I, D_J = D[I], D[J]
     U = scipy.linalg.null_space(D_J)
     if U.shape[1] == 0:
         raise ValueError("signs must be those of some D beta, got a support that only beta = 0 has")
-    XU = X @ U
+    XU = X @ U / np.abs(X).max(initial=np.finfo(float).tiny)  # the size of X cancels
     if np.linalg.matrix_rank(XU) < U.shape[1]:
-        raise ValueError("X must have independent columns on the kernel of D_J")
+        raise ValueError("X must have independent columns on the kernel of D_J, got dependent ones")
     # (X'X A - 1) D_I', from A = U (U'X'XU)^-1 U'
-    right = X.T @ XU @ np.linalg.solve(XU.T @ XU, U.T @ D_I.T) - D_I.T
+    right = X.T / np.abs(X).max() @ XU @ np.linalg.solve(XU.T @ XU, U.T @ D_I.T) - D_I.T
     ic0 = np.abs(np.linalg.pinv(D_J.T) @ right).sum(axis=1).max()
     m, p = D_J.shape
     level = -np.ones((m, 1))
@@ -224,9 +263,12 @@ def genlasso_conditions(X, D, signs):
         b_eq=right @ signs[I],
         bounds=[(None, None)] * m + [(0, None)],
     )
+    if not program.success:
+        raise ValueError(f"D and X must be of a scale that linprog solves, but: {program.message}")
     return float(ic0), float(program.fun)
 
 
+@no_overflow
 def stopping_time(X, support, *, sigma):
     """Return how long the inverse scale space has no false entry, but for a small probability.
 
@@ -248,7 +290,7 @@ def stopping_time(X, support, *, sigma):
         Standard deviation of the normal noise.
     """
     (sigma,), X = check_positive(sigma=sigma), check_design(X, sparse=False)
-    eta = 1 - irrepresentable(X, support)
+    eta = np.float64(1 - irrepresentable(X, support))
     if not eta > 0:
         raise ValueError(f"irrepresentable(X, support) must be below 1, got {1 - eta}")
     n, p = X.shape

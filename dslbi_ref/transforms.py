@@ -13,7 +13,7 @@ edge, as in numpy.diff. The kernel of D holds the signals that the penalty leave
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import check_integer, real
+from .checks import MOST_ENTRIES, check_integer, real, shown
 
 
 def identity(p):
@@ -31,7 +31,7 @@ def trend(p, order):
 
     Order 0 favours piecewise constant signals, 1 piecewise linear, 2 piecewise quadratic ones.
     """
-    order = check_integer("order", order, 0)
+    order = check_integer("order", order, 0, 1000)
     p = check_integer("p", p, order + 2)
     D = sp.eye_array(p, format="csr")
     for size in range(p, p - order - 1, -1):
@@ -50,6 +50,8 @@ def grid(shape):
         shape (C order). An axis of length 1 has no rows.
     """
     shape = [check_integer("shape", s, 1) for s in np.atleast_1d(np.asarray(shape, dtype=object))]
+    if np.prod(shape, dtype=object) > MOST_ENTRIES:
+        raise ValueError(f"shape must be of at most {MOST_ENTRIES:,} points, got {tuple(shape)}")
     if max(shape, default=1) < 2:
         raise ValueError(f"shape must have an axis of length 2 or more, got {tuple(shape)}")
     blocks = []
@@ -91,7 +93,9 @@ def graph(edges, n_nodes, weights=None):
         raise ValueError(f"edges must join different nodes, got {tuple(loops[0].tolist())}")
     w = np.ones(len(edges)) if weights is None else real(weights, "weights")
     if w.shape != (len(edges),) or not (np.isfinite(w) & (w > 0)).all():
-        raise ValueError(f"weights must be {len(edges)} positive finite numbers, got {weights}")
+        raise ValueError(
+            f"weights must be {len(edges)} positive finite numbers, got {shown(weights)}"
+        )
     rows = np.repeat(np.arange(len(edges)), 2)
     values = np.stack([-w, w], axis=1).ravel()
     return sp.csr_array((values, (rows, edges.ravel())), shape=(len(edges), n_nodes))

@@ -77,6 +77,8 @@ def labels(xs, units):
 
 def _labels_of_one(x, units):
     """Return the labels of one array whose units are slices, and their number."""
+    if units.groups is not None and x.ndim == 0:
+        raise ValueError("groups must label the entries along an axis, got an array without one")
     axes = slice_axes(x.ndim, units.group_dim)
     if units.groups is not None:
         along, count = _renumbered(x, units)
@@ -92,7 +94,7 @@ def _labels_of_one(x, units):
 
 def slice_axes(ndim, group_dim):
     """Return the axes of ``group_dim`` in increasing order, counted from the front."""
-    dims = (group_dim,) if np.isscalar(group_dim) else tuple(group_dim)
+    dims = tuple(group_dim) if isinstance(group_dim, tuple | list) else (group_dim,)
     for d in dims:
         if not (isinstance(d, Integral) and -ndim <= d < ndim):
             raise ValueError(f"group_dim must name axes of a {ndim}-d array, got {group_dim!r}")
@@ -145,7 +147,7 @@ def unit_weights(labels, count, weight):
 def norms(xs, labels, count):
     """Return the Euclidean norm of each unit over all arrays of the family, (count,)."""
     squares = (
-        np.bincount(label.ravel(), (x * x).ravel(), minlength=count)
+        np.bincount(label.ravel(), np.square(x, dtype=np.float64).ravel(), minlength=count)
         for x, label in zip(xs, labels, strict=True)
     )
     return np.sqrt(sum(squares))

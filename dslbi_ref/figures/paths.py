@@ -2,13 +2,19 @@
 
 import numpy as np
 
+from ..checks import check_array, check_kind, check_list, shown
+from ..path import Path
 from ..solvers.packed import columns
 
 
 def draw(path, ax=None, truth=None, names=None):
     """Draw a path; see :meth:`dslbi_ref.path.Path.plot`."""
     import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
+    check_kind("path", path, Path)
+    if ax is not None:
+        check_kind("ax", ax, Axes)
     t = path.t[path.t > 0]
     if t.size == 0:
         raise ValueError("a path is drawn on a logarithmic axis, got no positive time")
@@ -17,7 +23,9 @@ def draw(path, ax=None, truth=None, names=None):
     order = np.argsort(entry, kind="stable")[: np.isfinite(entry).sum()]
     curves = columns(vars(path)["gamma"], order)[path.t > 0]
     if truth is not None:
-        truth = np.broadcast_to(np.asarray(truth) != 0, shape).ravel()
+        truth = check_array("truth", truth, shape).ravel() != 0
+    if names is not None and len(names := check_list("names", names)) != entry.size:
+        raise ValueError(f"names must be {entry.size} words, got {shown(names)}")
     drawstyle = "steps-post" if path.kind == "step" else "default"
     with plt.style.context("dslbi_ref.figures.book"):
         ax = plt.subplots()[1] if ax is None else ax

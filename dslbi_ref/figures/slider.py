@@ -10,6 +10,16 @@ import io
 from html import escape
 from urllib.parse import quote
 
+from ..checks import (
+    MOST_ENTRIES,
+    check_array,
+    check_in,
+    check_integer,
+    check_kind,
+    check_list,
+    shown,
+)
+
 # No ids and no <script>: two sliders on a page do not disturb each other, and an output that is
 # inserted into a running page works at once.
 _MOVE = (
@@ -31,6 +41,7 @@ class Slider(str):
 
 
 def _source(frame):
+    check_kind("frames", frame, str | bytes)
     data = frame.encode() if isinstance(frame, str) else bytes(frame)
     if data.startswith(b"\x89PNG\r\n"):
         return "data:image/png;base64," + base64.b64encode(data).decode()
@@ -68,7 +79,12 @@ def slider(frames, labels, *, name, alt, start=0):
         No frames, another number of labels, an empty ``name`` or ``alt``, ``start`` out of range,
         or a frame that is neither SVG nor PNG.
     """
-    frames, labels = list(frames), list(labels)
+    frames, labels = check_list("frames", frames), check_list("labels", labels)
+    for word, text in dict(name=name, alt=alt).items():
+        check_kind(word, text, str)
+    for label in labels:
+        check_kind("labels", label, str)
+    start = check_integer("start", start, -MOST_ENTRIES)
     if not frames:
         raise ValueError("frames must hold at least one picture, got none")
     if len(labels) != len(frames):
@@ -110,8 +126,14 @@ def draw_frames(draw, values, *, kind="svg", figsize=None):
     from matplotlib.figure import Figure
     from PIL import Image  # comes with matplotlib
 
-    if kind not in ("svg", "png"):
-        raise ValueError(f'kind must be "svg" or "png", got {kind!r}')
+    if not (isinstance(kind, str) and kind in ("svg", "png")):
+        raise ValueError(f'kind must be "svg" or "png", got {shown(kind)}')
+    check_kind("draw", draw, callable)
+    values = check_list("values", values)
+    if figsize is not None:
+        figsize = check_array("figsize", figsize, (2,))
+        check_in(0.01, 1000, figsize=figsize.min())
+        check_in(0.01, 1000, figsize=figsize.max())
     stamps = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # None: leave them out
     frames = []
     with matplotlib.rc_context({"svg.hashsalt": "dslbi"}):

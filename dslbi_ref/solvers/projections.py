@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from ..checks import check_array, check_design
+from ..checks import check_array, check_design, no_overflow
 
 
 def kernel_projector(D):
@@ -46,9 +46,13 @@ def kernel_projector(D):
     return project
 
 
+@no_overflow
 def revise(D, beta, gamma):
     """Return tilde (T, p): every beta, on the kernel of the rows of D at which its gamma is 0."""
-    project = kernel_projector(D)
+    project, (m, p) = kernel_projector(D), np.shape(D)
+    beta = check_array("beta", beta)
+    beta = check_array("beta", beta, (len(beta) if beta.ndim else 0, p))
+    gamma = check_array("gamma", gamma, (len(beta), m))
     return np.array([project(b, g == 0) for b, g in zip(beta, gamma, strict=True)])
 
 

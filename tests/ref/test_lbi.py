@@ -13,8 +13,8 @@ from dslbi_ref.lbi import lbi_path, lbi_states
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import mirror_descent_states
 from dslbi_ref.mirror_maps import elastic_net
-from dslbi_ref.path import Path, record, shrink
-from dslbi_ref.penalties import group_norm, l1_norm, penalty_of_labels
+from dslbi_ref.path import Path, record
+from dslbi_ref.penalties import group_norm, l1_norm, penalty_of_labels, shrink
 from dslbi_ref.problem import Design, first_jump
 
 

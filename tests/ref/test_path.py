@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import vectors
 
-from dslbi_ref.path import Path, follow, record, shrink
+from dslbi_ref.path import Path, follow, record
+from dslbi_ref.penalties import shrink
 
 matplotlib.use("Agg")
 
