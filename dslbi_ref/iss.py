@@ -187,7 +187,8 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     least squares problem from scratch at each event; here it starts from the last solution.
 
     A dense X of more than 2^24 entries is never copied: float32, or a np.memmap, is read a block at
-    a time. For p > 20,000 nothing of size p is kept of an event, and each costs a product with X.
+    a time. For p > 20,000 nothing of size p is kept of an event, and each costs a product with X
+    (but for the multinomial loss).
     """
     options = dict(loss=curved_loss(loss), intercept=intercept, normalize=normalize)
     problem = linear_problem(X, y, **options, blocks=True)

@@ -23,9 +23,9 @@ from .path import TIME_TOLERANCE, Path
 
 def _coefficients(path, part):
     if part is None:
-        part = "gamma" if path.beta is None else "beta"
+        part = "gamma" if vars(path)["beta"] is None else "beta"
     check_word("part", part, ("gamma", "beta", "tilde"))
-    if getattr(path, part) is None:
+    if vars(path)[part] is None:
         raise ValueError(f"the path has no {part}")
     return part
 
@@ -61,14 +61,15 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     part = _coefficients(path, part)
     result = np.full(times.shape, np.inf)
     first, last = path.t[0] * (1 - TIME_TOLERANCE), path.t[-1] * (1 + TIME_TOLERANCE)
-    inside = (first <= times) & (times <= last)
-    point = path.at(times[inside])
-    estimates = getattr(point, part)
-    levels = np.zeros(inside.sum()) if point.intercept is None else point.intercept
-    if point.intercept is not None and path.beta is not None and part != "beta":
-        levels = levels + (point.beta - estimates) @ path.centre  # the intercept is that of beta
-    pairs = zip(estimates, levels, strict=True)
-    result[inside] = [_value(row, X, y, b, level) for b, level in pairs]
+    inside = np.flatnonzero((first <= times) & (times <= last))
+    for k in range(0, len(inside), 16):  # a few at a time: their rows may be long
+        point = path.at(times[inside[k : k + 16]])
+        estimates = getattr(point, part)
+        levels = np.zeros(len(point.t)) if point.intercept is None else point.intercept
+        if point.intercept is not None and point.beta is not None and part != "beta":
+            levels = levels + (point.beta - estimates) @ path.centre  # that of beta is given
+        pairs = zip(estimates, levels, strict=True)
+        result[inside[k : k + 16]] = [_value(row, X, y, b, level) for b, level in pairs]
     return result
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 # A dense X of more entries than this (128 MB in float64) is not copied.
 LARGE = 2**24
-# Entries of a block: 8 MB.
-BLOCK = 2**20
+# Entries of a block: 2 MB, which a cache holds.
+BLOCK = 2**18
 
 
 class Blocks:

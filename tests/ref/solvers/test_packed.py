@@ -17,6 +17,7 @@ from dslbi_ref import iss, problem, transforms
 from dslbi_ref.iss import iss_path, split_iss_path
 from dslbi_ref.solvers.blocks import Blocks
 from dslbi_ref.solvers.packed import PackedRows, area
+from dslbi_ref.stopping import path_losses
 
 matplotlib.use("Agg")
 
@@ -118,6 +119,18 @@ def test_a_packed_path_is_drawn_ranked_copied_and_pickled(many, monkeypatch):
     assert "array" not in repr(packed)
     renamed = iss_path(X, y).changed(stop_reason="other")
     assert renamed.stop_reason == "other" and renamed.kind == "step"
+
+
+def test_losses_do_not_fill_a_packed_path(many, monkeypatch):
+    X, y = data("rows")
+    packed, split = iss_path(X, y), split_iss_path(X, y, np.eye(40), nu=1.0)
+    for each in (packed, split):
+        times = np.geomspace(each.t[1], each.t[-1], 40)
+        values = path_losses(each, X, y, times)
+        assert isinstance(vars(each)["gamma"], PackedRows)
+        point = each.at(times)
+        estimates = point.gamma if point.beta is None else point.beta
+        assert_allclose(values, ((y - estimates @ X.T) ** 2).mean(axis=1) / 2, rtol=1e-12)
 
 
 def test_rows_are_indexed_as_those_of_an_array():
