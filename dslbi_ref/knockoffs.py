@@ -121,7 +121,8 @@ def chosen_nu(X, y, D, nus=NUS, *, folds=5):
     nus, least = [nu for one in check_list("nus", nus) for nu in check_positive(nus=one)], []
     if not nus:
         raise ValueError("nus must hold at least one nu, got none")
-    folds = min(check_integer("folds", folds, 2), len(check_array("y", y, check_design(X).shape[:1])))
+    rows = check_array("y", y, check_design(X).shape[:1])
+    folds = min(check_integer("folds", folds, 2), len(rows))
     for nu in nus:
         first = split_iss_path(X, y, D, nu=nu, intercept=True).t
         if len(first) < 2:

@@ -50,7 +50,7 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
         Keep the first estimate before the path begins, and the last one after it ends.
     """
     check_kind("path", path, Path)
-    times, X = check_array("times", times), check_design(X)
+    times, X = check_array("times", times), check_design(X, as_is=True)
     check_array("y", y, (X.shape[0],))
     y, row, rest = np.asarray(y), loss_named(loss), check_flag("rest", rest)
     if X.shape[1] != vars(path)["gamma" if vars(path)["beta"] is None else "beta"].shape[1]:
