@@ -34,7 +34,7 @@ import copy
 import json
 import math
 import statistics
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -61,6 +61,7 @@ from dslbi_torch.forward import evaluating
 from dslbi_torch.layers import NORM
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.surgery.compact import compact_with_masks
+from dslbi_torch.surgery.shrink import renew_statistics_
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run.sessions import environment
@@ -142,7 +143,8 @@ def measured(name, data, seed, setting, trial):
     for density, by in product(DENSITIES, DECIDE if trial else ORDERS):
         weights, masks = masks_of(model, *path, by, density, seed)
         net = apply_masks_(copy.deepcopy(model), masks)
-        norms_anew_(net, part)
+        if any(isinstance(module, NORM) for module in net.modules()):
+            renew_statistics_(net, islice(part.batches(500), ANEW // 500))
         row = {"order": by, "density": density}
         row["filters"] = {n: int(m.flatten(1).any(1).sum()) for n, m in weights.items()}
         row["without"] = accuracy(net, test)
@@ -150,25 +152,6 @@ def measured(name, data, seed, setting, trial):
             row["with"] = tuned(net, masks, part, test, seed)
         rows.append(row)
     return rows
-
-
-@torch.no_grad()
-def norms_anew_(net, part):
-    """Take the means and variances of BatchNorm anew, from training pictures in their order."""
-    norms = [module for module in net.modules() if isinstance(module, NORM)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    net.train()
-    for k, (x, _) in enumerate(part.batches(500)):
-        if k * 500 >= ANEW:
-            break
-        net(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 @torch.no_grad()

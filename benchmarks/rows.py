@@ -8,10 +8,8 @@ table2       The MNIST columns of Table 2: ``mnist-lenet5-paper`` in 30 epochs, 
              and 20, by every optimizer of the table. The lr of each is the best of three in three
              epochs (a tenth after 1 and 2) on 20,000 training pictures, measured on 10,000 others.
 figure1      150 epochs with the levels of the authors' example (``mnist-lenet5-official``), lr a
-             tenth after 40 and 80, on 5,000 training pictures, equally many of each class, and the
-             same by SGD: the norms of the 120 filters of the third convolution. How many survive is
-             found, not asked for. Along the way 500 other pictures are measured, which decide
-             nothing, and the test set at the end.
+             tenth after 40 and 80, and the same by SGD: the norms of the 120 filters of the third
+             convolution. How many survive is found, not asked for.
 fixed_width  Nets of the kind that ``benchmarks/growing.py`` grows, of fixed width from the first
              step, in as many epochs (18) and at most 1,500 parameters, by SGD: with the widths that
              growing has found, and with one width for all layers. The lr of each is the best of
@@ -19,9 +17,8 @@ fixed_width  Nets of the kind that ``benchmarks/growing.py`` grows, of fixed wid
 
 Each run has a folder below ``--runs`` and goes on from its last checkpoint, so the command may be
 stopped (SIGTERM, Ctrl-C) and given again. ``results/PART.json`` is written anew after every run,
-with what is finished then, and for ``figure1`` the picture ``book/_static/figure1.png``. But for
-``figure1`` the test set is measured in every epoch, and the last one is what is quoted; nothing was
-chosen by it.
+with what is finished then, and for ``figure1`` the picture ``book/_static/figure1.png``. The test
+set is measured in every epoch, and the last one is what is quoted; nothing was chosen by it.
 """
 
 import argparse
@@ -36,19 +33,16 @@ import numpy as np
 import torch
 
 from benchmarks.runs import environment, settings, short
-from dslbi_torch import save_masks, sparse_weights, whole_filters
+from dslbi_torch import save_masks, whole_filters
 from dslbi_torch.figures import filter_norms
 from dslbi_torch.path import NEVER
 from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.config import without_path
-from dslbi_torch.training.data import datasets
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.recipes import recipe
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run.evaluate import accuracy
 from dslbi_torch.training.run.report import read_path
 from dslbi_torch.training.run.sessions import ran_on
-from dslbi_torch.training.run.set_up import open_run
 from dslbi_torch.training.run.train import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,8 +81,7 @@ def table2(runs):
 
 def figure1(runs):
     own = recipe("mnist-lenet5-official").config
-    own = replace(own, epochs=150, milestones=(40, 80), train_size=5000, holdout=500)
-    own = replace(own, record_every=40)  # the steps of an epoch
+    own = replace(own, epochs=150, milestones=(40, 80), record_every=469)  # steps of an epoch
     return {"dessilbi": own, "sgd": replace(without_path(own, "sgd"), keep=own.epochs)}
 
 
@@ -232,31 +225,19 @@ def shown(epochs):
 def filters(config):
     """The norms of the third convolution's filters after some epochs, and when they entered."""
     epochs = shown(config.epochs)
-    found = tested(config)
     if not config.splits:
         Ws = [_checkpoint(config, epoch)["model"][THIRD] for epoch in epochs[1:]]
         norms = [W.flatten(1).norm(dim=1).tolist() for W in Ws]
-        return found | {"epochs": epochs[1:], "weight_norm": _rounded(norms)}
+        return {"epochs": epochs[1:], "weight_norm": _rounded(norms)}
     path = read_path(config.folder)
     steps = np.asarray(path.steps)
     rows = [int(np.argmax(steps >= epoch * config.record_every)) for epoch in epochs]
-    return found | {
+    return {
         "epochs": epochs,
         "weight_norm": _rounded(path.weight_norm[THIRD][rows]),
         "gamma_norm": _rounded(path.gamma_norm[THIRD][rows]),
         "entry_step": np.asarray(path.entry[THIRD]).tolist(),
     }
-
-
-def tested(config):
-    """Accuracy on the test set of a run that was measured on other pictures."""
-    run = open_run(config.folder, device="cpu")
-    test = datasets.load(config.dataset, config.data, normalize=config.normalize).test
-    found = {"test_dense": accuracy(run.model, test, config, run.processes)}
-    if config.splits:
-        with sparse_weights(run.optimizer, run.model):
-            found["test_sparse"] = accuracy(run.model, test, config, run.processes)
-    return found
 
 
 def _checkpoint(config, epoch):

@@ -17,7 +17,7 @@ from dslbi_torch import (
 )
 from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.surgery.cut_costs import mac_costs, parameter_costs, widths_of
-from dslbi_torch.surgery.live_axes import live_axes
+from dslbi_torch.surgery.live_axes import STAYS, live_axes
 from dslbi_torch.target_cost import factor_of_cost
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.nets.cifar import ResNet
@@ -78,12 +78,12 @@ def test_counts_of_living_channels_give_what_the_cut_net_costs(name):
     axes = live_axes(net, x)
     widths = widths_of(axes)
     costs = {
-        "macs": mac_costs(axes, widths),
-        "parameters": parameter_costs(axes, widths),
+        "macs": mac_costs(axes.model, widths, x),
+        "parameters": parameter_costs(axes.model, widths),
     }
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        alive = (torch.rand(axes.count, generator=generator) < 0.6) | axes.always
+        alive = torch.rand(axes.count, generator=generator) < 0.6
         for way in axes.ways:  # what is handed on by padding is alive where it was
             if way.carries is not None:
                 alive[way.outputs] |= (way.carries & alive[way.inputs]).any(1)
@@ -91,7 +91,7 @@ def test_counts_of_living_channels_give_what_the_cut_net_costs(name):
         for key, p in net.named_parameters():
             way = next((way for way in axes.ways if way.name == key), None)
             if way is not None:
-                kept = alive[way.outputs] | axes.always[way.outputs]
+                kept = alive[way.outputs] | (way.outputs == STAYS)
                 shape = [-1 if d == way.axes[0] else 1 for d in range(p.ndim)]
                 masks[key] = kept.view(shape).expand(p.shape).clone()
         found = cut(net, masks, x)
@@ -115,7 +115,7 @@ def test_attention_costs_what_its_inputs_are():
     net, x = Attention(), torch.randn(2, 5, 8)
     axes = live_axes(net, x)
     widths = widths_of(axes)
-    costs, sizes = mac_costs(axes, widths), widths.sizes.clone()
+    costs, sizes = mac_costs(axes.model, widths, x), widths.sizes.clone()
     assert costs.total(sizes) == 4 * 5 * 64 + 2 * 25 * 8
     sizes[widths.rows["out.weight"][1]] = 3
     assert costs.total(sizes) == 3 * 5 * 64 + 5 * 24 + 2 * 25 * 3
