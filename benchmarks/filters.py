@@ -24,9 +24,9 @@ training pictures, with seed 0, among the three pairs of ``TRIED``: the best mea
 and by Gamma, at all densities, without training of the cut net. They stand in ``SETTINGS`` since
 before the test set was read.
 
-What is finished lies in ``--runs`` and is not computed again. ``results/filters.json`` has the rows
-of all runs, the trials, and of each net and density the means, standard deviations and the paired
-differences of entry with their 95 % intervals (Student's t over the seeds).
+What is finished lies in ``--runs`` and is not computed again. ``results/filters.json`` has of each
+net the rows of all runs, the trials, and at each density the means, standard deviations and the
+paired differences of entry with their 95 % intervals (Student's t over the seeds).
 """
 
 import argparse
@@ -233,30 +233,32 @@ def main():
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    tried = {name: trials(name, args.runs) for name in args.nets}
-    if args.trials:
-        return
+    for name in args.nets:
+        tried = trials(name, args.runs)
+        if not args.trials:
+            finals(name, tried, args.seeds, args.runs)
+
+
+def finals(name, tried, seeds, runs):
+    """The runs of a net with its settings; the record is written anew after each."""
     rows, data = [], load()
-    for seed, name in product(args.seeds, args.nets):
-        own = rows_of(args.runs / f"{name}-{seed}.json", name, data, seed, SETTINGS[name])
+    for seed in seeds:
+        own = rows_of(runs / f"{name}-{seed}.json", name, data, seed, SETTINGS[name])
         rows += [{"net": name, "seed": seed, **row} for row in own]
         print(name, seed, [row["without"] for row in own[:5]], flush=True)
-        record(args, tried, rows)
-
-
-def record(args, tried, rows):
-    about = environment(torch.device("cpu"))
-    words = ["--nets", *args.nets, "--seeds", *map(str, args.seeds)]
-    about["command"] = " ".join(["python -m benchmarks.filters", *words])
-    content = {
-        "about": about,
-        "settings": {name: SETTINGS[name] for name in args.nets},
-        "trials": tried,
-        "summary": compared(rows),
-        "rows": rows,
-    }
-    with atomic(RECORD) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        about = environment(torch.device("cpu"))
+        words = ["--nets", name, "--seeds", *map(str, seeds)]
+        about["command"] = " ".join(["python -m benchmarks.filters", *words])
+        content = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        content[name] = {
+            "about": about,
+            "settings": SETTINGS[name],
+            "trials": tried,
+            "summary": compared(rows),
+            "rows": rows,
+        }
+        with atomic(RECORD) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
