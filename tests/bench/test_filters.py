@@ -74,3 +74,25 @@ def test_the_summary_pairs_by_seed():
     assert cell["entry"]["mean"] == pytest.approx(60) and cell["gamma"]["mean"] == pytest.approx(55)
     assert cell["gamma"]["entry_above"]["difference"] == pytest.approx(5)
     assert cell["gamma"]["entry_above"]["low"] < 0 < cell["gamma"]["entry_above"]["high"]
+
+
+def test_the_record_keeps_every_net(tmp_path, monkeypatch):
+    def rows_of(file, name, data, seed, setting, trial=False):
+        return [
+            {"order": "dense", "without": 1.0},
+            {"order": "entry", "density": 0.3, "without": 0.5 + seed / 10},
+            {"order": "gamma", "density": 0.3, "without": 0.5},
+        ]
+
+    monkeypatch.setattr(filters, "RECORD", tmp_path / "filters.json")
+    monkeypatch.setattr(filters, "load", lambda: None)
+    monkeypatch.setattr(filters, "rows_of", rows_of)
+    for name in filters.NETS:
+        filters.finals(name, [], [1, 2], tmp_path)
+    content = json.loads((tmp_path / "filters.json").read_text())
+    assert content.keys() == filters.NETS.keys()
+    for name, part in content.items():
+        assert {row["seed"] for row in part["rows"]} == {1, 2}
+        assert part["about"]["command"].endswith(f"--nets {name} --seeds 1 2")
+        (cell,) = part["summary"]
+        assert cell["gamma"]["entry_above"]["difference"] == pytest.approx(15)

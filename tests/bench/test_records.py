@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import filters
-
 ROOT = Path(__file__).parents[2]
 README, REPRODUCING = "README.md", "book/reproducing.md"
 
@@ -206,21 +204,3 @@ def test_the_layers_of_lenet300_are_the_recorded_ones():
     dense, sparse = (with_spread(lasts(runs, f"acc_{key}")) for key in ("dense", "sparse"))
     words = f"{', '.join(cells)}; dense {dense} %, sparse {sparse} %"
     assert words in quoted(REPRODUCING)
-
-
-NETS_OF_FILTERS = {"lenet5": "LeNet-5", "small-net": "small-net, BatchNorm"}
-
-
-def test_the_filters_that_enter_first_are_the_recorded_ones():
-    content = record("filters")
-    found = filters.compared(content["rows"])
-    assert [cell.keys() for cell in found] == [cell.keys() for cell in content["summary"]]
-    assert {row["seed"] for row in content["rows"]} == {10, 11, 12, 13, 14}
-    for cell in found:
-        shown = [f"{cell[by]['mean']:.2f} ± {cell[by]['sd']:.2f}" for by in filters.ORDERS]
-        for by in ("gamma", "magnitude"):
-            gap = cell[by]["entry_above"]
-            shown.append(f"{gap['difference']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f})")
-        again = {"with": "2 epochs", "without": "no"}[cell["tuning"]]
-        row = [NETS_OF_FILTERS[cell["net"]], f"{100 * cell['density']:g}", again, *shown]
-        assert f"| {' | '.join(row)} |" in quoted(REPRODUCING)
