@@ -21,7 +21,8 @@ from sklearn.linear_model import lars_path, lasso_path
 from threadpoolctl import threadpool_limits
 
 from dslbi_ref import transforms
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
+from dslbi_ref.split_iss import split_iss_path
 
 try:
     from celer import celer_path

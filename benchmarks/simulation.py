@@ -23,9 +23,10 @@ import numpy as np
 from sklearn.linear_model import lars_path
 
 from dslbi_ref import transforms
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path
 from dslbi_ref.path import Path
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.split_lbi import split_lbi_states
 from dslbi_ref.theory import genlasso_conditions, split_irrepresentable
 

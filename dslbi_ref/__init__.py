@@ -6,11 +6,12 @@ estimators. Not here: what makes them fast, which is :mod:`dslbi_ref.solvers`, a
 """
 
 from .dessilbi import dessilbi_states
-from .iss import iss_path, split_iss_path
+from .iss import iss_path
 from .lbi import lbi_path, lbi_states
 from .mirror_descent import mirror_descent_states
 from .path import Path, record
 from .penalties import group_soft_threshold, soft_threshold
+from .split_iss import split_iss_path
 from .split_lbi import split_lbi_path, split_lbi_states
 
 __all__ = [

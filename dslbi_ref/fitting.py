@@ -4,12 +4,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from .checks import check_design, check_flag, check_number, check_transform
-from .iss import iss_path, split_iss_path
+from .design import column_deviation
+from .iss import iss_path
 from .lbi import lbi_path, lbi_states
 from .losses import loss_named
-from .penalties import penalty_of_labels
-from .problem import column_deviation
+from .shrinkage import penalty_of_labels
 from .solvers.projections import revise
+from .split_iss import split_iss_path
 from .split_lbi import split_lbi_path, split_lbi_states
 
 N_TIMES = 100

@@ -26,14 +26,10 @@ from .checks import (
     check_times,
     no_overflow,
 )
+from .design import spectral_norm_squared
 from .path import Path, follow
-from .penalties import shrink
-from .problem import (
-    checked_step,
-    default_times,
-    first_jump,
-    spectral_norm_squared,
-)
+from .problem import checked_step, default_times, first_jump
+from .shrinkage import shrink
 from .theory import step_bound
 
 
@@ -160,7 +156,7 @@ def _gaussian_gradient(theta, S):
 def _states(gradient, theta, free, *, kappa, alpha, lam, noise):
     """Generate the states of LBI, from theta = 0 and the free part at its minimiser there."""
     yield GraphState(0.0, theta, theta, free)
-    t0, z = first_jump(gradient(theta, free)[0], lam, None, noise)
+    t0, z = first_jump(gradient(theta, free)[0], lam, noise)
     yield GraphState(t0, z, theta, free)
     if t0 == np.inf:
         return

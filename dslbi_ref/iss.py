@@ -8,7 +8,7 @@ While no rho reaches -1 or 1, g rests at the minimiser of f under the signs of r
 constant there, and rho is linear in t. So the path has finitely many breakpoints: the next one
 solves one division per index, and one minimisation (Burger, Moeller, Benning, Osher 2013). For
 ``f(g) = g'Hg / 2 - c'g`` the flow is ``c - H g``; linear regression has ``H = X'X / n`` and
-``c = X'y / n``, Split LBI at kappa = infinity has another H (:func:`split_iss_path`).
+``c = X'y / n``, Split LBI at kappa = infinity has another H (:mod:`dslbi_ref.split_iss`).
 
 Origin: the lasso at lambda = 1/t has ``rho / t = -grad f``. With the squared loss it is the time
 average of g, until an index leaves; g itself is free of the shrinkage.
@@ -17,23 +17,15 @@ average of g, until an index leaves; g itself is free of the shrinkage.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from .checks import check_array, check_number, check_positive, check_scale
+from .checks import check_array, check_number, check_scale
 from .losses import curved_loss
 from .path import TIME_TOLERANCE, Path
-from .problem import linear_problem, split_problem
+from .problem import linear_problem
 from .solvers.active_newton import Smooth
 from .solvers.active_set import Products, Quadratic
-from .solvers.gram import linear_dual, linear_gram, split_products
-from .solvers.packed import MANY, Events, PackedRows
-from .solvers.projections import kernel_projector
-from .solvers.start import split_solver
-
-# A product whose entries are all below this part of the norms of its factors is rounding error.
-NOISE = 1e-14
-# Below this part it could be, after a solve with a system of a large condition number.
-DOUBT = 1e-8
+from .solvers.gram import linear_dual, linear_gram
+from .solvers.packed import MANY, Events
 
 
 class ISSState(NamedTuple):
@@ -52,7 +44,7 @@ class ISSState(NamedTuple):
     end: str
 
 
-def iss_states(H, c):
+def iss_states(H, c, *, positive=False):
     """Generate the inverse scale space of ``g'Hg / 2 - c'g``, event by event, to its end.
 
     Parameters
@@ -62,6 +54,8 @@ def iss_states(H, c):
         is asked for twice, and only those that are needed, with a few that could be.
     c : ndarray (p,)
         In the range of H.
+    positive : bool
+        No entry of g is negative: only a rho of 1 is at the boundary.
 
     Yields
     ------
@@ -80,23 +74,22 @@ def iss_states(H, c):
     if not (callable(H) or isinstance(H, Products)):
         H = check_array("H", H, (c.size, c.size))
         check_scale("H", H)
-    return _states(Quadratic(H, c))
+    return events(Quadratic(H, c, positive), positive)
 
 
-def _states(fit):
+def events(fit, positive=False):
     """Generate the events of the flow of a loss; ``fit`` minimises it under the signs of rho."""
     flow = fit.start()
-    t, rho, g = 0.0, np.zeros_like(flow), np.zeros_like(flow)
+    t, rho, g = 0.0, np.zeros_like(flow), fit.coefficients()
+    end = "nothing enters any more" if positive else "the gradient is zero"
     while True:
         sign = np.copysign(1.0, flow)
         with np.errstate(divide="ignore", invalid="ignore"):
             wait = (sign - rho) / flow
-        wait[flow == 0] = np.inf
+        wait[(flow <= 0) if positive else (flow == 0)] = np.inf
         step = wait.min()
         if step == np.inf:
-            yield ISSState(
-                t, rho, g, fit.intercept, flow, np.inf, "saturated: the gradient is zero"
-            )
+            yield ISSState(t, rho, g, fit.intercept, flow, np.inf, f"saturated: {end}")
             return
         yield ISSState(t, rho, g, fit.intercept, flow, t + step, "")
         t = t + step
@@ -142,7 +135,19 @@ def collect(states, t_max, dual=None):
     )
 
 
-def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=False):
+def iss_path(
+    X,
+    y,
+    *,
+    t_max=None,
+    loss="squared",
+    intercept=False,
+    normalize=False,
+    sample_weight=None,
+    offset=None,
+    penalty_factors=None,
+    positive=False,
+):
     """Compute the exact inverse scale space of a linear model, by events.
 
     With the squared loss a coefficient enters unshrunk: while the support is S, the path rests at
@@ -164,15 +169,18 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     normalize : bool
         Scale the columns of X to ``sqrt(n)`` (about their means, with an intercept) for the path;
         coefficients are those of the columns as given.
+    sample_weight, offset, penalty_factors, positive
+        As in :func:`dslbi_ref.lbi.lbi_path`: ``|z_j|`` is at most the factor of the penalty, which
+        is the same as a path of the columns over their factors.
 
     Returns
     -------
     Path
         Of kind "step": t holds 0, the events, and t_max; gamma[k] holds on [t[k], t[k+1]). Its
         ``stop_reason`` begins with "t_max reached", "saturated" (the gradient is zero, gamma holds
-        for ever) or "separable" (the active columns separate the classes, or rows of count 0: no
-        finite minimiser exists from the last time on; gamma holds before it). ``gamma``, (T, p),
-        is (T, p, k) for the multinomial loss.
+        for ever; with ``positive``: nothing enters any more) or "separable" (the active columns
+        separate the classes, or rows of count 0: no finite minimiser exists from the last time on;
+        gamma holds before it). ``gamma``, (T, p), is (T, p, k) for the multinomial loss.
 
     Raises
     ------
@@ -190,119 +198,43 @@ def iss_path(X, y, *, t_max=None, loss="squared", intercept=False, normalize=Fal
     a time. For p > 20,000 nothing of size p is kept of an event, and each costs a product with X
     (but for the multinomial loss).
     """
-    options = dict(loss=curved_loss(loss), intercept=intercept, normalize=normalize)
-    problem = linear_problem(X, y, **options, blocks=True)
+    problem = linear_problem(
+        X,
+        y,
+        loss=curved_loss(loss),
+        intercept=intercept,
+        normalize=normalize,
+        blocks=True,
+        sample_weight=sample_weight,
+        offset=offset,
+        penalty_factors=penalty_factors,
+        positive=positive,
+    )
     p, k = problem.design.X.shape[1], problem.loss.columns(problem.y)
-    packed = p > MANY and not k
-    if problem.loss.quadratic:
-        fit = Quadratic(linear_gram(problem.design, packed), problem.correlation())
+    packed = p > MANY and not k and problem.factors is None
+    if problem.loss.quadratic and not problem.free.size:
+        c = problem.over_factors(problem.correlation())
+        fit = Quadratic(linear_gram(problem, packed), c, positive)
     else:
         fit = Smooth(problem)
-    path = collect(_states(fit), t_max, linear_dual(problem) if packed else None)
-    factor, z, gamma = None, vars(path)["z"], vars(path)["gamma"]
+    path = collect(events(fit, positive), t_max, linear_dual(problem) if packed else None)
+    z, gamma = vars(path)["z"], vars(path)["gamma"]
     if k:
         z, gamma = (rows.reshape(-1, p, *k) for rows in (z, gamma))
+    if problem.factors is not None:
+        w = np.where(problem.factors > 0, problem.factors, 1.0).reshape(-1, *(1 for _ in k))
+        z, gamma = z * w, gamma / w
+    factor = None
     if problem.scale is not None:
         factor = 1 / problem.scale
         gamma = gamma / problem.scale.reshape(-1, *(1 for _ in k))
     # The level of a quadratic loss rests where it begins.
     levels = problem.level if path.intercept is None else path.intercept
-    intercept = problem.at_origin(levels, gamma)
-    return path.changed(z=z, gamma=gamma, scale=factor, intercept=intercept)
-
-
-def _in_kernel(problem, D, beta, tie):
-    """Return whether ``tie = D beta`` is the rounding error of a minimiser in the kernel of D.
-
-    That error grows with the condition number of the system that gave beta. Where it could be all
-    that there is, the nearest signal in the kernel decides: it leaves no gradient.
-    """
-    size = np.abs(D).max() * np.linalg.norm(beta)
-    if np.abs(tie).max() > DOUBT * size:
-        return False
-    if np.abs(tie).max() <= NOISE * size:
-        return True
-    signal = kernel_projector(D)(beta, np.ones(len(tie), dtype=bool))
-    residual = problem.y - problem.level - problem.design.dot(signal)
-    gradient = problem.design.adjoint(residual) / len(residual)
-    return bool(np.abs(gradient).max() <= 100 * problem.design.noise(problem.y))
-
-
-def split_quadratic(problem, D, nu):
-    """Return (H, c, solve) of the split loss at the best beta, ``g'Hg / 2 - c'g``.
-
-    ``H(J)`` are the rows J of H, and ``solve`` multiplies by the inverse of A.
-    """
-    solve = split_solver(problem.design, D, nu=nu)
-
-    def rows(J):
-        D_J = D[J].toarray() if sp.issparse(D) else D[J]
-        H = -(D @ solve(D_J.T)).T
-        H[np.arange(len(J)), J] += 1.0
-        return H / nu  # (split-iss-gram)
-
-    rest = solve(problem.correlation())
-    c = D @ rest
-    if _in_kernel(problem, D, nu * rest, nu * c):
-        c = np.zeros(len(c))
-    return rows, c, solve
-
-
-def split_iss_path(X, y, D, *, nu, t_max=None, intercept=False):
-    """Compute the exact Split inverse scale space: Split LBI of the squared loss at infinite kappa.
-
-    Of ``|y - X beta|^2 / (2n) + |D beta - gamma|^2 / (2 nu)``, beta is always the minimiser,
-    ``A beta = nu X'y/n + D'gamma`` with ``A = nu X'X/n + D'D``. What is left is the inverse scale
-    space of gamma with ``H = (I - D A^-1 D') / nu`` and ``c = D A^-1 X'y/n``.
-    With an intercept X and y are centred in all of these, and the intercept of a beta is
-    ``mean(y) - mean(X) beta``.
-
-    Parameters
-    ----------
-    X : ndarray or scipy.sparse, (n, p)
-    y : ndarray (n,)
-    D : ndarray or scipy.sparse, (m, p)
-        What should be sparse is ``D beta``; see :mod:`dslbi_ref.transforms`.
-    nu : float > 0
-        Coupling: the larger, the further gamma and D beta may part.
-    t_max : float > 0, optional
-        Last time; default 20 t0; infinity: until the gradient is zero.
-    intercept : bool
-        Fit an intercept that is not penalised, with the columns of X centred for it: a shift of a
-        column, or of y, changes nothing else.
-
-    Returns
-    -------
-    Path
-        As of :func:`iss_path`, with beta. The revised estimator at row k is
-        ``kernel_projector(D)(beta[k], gamma[k] == 0)``, of :mod:`dslbi_ref.solvers.projections`.
-
-    Raises
-    ------
-    ValueError
-        Shapes do not match, an entry is not finite, D is zero, nu or t_max is not positive.
-
-    Notes
-    -----
-    Costs one solve with A for each row of D that becomes active. Where A is singular, beta is the
-    solution of least norm. Derived here; the papers iterate at finite kappa.
-    """
-    (nu,) = check_positive(nu=nu)
-    problem, D = split_problem(X, y, D, intercept=intercept)
-    packed = max(D.shape) > MANY
-    rows, c, solve = split_quadratic(problem, D, nu)
-    b = problem.correlation()
-
-    def beta_of(gamma):
-        return solve(nu * b[:, None] + D.T @ gamma.T).T  # (split-iss-beta)
-
-    H, dual = split_products(rows, c, D, solve, nu) if packed else (rows, None)
-    path = collect(_states(Quadratic(H, c)), t_max, dual)
-    gamma = vars(path)["gamma"]
-    if packed:
-        nothing = sp.csr_array((len(path.t), D.shape[1]))
-        beta = PackedRows(nothing, lambda k: beta_of(gamma[k]))
-    else:
-        beta = beta_of(gamma)
-    centre = problem.means if intercept else None
-    return path.changed(beta=beta, intercept=problem.at_origin(problem.level, beta), centre=centre)
+    return path.changed(
+        z=z,
+        gamma=gamma,
+        scale=factor,
+        intercept=problem.at_origin(levels, gamma),
+        factors=problem.factors,
+        positive=problem.positive,
+    )

@@ -37,7 +37,6 @@ from .checks import (
     check_word,
     no_overflow,
 )
-from .iss import split_iss_path, split_quadratic
 from .knockoff_filter import (
     STATISTICS,
     check_rate,
@@ -47,6 +46,7 @@ from .knockoff_filter import (
     selection_of,
 )
 from .problem import split_problem
+from .split_iss import split_iss_path, split_quadratic
 from .stopping import cross_validate
 
 # Candidates for nu: the range of the authors.

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import logsumexp, rel_entr, xlogy
 
 from .checks import check_number, check_positive, no_overflow, real
-from .penalties import penalty_of_labels
+from .shrinkage import penalty_of_labels
 
 
 class MirrorMap(NamedTuple):

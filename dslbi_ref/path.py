@@ -18,9 +18,8 @@ from .checks import (
     real,
     shown,
 )
-from .penalties import penalty_of_labels, shrink
+from .shrinkage import crossing, shrink
 from .solvers.packed import PackedRows, RowsField
-from .units import labels
 
 # An iteration that would take more steps than these is refused: it would take days.
 MAX_STEPS = 10**8
@@ -153,6 +152,10 @@ class Path:
         Column means of X: what is linear in a "linear" path is ``intercept + centre @ coef``.
     tilde : ndarray (T, p), optional
         Revised estimator of a split path: beta projected on the kernel of the inactive rows of D.
+    factors : ndarray (m,), optional
+        Factors of the penalty: an entry leaves zero where z passes ``lam * factor``.
+    positive : bool
+        No penalised entry of gamma is negative.
 
     Notes
     -----
@@ -177,6 +180,8 @@ class Path:
     intercept: np.ndarray | None = None
     centre: np.ndarray | None = None
     tilde: np.ndarray | None = None
+    factors: np.ndarray | None = None
+    positive: bool = False
 
     def __post_init__(self):
         (lam,), kappa = check_positive(lam=self.lam), check_number("kappa", self.kappa)
@@ -257,8 +262,12 @@ class Path:
             intercept = blend(intercept)
         return PathPoint(t, z, gamma, beta, intercept, tilde)
 
+    @property
+    def _rule(self):
+        return dict(groups=self.groups, factors=self.factors, positive=self.positive)
+
     def _shrink(self, z):
-        return shrink(z, kappa=self.kappa, lam=self.lam, groups=self.groups, scale=self.scale)
+        return shrink(z, kappa=self.kappa, lam=self.lam, scale=self.scale, **self._rule)
 
     def support(self, t):
         """Return which entries of gamma are not zero at time t (a row for each of several)."""
@@ -281,23 +290,10 @@ class Path:
         if self.kind == "step" or len(self.t) == 1:
             return entry
         for k in np.unique(first[active.any(axis=0) & (first > 0)]):
-            crossing = self._crossing(self.z[k - 1], self.z[k])
-            time = self.t[k - 1] + crossing * (self.t[k] - self.t[k - 1])
+            part = crossing(self.z[k - 1], self.z[k], self.lam, **self._rule)
+            time = self.t[k - 1] + part * (self.t[k] - self.t[k - 1])
             entry = np.where((first == k) & np.isfinite(entry), time, entry)
         return entry
-
-    def _crossing(self, a, b):
-        """Return how far from a to b the norm of each entry's unit grows to lam, in [0, 1]."""
-        (unit,), count = labels([a], penalty_of_labels(self.groups)[1])
-
-        def inner(x, y):
-            return np.bincount(unit.ravel(), (x * y).ravel(), minlength=count)[unit]
-
-        # The larger root of |a + s (b - a)|^2 = lam^2, which lies in [0, 1] where it is asked for.
-        d = b - a
-        q, h, c = inner(d, d), inner(a, d), inner(a, a) - self.lam**2
-        root = np.sqrt(np.maximum(h * h - q * c, 0.0)) - h
-        return np.clip(root / np.where(q > 0, q, 1.0), 0.0, 1.0)
 
     def auc(self, truth):
         """Return the area under the ROC curve of the entry order: does the truth enter first?

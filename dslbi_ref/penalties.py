@@ -255,23 +255,3 @@ def penalty_named(word):
         *most, last = (f'"{known}"' for known in PENALTIES)
         raise ValueError(f"penalty must be {', '.join(most)} or {last}, got {word!r}")
     return PENALTIES[word]
-
-
-def penalty_of_labels(groups=None):
-    """Return penalty and units of a linear model: entries (rows) of one label enter together.
-
-    ``groups`` is one integer for each entry along axis 0; None: every entry by itself.
-    """
-    if groups is None:
-        return PENALTIES["l1"], Units(group_dim=None)
-    return PENALTIES["group"], Units(groups=groups)
-
-
-def shrink(z, *, kappa, lam=1.0, groups=None, scale=None):
-    """Return the sparse iterate ``gamma = kappa * prox_lam(z)``, times ``scale`` if given.
-
-    ``groups`` is one integer label for each entry along axis 0, ``scale`` has that length too.
-    """
-    penalty, units = penalty_of_labels(groups)
-    gamma = kappa * penalty.prox([z], lam, units)[0]
-    return gamma if scale is None else (gamma.T * scale).T

@@ -11,9 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .checks import check_design, check_transform
+from .design import column_deviation
 from .estimators import SplitLBIRegressor
 from .knockoffs import split_knockoffs
-from .problem import column_deviation
 from .stability import false_bound, first_entries, largest_first, stability_selection
 
 

@@ -22,15 +22,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from .checks import check_positive, check_times, check_word
+from .design import spectral_norm_squared
 from .path import Path, follow
-from .penalties import shrink
 from .problem import (
     checked_step,
     default_times,
     first_jump,
-    spectral_norm_squared,
     split_problem,
 )
+from .shrinkage import shrink
 from .solvers.gradients import dense_gradient
 from .solvers.projections import revise
 from .solvers.start import minimiser
@@ -47,11 +47,11 @@ class SplitLBIState(NamedTuple):
     intercept: float
 
 
-def first_split_jump(D, beta, *, nu, lam, groups):
+def first_split_jump(D, beta, *, nu, lam, groups, factors=None, positive=False):
     """Return the time t0 at which gamma leaves zero while beta rests, and z at that time."""
     tie = D @ beta / nu
     noise = 1e-13 * np.abs(D).max() * np.linalg.norm(beta) / nu
-    return first_jump(-tie, lam, groups, noise)
+    return first_jump(-tie, lam, noise, groups=groups, factors=factors, positive=positive)
 
 
 def split_lbi_states(
@@ -67,6 +67,10 @@ def split_lbi_states(
     groups=None,
     start="minimiser",
     intercept=False,
+    sample_weight=None,
+    offset=None,
+    penalty_factors=None,
+    positive=False,
 ):
     """Generate the path of Split LBI without end, as :class:`SplitLBIState`.
 
@@ -75,12 +79,23 @@ def split_lbi_states(
     if D beta is zero). With ``start="zero"`` the steps begin at state 0. Parameters, and the errors
     raised, are those of :func:`split_lbi_path`.
     """
-    problem, D = split_problem(X, y, D, loss=loss, intercept=intercept)
+    problem, D = split_problem(
+        X,
+        y,
+        D,
+        loss=loss,
+        intercept=intercept,
+        sample_weight=sample_weight,
+        offset=offset,
+        penalty_factors=penalty_factors,
+        positive=positive,
+    )
     options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups, start=start)
     return _states(problem, D, nu=nu, **options)
 
 
 def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
+    rule = problem.rule(groups)
     nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
     check_word("start", start, ("minimiser", "zero"))
     D_norm = np.sqrt(spectral_norm_squared(D))
@@ -88,13 +103,15 @@ def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
     Dt = D.T.tocsr() if sp.issparse(D) else D.T
     beta, b = np.zeros(D.shape[1]), problem.level
     if start == "minimiser":
-        beta, b = minimiser(problem, D, nu=nu)
+        beta, b = minimiser(problem, problem.penalised(D), nu=nu)
     gradient = dense_gradient(problem)
-    t0, z = 0.0, np.zeros(D.shape[0])
-    gamma = z
+    t0, gamma = 0.0, np.zeros(D.shape[0])
+    gamma[problem.free] = D[problem.free] @ beta
+    z = gamma / kappa
     yield SplitLBIState(0.0, beta, z, gamma, b)
     if start == "minimiser":
-        t0, z = first_split_jump(D, beta, nu=nu, lam=lam, groups=groups)
+        t0, moved = first_split_jump(D, beta, nu=nu, lam=lam, **rule)
+        z = z + moved
         yield SplitLBIState(t0, beta, z, gamma, b)
         if t0 == np.inf:
             return
@@ -103,7 +120,7 @@ def _states(problem, D, *, nu, kappa, alpha, lam, groups, start):
         r = (D @ beta - gamma) / nu  # (slbi-residual)
         beta = beta - kappa * alpha * (g + Dt @ r)  # (slbi-beta)
         z = z + alpha * r  # (slbi-z)
-        gamma = shrink(z, kappa=kappa, lam=lam, groups=groups)  # (slbi-gamma)
+        gamma = shrink(z, kappa=kappa, lam=lam, **rule)  # (slbi-gamma)
         b = b - kappa * alpha * g_b if problem.intercept else b
         yield SplitLBIState(t0 + k * alpha, beta, z, gamma, b)
 
@@ -122,6 +139,10 @@ def split_lbi_path(
     groups=None,
     start="minimiser",
     intercept=False,
+    sample_weight=None,
+    offset=None,
+    penalty_factors=None,
+    positive=False,
 ):
     """Compute the path of Split LBI at given times.
 
@@ -129,7 +150,7 @@ def split_lbi_path(
     ----------
     X : ndarray or scipy.sparse, (n, p)
     y : ndarray (n,)
-        Real (squared), or -1 and +1 (logistic).
+        As the loss needs it; see :mod:`dslbi_ref.losses`.
     D : ndarray or scipy.sparse, (m, p)
         The transform whose image is to be sparse; see :mod:`dslbi_ref.transforms`.
     nu : float > 0
@@ -144,8 +165,8 @@ def split_lbi_path(
     times : ndarray, increasing, >= 0, optional
         Default: 100, log-spaced from t0 to 20 t0, where t0 is the time at which the first entry
         leaves zero from the start "minimiser".
-    loss : "squared" or "logistic"
-        A word of ``dslbi_ref.losses.LOSSES`` whose loss has a curvature.
+    loss : str or Loss
+        A word of ``dslbi_ref.losses.LOSSES``, or a row, with a curvature and one predictor.
     groups : int array (m,), optional
         Rows of D with one label enter together.
     start : "minimiser" or "zero"
@@ -153,6 +174,13 @@ def split_lbi_path(
         it moves at once. The paths differ at finite kappa.
     intercept : bool
         Fit an unpenalised intercept, with the columns of X centred for it.
+    sample_weight, offset
+        As in :func:`dslbi_ref.lbi.lbi_path`.
+    penalty_factors : ndarray (m,), at least 0, optional
+        Of the rows of D: the threshold of z_j is ``lam * factor_j``. A gamma_j of factor 0 is never
+        penalised, and starts at ``D_j beta``.
+    positive : bool
+        No gamma_j that is penalised becomes negative.
 
     Returns
     -------
@@ -172,13 +200,25 @@ def split_lbi_path(
     ``1 + |D|^2``, as the toolbox does.
     """
     nu, kappa, lam = check_positive(nu=nu, kappa=kappa, lam=lam)
-    problem, D = split_problem(X, y, D, loss=loss, intercept=intercept)
+    problem, D = split_problem(
+        X,
+        y,
+        D,
+        loss=loss,
+        intercept=intercept,
+        sample_weight=sample_weight,
+        offset=offset,
+        penalty_factors=penalty_factors,
+        positive=positive,
+    )
     options = dict(kappa=kappa, alpha=alpha, lam=lam, groups=groups, start=start)
     states = _states(problem, D, nu=nu, **options)
     first = next(states)
     if times is None:
-        rest = first.beta if start == "minimiser" else minimiser(problem, D, nu=nu)[0]
-        times = default_times(first_split_jump(D, rest, nu=nu, lam=lam, groups=groups)[0])
+        rest, rule = first.beta, problem.rule(groups)
+        if start == "zero":
+            rest = minimiser(problem, problem.penalised(D), nu=nu)[0]
+        times = default_times(first_split_jump(D, rest, nu=nu, lam=lam, **rule)[0])
     t = check_times(times)
     z, beta, b = follow(chain([first], states), t, "z", "beta", "intercept")
     return split_path(problem, D, t, z, beta, b, kappa=kappa, lam=lam, groups=groups)
@@ -186,7 +226,8 @@ def split_lbi_path(
 
 def split_path(problem, D, t, z, beta, levels, *, kappa, lam, groups):
     """Return the path of a split iteration with its revised estimator."""
-    gamma = np.array([shrink(row, kappa=kappa, lam=lam, groups=groups) for row in z])
+    rule = problem.rule(groups)
+    gamma = np.array([shrink(row, kappa=kappa, lam=lam, **rule) for row in z])
     return Path(
         t=t,
         z=z,
@@ -195,7 +236,7 @@ def split_path(problem, D, t, z, beta, levels, *, kappa, lam, groups):
         tilde=revise(D, beta, gamma),
         kappa=kappa,
         lam=lam,
-        groups=groups,
+        **rule,
         intercept=problem.at_origin(levels, beta),
         centre=problem.means if problem.intercept else None,
         stop_reason="t_max reached",

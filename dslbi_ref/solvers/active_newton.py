@@ -5,15 +5,15 @@ Between two events the inverse scale space of a loss f with a curvature rests at
     min_{g, b} f(X g + b)    with g_j rho_j >= 0 where |rho_j| = 1, and g_j = 0 elsewhere,
 
 found by Newton's method from the last solution, with the longest step that keeps every sign. The
-intercept b is not penalised. What the event solver asks for is said in
-:mod:`dslbi_ref.solvers.active_set`.
+intercept b and the columns that are never penalised have no sign to keep. What the event solver
+asks for is said in :mod:`dslbi_ref.solvers.active_set`.
 """
 
 import numpy as np
 from scipy.linalg import lapack
 from scipy.optimize import linprog
 
-from .active_set import EPS, FLOW_TOLERANCE, Factor
+from .active_set import EPS, FLOW_TOLERANCE, Factor, at_boundary
 
 MAX_NEWTON = 200
 # A predictor of 30 is a probability of 1 - 1e-13: is there a finite minimiser at all?
@@ -27,12 +27,14 @@ class Smooth:
     """The minimiser of a smooth loss on its active set P.
 
     An index is an entry of g, (p,) or (p, k), counted row by row. The unknowns theta are the
-    intercepts and the entries in P; column a of Z, and class ``kind[a]``, belong to unknown a.
+    intercepts, the entries that are never penalised, and those in P; column a of Z, and class
+    ``kind[a]``, belong to unknown a.
 
     Parameters
     ----------
     problem : LinearProblem
-        Its loss has a curvature.
+        Its loss has a curvature. Columns are divided by the factors of its penalty, and g is
+        multiplied by them: every rho has its boundary at -1 and 1.
     """
 
     def __init__(self, problem):
@@ -40,39 +42,63 @@ class Smooth:
         self.shape = problem.loss.columns(problem.y)
         self.k = self.shape[0] if self.shape else 1
         n = len(problem.y)
-        self.free = self.k * problem.intercept  # leading unknowns without a sign
-        self.Z = np.ones((n, self.free), order="F")
-        self.kind = np.arange(self.free)
-        self.theta = np.ravel(problem.level).astype(float)[: self.free]
+        self.ones = self.k * problem.intercept  # intercepts, in front
+        self.Z = np.ones((n, self.ones), order="F")
+        self.kind = np.arange(self.ones)
+        self.theta = np.ravel(problem.level).astype(float)[: self.ones]
         self.active = np.empty(0, dtype=int)
         self.factors = [Factor() for _ in range(self.k)]  # of Z'Z, class by class
-        for c in range(self.free):
+        for c in range(self.ones):
             self.factors[c].append(np.empty(0), float(n))
+        entries = (problem.free[:, None] * self.k + np.arange(self.k)).ravel()
+        for j, value in zip(entries, problem.rest[problem.free].ravel(), strict=True):
+            if self.append(j):
+                self.theta[-1] = value
+        self.unsigned, self.active = self.active, np.empty(0, dtype=int)
+        self.free = self.ones + len(self.unsigned)  # leading unknowns without a sign
         residual = problem.gradient(self.predictor(self.theta))
-        gradient = np.abs(self.design.adjoint(residual))
+        gradient = np.abs(problem.over_factors(self.design.adjoint(residual)))
         j = np.array([gradient.argmax() // self.k])
-        size = np.linalg.norm(self.design.columns(j)) * np.linalg.norm(residual)
+        size = np.linalg.norm(self.columns(j)) * np.linalg.norm(residual)
         self.noise = max(FLOW_TOLERANCE * gradient.max(), 1e-14 * size)
         # The flow of one class is minus the sum of the others, and so of their rounding errors.
         self.target = self.noise / (2 * self.k) if self.shape else self.noise
 
     @property
     def intercept(self):
-        if not self.free:
+        if not self.ones:
             return None
-        return self.theta[: self.free].copy() if self.shape else float(self.theta[0])
+        return self.theta[: self.ones].copy() if self.shape else float(self.theta[0])
 
     def start(self):
-        """Return the flow at g = 0, the intercept at its minimiser."""
+        """Return the flow before anything enters; what is never penalised is at its minimiser."""
+        if self.free and self.descend(np.empty(0)) is None:
+            raise ValueError(
+                "what is never penalised must have a finite fit to y, got a loss that falls for "
+                "ever along it"
+            )
+        self.centre()
         return self.flow()
+
+    def coefficients(self):
+        """Return g."""
+        g = np.zeros(self.design.X.shape[1] * self.k)
+        g[self.unsigned] = self.theta[self.ones : self.free]
+        g[self.active] = self.theta[self.free :]
+        return g
 
     def flow(self):
         """Return minus the gradient of the loss, rounding errors and P set to zero."""
         gradient = self.design.adjoint(self.problem.gradient(self.predictor(self.theta)))
-        flow = -gradient.ravel()
+        flow = -self.problem.over_factors(gradient).ravel()
         flow[np.abs(flow) <= self.noise] = 0.0
         flow[self.active] = 0.0
+        flow[self.problem.free[:, None] * self.k + np.arange(self.k)] = 0.0
         return flow
+
+    def columns(self, j):
+        """Return the columns j of the design over the factors of their penalty."""
+        return self.problem.over_factors(self.design.columns(j).T, j).T
 
     # ---- Along the unknowns ------------------------------------------------------------------
 
@@ -122,7 +148,7 @@ class Smooth:
 
     def append(self, j):
         """Let index j join P at value 0; False if its column depends on those of its class in P."""
-        column = self.design.columns(np.array([j // self.k]))[:, 0]
+        column = self.columns(np.array([j // self.k]))[:, 0]
         c = j % self.k
         h = self.Z[:, self.kind == c].T @ column
         if not self.factors[c].append(h, column @ column):
@@ -216,7 +242,7 @@ class Smooth:
         Arguments and results as for :meth:`dslbi_ref.solvers.active_set.Quadratic.enter`;
         ``wait`` is not needed here.
         """
-        boundary = np.abs(rho) == 1.0
+        boundary = at_boundary(rho, self.problem.positive)
         boundary[self.active] = False
         held = []
         for _ in range(3 * len(rho)):  # rounding could make it cycle
@@ -237,25 +263,25 @@ class Smooth:
             flow = self.flow()
         if self.shape:
             self.balance(rho)
-        g = np.zeros_like(rho)
-        g[self.active] = self.theta[self.free :]
+        g = self.coefficients()
         flow = np.where(boundary & (rho * flow > 0), 0.0, flow)
         return g, flow
+
+    def centre(self):
+        """Bring what has no sign to mean zero over the classes: no probability changes."""
+        if self.shape:
+            free = self.theta[: self.free].reshape(-1, self.k)
+            self.theta[: self.free] = (free - free.mean(axis=1, keepdims=True)).ravel()
 
     def balance(self, rho):
         """Choose among minimisers the one to which linearized Bregman iteration tends.
 
         A number added to all classes of a column changes no probability. The gradient, and so the
         dual variable, has sum zero over the classes: where every rho of a column is at the
-        boundary, its coefficients have sum zero too, as near as their signs allow. So have the
-        intercepts.
+        boundary, its coefficients have sum zero too, as near as their signs allow.
         """
-        if self.free:
-            self.theta[: self.free] -= self.theta[: self.free].mean()
-        signs = rho.reshape(-1, self.k)
-        g = np.zeros_like(rho)
-        g[self.active] = self.theta[self.free :]
-        g = g.reshape(-1, self.k)
+        self.centre()
+        signs, g = (x.reshape(-1, self.k) for x in (rho, self.coefficients()))
         for j in np.flatnonzero((np.abs(signs) == 1.0).all(axis=1) & g.any(axis=1)):
             low = np.where(signs[j] < 0, g[j], -np.inf).max()
             high = np.where(signs[j] > 0, g[j], np.inf).min()

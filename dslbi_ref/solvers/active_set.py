@@ -11,7 +11,8 @@ What the event solver of :mod:`dslbi_ref.iss` asks for, here of a quadratic, in
 :mod:`dslbi_ref.solvers.active_newton` of any smooth loss:
 
     intercept               its present value, or None
-    start()                 the flow, minus the gradient, at g = 0
+    start()                 the flow, minus the gradient, before anything enters
+    coefficients()          g
     enter(rho, flow, wait)  minimise again when indices have reached the boundary, and return the
                             new (g, flow), or None where there is no minimiser
 """
@@ -29,6 +30,11 @@ EPS = np.finfo(float).eps
 BLOCK = 32
 # Up to this size all of H is computed at the first event.
 SMALL = 256
+
+
+def at_boundary(rho, positive):
+    """Return which entries of rho are at 1 or -1: those that may leave zero to that side."""
+    return rho == 1.0 if positive else np.abs(rho) == 1.0
 
 
 class Factor:
@@ -164,12 +170,14 @@ class Quadratic:
         Symmetric and positive semi-definite; see :class:`Rows`.
     c : ndarray (p,)
         In the range of H.
+    positive : bool
+        No entry of g is negative.
     """
 
     intercept = None
 
-    def __init__(self, H, c):
-        self.c = c
+    def __init__(self, H, c, positive=False):
+        self.c, self.positive = c, positive
         self.rows = H if isinstance(H, Products) else Rows(H, len(c))
         self.factor = Factor()
         self.active = np.empty(0, dtype=int)  # P, in the order of the factor
@@ -180,6 +188,12 @@ class Quadratic:
     def start(self):
         """Return the flow at g = 0."""
         return np.where(np.abs(self.c) > self.least, self.c, 0.0)
+
+    def coefficients(self):
+        """Return g."""
+        g = np.zeros(len(self.c))
+        g[self.active] = self.values
+        return g
 
     def noise(self):
         """Return the rounding error to expect in the flow, of c itself and of the sum H g."""
@@ -241,7 +255,7 @@ class Quadratic:
         g, flow : ndarray (p,)
             The flow is exactly zero on P, and where it would be rounding error.
         """
-        boundary = np.abs(rho) == 1.0
+        boundary = at_boundary(rho, self.positive)
         boundary[self.active] = False
         waiting = boundary.nonzero()[0]
         push = rho[waiting] * flow[waiting]
@@ -259,9 +273,7 @@ class Quadratic:
             waiting = np.concatenate((waiting[waiting != j], np.array(left, dtype=int)))
             if waiting.size:
                 push = rho[waiting] * self.flow(waiting)
-        g = np.zeros(len(rho))
-        g[self.active] = self.values
-        flow = self.flow()
+        g, flow = self.coefficients(), self.flow()
         flow[np.abs(flow) <= self.noise()] = 0.0
         flow[self.active] = 0.0
         rest = np.concatenate((waiting, np.array(held, dtype=int)))

@@ -71,13 +71,14 @@ class Blocks:
         """Return the column means."""
         return self.T @ np.ones(self.shape[0]) / self.shape[0]
 
-    def squares(self, centre=0.0):
-        """Return the sum of squares of each column about ``centre``, (p,) or a number."""
+    def squares(self, centre=0.0, weights=None):
+        """Return the (weighted) sum of squares of each column about ``centre``, one or (p,)."""
         centre = centre + np.zeros(self.shape[1])
+        weights = np.ones(self.shape[0]) if weights is None else weights
         result = np.zeros(self.shape[1])
-        for _, columns, block in self.parts():
+        for rows, columns, block in self.parts():
             part = block * self.factor[columns] - centre[columns]
-            result[columns] += (part * part).sum(axis=0)
+            result[columns] += weights[rows] @ (part * part)
         return result
 
 

@@ -12,21 +12,20 @@ class GramGradient:
     the cheaper way.
     """
 
-    def __init__(self, design, y):
-        n, p = design.X.shape
-        self.design, self.y = design, y
-        self.c = design.adjoint(y) / n
+    def __init__(self, problem):
+        self.problem, self.design, self.y = problem, problem.design, problem.target
+        design, (n, p) = self.design, self.design.X.shape
+        self.c = problem.pull(self.y)
         self.capacity = min(p, 2 * design.X.nnz // p if sp.issparse(design.X) else n)
         self.columns = np.empty((p, 0), order="F")
         self.place = np.full(p, -1)
         self.known = np.empty(0, dtype=np.intp)
 
     def __call__(self, beta):
-        n = len(self.y)
         active = np.flatnonzero(beta)
         new = active[self.place[active] < 0]
         if len(self.known) + len(new) > self.capacity:
-            return self.design.adjoint(self.design.dot(beta) - self.y) / n
+            return self.problem.pull(self.design.dot(beta) - self.y)
         if new.size:
             s = len(self.known)
             self.place[new] = np.arange(s, s + len(new))
@@ -36,7 +35,7 @@ class GramGradient:
                 wider = np.empty((len(beta), room), order="F")
                 wider[:, :s] = self.columns[:, :s]
                 self.columns = wider
-            block = self.design.adjoint(self.design.columns(new)) / n
+            block = self.problem.pull(self.design.columns(new))
             self.columns[:, s : s + len(new)] = block
         s = len(self.known)
         return self.columns[:, :s] @ beta[self.known] - self.c
@@ -50,7 +49,7 @@ def sparse_gradient(problem):
     """
     design = problem.design
     if problem.loss.quadratic:
-        gram = GramGradient(design, problem.y - problem.level)
+        gram = GramGradient(problem)
         return lambda beta, level: (gram(beta), 0.0)
 
     def gradient(beta, level):
@@ -66,5 +65,5 @@ def dense_gradient(problem):
     n, p = design.X.shape
     if not problem.loss.quadratic or p > 2 * n or sp.issparse(design.X):
         return sparse_gradient(problem)
-    gram, c = design.X.T @ design.X / n, design.adjoint(problem.y - problem.level) / n
+    gram, c = design.X.T @ problem.weighted(design.X) / n, problem.pull(problem.target)
     return lambda beta, level: (gram @ beta - c, 0.0)

@@ -10,21 +10,26 @@ from .active_set import Products
 from .packed import area
 
 
-def linear_gram(design, packed):
-    """Return ``X'X / n`` as :class:`dslbi_ref.solvers.active_set.Quadratic` takes it."""
-    n = design.X.shape[0]
+def linear_gram(problem, packed):
+    """Return ``X'WX / n``, X over the factors of the penalty, by rows or (no factors) by products.
+
+    As :class:`dslbi_ref.solvers.active_set.Quadratic` takes it.
+    """
+    design, n = problem.design, len(problem.y)
 
     def rows(J):
         # Columns of the block have mean zero, so the means of the other factor drop out.
-        return design.columns(J).T @ design.X / n
+        H = problem.weighted(design.columns(J)).T @ design.X / n
+        return problem.over_factors(problem.over_factors(H, J).T).T
 
     def column(j, active, wait):
         x = design.columns(np.array([j]))[:, 0]
-        return design.part(active).adjoint(x) / n, x @ x / n
+        pull = problem.weighted(x)
+        return design.part(active).adjoint(pull) / n, x @ pull / n
 
     def product(active, values, J):
         whole = design if isinstance(J, slice) else design.part(J)
-        return whole.adjoint(design.part(active).dot(values)) / n
+        return whole.adjoint(problem.weighted(design.part(active).dot(values))) / n
 
     return Products(column, product) if packed else rows
 

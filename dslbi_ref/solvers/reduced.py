@@ -18,8 +18,8 @@ import numpy as np
 
 from ..checks import check_positive, check_times
 from ..path import follow
-from ..penalties import shrink
 from ..problem import checked_step, default_times, split_problem
+from ..shrinkage import shrink
 from ..split_lbi import SplitLBIState, first_split_jump, split_path
 from .start import dense_part
 

@@ -15,10 +15,13 @@ from .linear_system import solver
 FLAT = 1e-8
 
 
-def split_solver(design, D, *, nu):
-    """Solve with ``A = nu X'X/n + D'D``, X centred if the design is: see :func:`solver`."""
-    minus = None if design.mean is None else np.sqrt(nu) * design.mean
-    return solver(design.X, D, nu, minus=minus)
+def split_solver(problem, D, *, nu):
+    """Solve with ``A = nu X'WX/n + D'D``, X centred if the design is: see :func:`solver`."""
+    X, mean = problem.design.X, problem.design.mean
+    if problem.weights is not None:
+        root = np.sqrt(problem.weights)
+        X = sp.csc_array(sp.diags_array(root) @ X) if sp.issparse(X) else root[:, None] * X
+    return solver(X, D, nu, minus=None if mean is None else np.sqrt(nu) * mean)
 
 
 def dense_part(problem, D, *, nu):
@@ -27,7 +30,7 @@ def dense_part(problem, D, *, nu):
     beta is the minimiser of the split loss, of least norm where there are several.
     """
     (nu,) = check_positive(nu=nu)
-    solve = split_solver(problem.design, D, nu=nu)
+    solve = split_solver(problem, D, nu=nu)
     drive = nu * problem.correlation()
     Dt = D.T.tocsr() if sp.issparse(D) else D.T
     return lambda gamma: solve((drive + (Dt @ gamma).T).T)
@@ -51,7 +54,7 @@ def minimiser(problem, D, *, nu):
         classes of y, and the loss falls for ever along it.
     """
     if problem.loss.quadratic:
-        solve = split_solver(problem.design, D, nu=nu)
+        solve = split_solver(problem, D, nu=nu)
         return solve(nu * problem.correlation()), problem.level
     beta, b = _newton(problem, D, nu)
     # Without a minimiser Newton's method adds about one to the predictor in each iteration.

@@ -19,12 +19,14 @@ from dslbi_ref import (
     path,
     penalties,
     release,
+    shrinkage,
 )
 from dslbi_ref.figures import paths, slider
 
 # Modules of what their callers have checked, or that check.
-INNER = """checks problem fitting units solvers.active_newton solvers.active_set solvers.gradients
-    solvers.linear_system solvers.start solvers.packed solvers.gram solvers.blocks""".split()
+INNER = """checks design problem weighting fitting units solvers.active_newton
+    solvers.active_set solvers.gradients solvers.linear_system solvers.start solvers.packed
+    solvers.gram solvers.blocks""".split()
 # Parts of one algorithm in a file that begins with its checks; what a forward layer returned.
 INNER_NAMES = INNER_OF_SELECTION | {
     *(f"nets_layers.{name}_back" for name in ("linear", "conv2d", "max_pool", "relu", "softplus")),
@@ -32,11 +34,12 @@ INNER_NAMES = INNER_OF_SELECTION | {
     "nets_layers.require",
     "losses.check_numbers",
     "path.follow",
-    "penalties.shrink",
+    *(f"shrinkage.{name}" for name in ("shrink", "crossing", "positive_part", "with_factors")),
     "penalties.factor",
     "split_lbi.first_split_jump",
     "split_lbi.split_path",
     "iss.collect",
+    "iss.events",
     "release.check_release",
     "estimators.chosen_time",
     "figures.slider.Slider",
@@ -120,9 +123,9 @@ CALLS = {
     "penalties.penalty_named": Call(
         lambda word: penalties.penalty_named(word).value, given(word="l1"), says=("penalty",)
     ),
-    "penalties.penalty_of_labels": Call(
-        lambda groups: penalties.penalty_of_labels(groups)[0].prox(
-            [X], 1.0, penalties.penalty_of_labels(groups)[1]
+    "shrinkage.penalty_of_labels": Call(
+        lambda groups: shrinkage.penalty_of_labels(groups)[0].prox(
+            [X], 1.0, shrinkage.penalty_of_labels(groups)[1]
         ),
         given(groups=np.arange(10) % 3),
     ),

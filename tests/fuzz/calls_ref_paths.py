@@ -10,7 +10,8 @@ from dslbi_ref import (
     iss,
     lbi,
     path,
-    penalties,
+    shrinkage,
+    split_iss,
     split_lbi,
     stopping,
     theory,
@@ -54,21 +55,29 @@ def is_shrunk(found, _):
     """gamma is that of z, at every time."""
     for z, gamma in zip(found.z, found.gamma, strict=True):
         options = dict(lam=found.lam, groups=found.groups, scale=found.scale)
-        close(gamma, penalties.shrink(z, kappa=found.kappa, **options))
+        options |= dict(factors=found.factors, positive=found.positive)
+        close(gamma, shrinkage.shrink(z, kappa=found.kappa, **options))
 
 
 def is_subgradient(found, _):
-    """rho is a sub-gradient of the l1 norm at gamma."""
-    assert np.abs(found.z).max() <= 1 + 1e-9
-    on = found.gamma != 0
-    close(found.z[on], np.sign(found.gamma[on]))
+    """rho is a sub-gradient of the l1 norm with its factors at gamma."""
+    w = np.ones(found.z.shape[1]) if found.factors is None else found.factors
+    assert (found.z <= w * (1 + 1e-9)).all() and (
+        found.positive or (-found.z <= w * (1 + 1e-9)).all()
+    )
+    on = (found.gamma != 0) & (w > 0)
+    close(found.z[on], (w * np.sign(found.gamma))[on])
 
 
 # ---- The table -------------------------------------------------------------------------------
 
 LBI = dict(X=X, y=y, kappa=2.0, alpha=None, lam=1.0, loss="squared", groups=None, intercept=False)
-SPLIT_LBI = LBI | dict(D=D, nu=1.0, start="minimiser")
-REDUCED = {key: value for key, value in SPLIT_LBI.items() if key not in ("loss", "start")}
+REDUCED = {key: value for key, value in LBI.items() if key != "loss"} | dict(D=D, nu=1.0)
+WEIGHTS = dict(sample_weight=1.0 + np.arange(10) % 3, offset=vectors.array(10, 2), positive=False)
+LBI |= WEIGHTS | dict(penalty_factors=np.array([1.0, 0.5, 2.0, 0.0]))
+DATA = {name: LBI[name] for name in ("X", "y", "penalty_factors", *WEIGHTS)}
+SPLIT_WEIGHTS = WEIGHTS | dict(penalty_factors=np.array([1.0, 0.0, 2.0]))
+SPLIT_LBI = LBI | dict(D=D, nu=1.0, start="minimiser") | SPLIT_WEIGHTS
 ESTIMATOR = dict(D=None, nu=1.0, kappa=np.inf, t=None, groups=None, revised=True)
 ESTIMATOR |= dict(fit_intercept=True, normalize=True, X=X)
 
@@ -111,11 +120,13 @@ CALLS = {
     ),
     "iss.iss_path": Call(
         iss.iss_path,
-        given(X=X, y=y, t_max=None, loss="squared", intercept=True, normalize=True),
+        given(**DATA, t_max=None, loss="squared", intercept=True, normalize=True),
         is_subgradient,
     ),
-    "iss.split_iss_path": Call(
-        iss.split_iss_path, given(X=X, y=y, D=D, nu=1.0, t_max=None, intercept=True), is_subgradient
+    "split_iss.split_iss_path": Call(
+        split_iss.split_iss_path,
+        given(X=X, y=y, D=D, nu=1.0, t_max=None, intercept=True, **SPLIT_WEIGHTS),
+        is_subgradient,
     ),
     "graphical.ising_path": Call(
         graphical.ising_path, given(X=SPINS, kappa=2.0, alpha=None, lam=1.0, times=None), is_shrunk

@@ -22,7 +22,7 @@ INNER_NAMES = {
     *(f"knockoffs.{name}" for name in ("checked_data", "independent", "orthogonal_directions")),
     "knockoffs.own_stream",
     "knockoffs.split_race",
-    "iss.split_quadratic",
+    "split_iss.split_quadratic",
     "losses.one_predictor",
     "solvers.lasso_path.lasso_path",
     "stability.check_threshold",

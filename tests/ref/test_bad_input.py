@@ -16,13 +16,13 @@ from dslbi_ref import (
     split_iss_path,
     split_lbi_path,
 )
+from dslbi_ref.design import spectral_norm_squared
 from dslbi_ref.dessilbi import dessilbi_states, gamma, step
 from dslbi_ref.graphical import gaussian_path, ising_path
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import mirror_flow
 from dslbi_ref.mirror_maps import euclidean, p_norm
 from dslbi_ref.penalties import PENALTIES, group_dual_norm, group_norm, group_norms, l1_norm
-from dslbi_ref.problem import spectral_norm_squared
 from dslbi_ref.release import dense_start, scaled_levels
 from dslbi_ref.solvers.projections import kernel_projector
 from dslbi_ref.solvers.reduced import split_reduced_path

@@ -21,8 +21,9 @@ from dslbi_ref.estimators import (
     SplitLBIRegressor,
     SplitLBIRegressorCV,
 )
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.split_lbi import split_lbi_path
 from dslbi_ref.transforms import differences, identity
 

@@ -13,11 +13,12 @@ from scipy.optimize import linprog, minimize
 from sklearn.linear_model import lars_path
 
 from dslbi_ref import transforms
-from dslbi_ref.iss import ISSState, collect, iss_path, iss_states, split_iss_path
+from dslbi_ref.iss import ISSState, collect, iss_path, iss_states
 from dslbi_ref.lbi import lbi_path
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.solvers import active_newton
 from dslbi_ref.solvers.active_set import Factor, Quadratic
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.split_lbi import split_lbi_path
 
 

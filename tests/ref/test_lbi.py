@@ -8,14 +8,16 @@ import scipy.sparse as sp
 import vectors
 from scipy.optimize import linprog
 
+from dslbi_ref.design import Design
 from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path, lbi_states
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.mirror_descent import mirror_descent_states
 from dslbi_ref.mirror_maps import elastic_net
 from dslbi_ref.path import Path, record
-from dslbi_ref.penalties import group_norm, l1_norm, penalty_of_labels, shrink
-from dslbi_ref.problem import Design, first_jump
+from dslbi_ref.penalties import group_norm, l1_norm
+from dslbi_ref.problem import first_jump
+from dslbi_ref.shrinkage import penalty_of_labels, shrink
 
 
 def plain(X, y, times, *, kappa, alpha, lam=1.0, loss="squared", groups=None, intercept=False):
@@ -328,7 +330,7 @@ def test_z_touches_the_threshold_at_t0_and_does_not_pass_it(groups, close):
     """Rounding alone lifts z = t0 c over it for one gradient in thirty, of groups one in six."""
     penalty, units = penalty_of_labels(groups)
     for seed in range(100):
-        t0, z = first_jump(vectors.array(12, seed=seed), 0.7, groups, 0.0)
+        t0, z = first_jump(vectors.array(12, seed=seed), 0.7, 0.0, groups=groups)
         assert 0.7 * (1 - 1e-15) <= penalty.dual_norm([z], units) <= 0.7
         assert not shrink(z, kappa=1e3, lam=0.7, groups=groups).any()
         close(z, -t0 * vectors.array(12, seed=seed))

@@ -6,8 +6,8 @@ import scipy.sparse as sp
 import vectors
 
 from dslbi_ref.checks import check_design
+from dslbi_ref.design import Design, centred, column_scale, spectral_norm_squared
 from dslbi_ref.losses import LOSSES, huber, loss_named
-from dslbi_ref.problem import Design, centred, column_scale, spectral_norm_squared
 
 PROBLEMS = {
     "squared": vectors.linear(n=30, p=6)[:2],

@@ -6,10 +6,10 @@ import scipy.sparse as sp
 import vectors
 from scipy.optimize import brentq, minimize
 
+from dslbi_ref.design import Design
 from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path, lbi_states
 from dslbi_ref.losses import LOSSES, Loss, check_numbers
-from dslbi_ref.problem import Design
 from dslbi_ref.split_lbi import split_lbi_path, split_lbi_states
 from dslbi_ref.stopping import cross_validate
 from dslbi_ref.transforms import differences

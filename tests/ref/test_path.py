@@ -8,7 +8,7 @@ import pytest
 import vectors
 
 from dslbi_ref.path import Path, follow, record
-from dslbi_ref.penalties import shrink
+from dslbi_ref.shrinkage import shrink
 
 matplotlib.use("Agg")
 

@@ -9,11 +9,11 @@ import vectors
 from scipy.optimize import minimize
 
 from dslbi_ref import split_lbi
+from dslbi_ref.design import Design
 from dslbi_ref.dessilbi import dessilbi_states
 from dslbi_ref.losses import LOSSES
 from dslbi_ref.path import record
 from dslbi_ref.penalties import group_soft_threshold, soft_threshold
-from dslbi_ref.problem import Design
 from dslbi_ref.solvers.reduced import split_reduced_path, split_reduced_states
 from dslbi_ref.solvers.start import minimiser
 from dslbi_ref.split_lbi import split_lbi_path, split_lbi_states

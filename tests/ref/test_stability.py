@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog
 
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.stability import (
     ASSUMPTIONS,
     false_bound,

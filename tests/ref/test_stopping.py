@@ -6,9 +6,10 @@ import scipy.sparse as sp
 import vectors
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path
 from dslbi_ref.losses import LOSSES
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.split_lbi import split_lbi_path
 from dslbi_ref.stopping import cross_validate, discrepancy_time, path_losses
 

@@ -9,11 +9,12 @@ from numpy.testing import assert_allclose
 
 from dslbi_ref import theory, transforms
 from dslbi_ref.dessilbi import dessilbi_states
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path, lbi_states
 from dslbi_ref.path import record
 from dslbi_ref.solvers.linear_system import solver
 from dslbi_ref.solvers.projections import kernel_projector
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.split_lbi import split_lbi_states
 
 

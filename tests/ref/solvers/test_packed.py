@@ -13,10 +13,11 @@ import scipy.sparse as sp
 import vectors
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dslbi_ref import iss, problem, transforms
-from dslbi_ref.iss import iss_path, split_iss_path
+from dslbi_ref import iss, problem, split_iss, transforms
+from dslbi_ref.iss import iss_path
 from dslbi_ref.solvers.blocks import Blocks
 from dslbi_ref.solvers.packed import PackedRows, area
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.stopping import path_losses
 
 matplotlib.use("Agg")
@@ -26,6 +27,7 @@ matplotlib.use("Agg")
 def many(monkeypatch):
     """Every path is packed, and every dense X is read by blocks of a few lines."""
     monkeypatch.setattr(iss, "MANY", 0)
+    monkeypatch.setattr(split_iss, "MANY", 0)
     monkeypatch.setattr(problem, "LARGE", 0)
     monkeypatch.setattr("dslbi_ref.solvers.blocks.BLOCK", 100)
 
