@@ -8,9 +8,10 @@ from torch.optim import Optimizer
 
 from .sharding import whole
 from .steering import Controller, Evidence, check_floor, evidence, level_of
+from .surgery.channel_factors import channel_factors
 from .surgery.costs import count_macs
 from .surgery.cut_costs import mac_costs, parameter_costs, widths_of
-from .surgery.live_axes import channel_factors, live_axes
+from .surgery.live_axes import live_axes
 from .units import families, spread
 
 
@@ -80,10 +81,10 @@ class TargetCost(Controller):
         self.axes = live_axes(model, example_input)
         self.widths = widths_of(self.axes)
         if self.kind == "macs":
-            self.costs = mac_costs(self.axes.model, self.widths, example_input)
+            self.costs = mac_costs(self.axes, self.widths)
             self.dense = count_macs(model, example_input)[""]
         else:
-            self.costs = parameter_costs(self.axes.model, self.widths)
+            self.costs = parameter_costs(self.axes, self.widths)
             self.dense = sum(p.numel() for p in model.parameters())
         self._check_least(found)
         groups = optimizer.param_groups

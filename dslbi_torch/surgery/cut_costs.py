@@ -9,11 +9,11 @@ know what the cut net costs.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import LAYERS, own_parameter, unit_axis
 from .costs import count_macs
-from .live_axes import STAYS, LiveAxes
+from .live_axes import LiveAxes
 
 
 class Widths(NamedTuple):
@@ -49,7 +49,7 @@ def widths_of(axes: LiveAxes) -> Widths:
     sizes = torch.tensor([len(x) for x in lists], dtype=torch.float64)
     channels = torch.cat(lists)
     axis = torch.arange(len(lists)).repeat_interleave(sizes.long())
-    cut = channels != STAYS
+    cut = ~axes.always[channels]
     return Widths(rows, sizes, channels[cut], axis[cut])
 
 
@@ -80,19 +80,19 @@ def _costs(terms):
     return Costs(torch.tensor([f for f, _ in terms], dtype=torch.float64), torch.tensor(rows))
 
 
-def parameter_costs(net: nn.Module, widths: Widths) -> Costs:
+def parameter_costs(axes: LiveAxes, widths: Widths) -> Costs:
     """Return the parameters of a net as a function of the lengths of its axes."""
-    return _costs([(1.0, widths.rows[name]) for name, _ in net.named_parameters()])
+    return _costs([(1.0, widths.rows[name]) for name, _ in axes.model.named_parameters()])
 
 
-def mac_costs(net: nn.Module, widths: Widths, x: Tensor) -> Costs:
+def mac_costs(axes: LiveAxes, widths: Widths) -> Costs:
     """Return the multiply-accumulates of a net for one example, in the same way.
 
     Products of activations (attention) go with the inputs of the layer that reads them, or where a
     module computes layers itself with its weights.
     """
-    macs = count_macs(net, x)
-    terms, inside = [], {}
+    net = axes.model
+    macs, terms, inside = count_macs(net, axes.example), [], {}
     for name, module in net.named_modules():
         children = [child for child, _ in module.named_children()]
         inside[name] = macs[name] - sum(macs[f"{name}.{c}".lstrip(".")] for c in children)

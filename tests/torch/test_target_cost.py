@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dslbi_torch import (
     DessiLBI,
@@ -17,7 +18,7 @@ from dslbi_torch import (
 )
 from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.surgery.cut_costs import mac_costs, parameter_costs, widths_of
-from dslbi_torch.surgery.live_axes import STAYS, live_axes
+from dslbi_torch.surgery.live_axes import _died, live_axes
 from dslbi_torch.target_cost import factor_of_cost
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.nets.cifar import ResNet
@@ -78,12 +79,12 @@ def test_counts_of_living_channels_give_what_the_cut_net_costs(name):
     axes = live_axes(net, x)
     widths = widths_of(axes)
     costs = {
-        "macs": mac_costs(axes.model, widths, x),
-        "parameters": parameter_costs(axes.model, widths),
+        "macs": mac_costs(axes, widths),
+        "parameters": parameter_costs(axes, widths),
     }
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        alive = torch.rand(axes.count, generator=generator) < 0.6
+        alive = (torch.rand(axes.count, generator=generator) < 0.6) | axes.always
         for way in axes.ways:  # what is handed on by padding is alive where it was
             if way.carries is not None:
                 alive[way.outputs] |= (way.carries & alive[way.inputs]).any(1)
@@ -91,7 +92,7 @@ def test_counts_of_living_channels_give_what_the_cut_net_costs(name):
         for key, p in net.named_parameters():
             way = next((way for way in axes.ways if way.name == key), None)
             if way is not None:
-                kept = alive[way.outputs] | (way.outputs == STAYS)
+                kept = alive[way.outputs] | axes.always[way.outputs]
                 shape = [-1 if d == way.axes[0] else 1 for d in range(p.ndim)]
                 masks[key] = kept.view(shape).expand(p.shape).clone()
         found = cut(net, masks, x)
@@ -115,7 +116,7 @@ def test_attention_costs_what_its_inputs_are():
     net, x = Attention(), torch.randn(2, 5, 8)
     axes = live_axes(net, x)
     widths = widths_of(axes)
-    costs, sizes = mac_costs(axes.model, widths, x), widths.sizes.clone()
+    costs, sizes = mac_costs(axes, widths), widths.sizes.clone()
     assert costs.total(sizes) == 4 * 5 * 64 + 2 * 25 * 8
     sizes[widths.rows["out.weight"][1]] = 3
     assert costs.total(sizes) == 3 * 5 * 64 + 5 * 24 + 2 * 25 * 3
@@ -166,11 +167,10 @@ def test_without_joint_units_the_cut_net_costs_what_was_asked_at_most():
 
 def one_unit(controller):
     """The largest share of the cost that a channel alone takes with it."""
-    n = controller.axes.count
-    alive = torch.ones(n, dtype=torch.bool)
-    whole = controller._cost(alive)
-    return max(whole - controller._cost(alive.clone().index_fill(0, torch.tensor(k), False))
-               for k in range(n)) / controller.dense  # fmt: skip
+    axes = controller.axes
+    rest = [controller._cost(~_died(axes, k)) for k in range(axes.count) if not axes.always[k]]
+    whole = controller._cost(torch.ones(axes.count, dtype=torch.bool))
+    return (whole - min(rest)) / controller.dense
 
 
 @pytest.mark.parametrize("around", [None, torch.optim.AdamW])
@@ -208,6 +208,43 @@ def test_joint_streams_are_steered_as_one():
     kept = masks["layer2.0.conv2.weight"].flatten(1).any(1)
     assert torch.equal(kept, masks["layer2.1.conv2.weight"].flatten(1).any(1))
     assert 0 < kept.sum() < 7
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, 4)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Attention(), Attention()
+        self.fc1, self.fc2 = nn.Linear(12, 20), nn.Linear(20, 12)
+
+    def forward(self, x):
+        x = x + self.a(x)
+        x = x + self.fc2(self.fc1(x).relu())
+        return x + self.b(x)
+
+
+@pytest.mark.parametrize("kind", ["macs", "parameters"])
+def test_heads_and_neurons_are_counted_as_they_are_cut(kind):
+    torch.manual_seed(0)
+    net, x = Tokens().eval(), torch.randn(2, 5, 12)
+    heads = {"penalty": "row", "block": 4, "parts": 3, "lam": 1.5}
+    groups = split_groups(net, {"?.qkv": heads, "fc1": "row"}, linear=None, apart=True, nu=2.0)
+    optimizer = DessiLBI(groups, lr=0.05, momentum=0)
+    controller = TargetCost(optimizer, net, x, steps=20, **{kind: 0.5})
+    walk(net, optimizer, 20)
+    whole, found = dense(net, x)[kind], cut(net, support_masks(optimizer), x)[kind]
+    assert controller.expected() * whole == pytest.approx(found, abs=1e-6)
+    assert abs(found / whole - 0.5) <= one_unit(controller) / 2
+    assert any(len(support_masks(optimizer)[f"{k}.qkv.weight"].any(1).unique()) > 1 for k in "ab")
 
 
 def test_the_cost_grows_on_the_ramp_or_falls_from_a_dense_start():
