@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import filters
+
 ROOT = Path(__file__).parents[2]
 README, REPRODUCING = "README.md", "book/reproducing.md"
 
@@ -204,3 +206,47 @@ def test_the_layers_of_lenet300_are_the_recorded_ones():
     dense, sparse = (with_spread(lasts(runs, f"acc_{key}")) for key in ("dense", "sparse"))
     words = f"{', '.join(cells)}; dense {dense} %, sparse {sparse} %"
     assert words in quoted(REPRODUCING)
+
+
+NETS_OF_FILTERS = {"lenet5": "LeNet-5", "small-net": "small-net, BatchNorm"}
+
+
+@pytest.mark.parametrize("net", record("filters"))
+def test_the_filters_that_enter_first_are_the_recorded_ones(net):
+    content = record("filters")[net]
+    found = filters.compared(content["rows"])
+    assert found == content["summary"]
+    assert {row["seed"] for row in content["rows"]} == {10, 11, 12, 13, 14}
+    for cell in found:
+        shown = [f"{cell[by]['mean']:.2f} ± {cell[by]['sd']:.2f}" for by in filters.ORDERS]
+        for by in filters.ORDERS[1:]:
+            gap = cell[by]["entry_above"]
+            shown.append(f"{gap['difference']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f})")
+        again = {"with": "2 epochs", "without": "no"}[cell["tuning"]]
+        row = [NETS_OF_FILTERS[net], f"{100 * cell['density']:g}", again, *shown]
+        assert f"| {' | '.join(row)} |" in quoted(REPRODUCING)
+
+
+def test_what_is_said_of_lenet5s_filters_is_what_its_intervals_say():
+    cells = record("filters")["lenet5"]["summary"]
+    gaps = {
+        (by, 100 * cell["density"]): cell[by]["entry_above"]
+        for cell in cells
+        for by in filters.ORDERS[1:]
+        if cell["tuning"] == "without"
+    }
+    apart = {key for key, gap in gaps.items() if gap["low"] > 0 or gap["high"] < 0}
+    assert apart == {("magnitude", 30), ("magnitude", 10)} | {
+        ("random", density) for density in (50, 30, 20, 10)
+    }
+    assert all(gaps[key]["difference"] > 0 for key in apart if key[0] == "random")
+    below = [-gaps["magnitude", density]["difference"] for density in (30, 10)]
+    words = (
+        "Magnitude is above entry at 30 and at 10 % without more training, by {:.2f} and by {:.2f}"
+    )
+    assert words.format(*below) in quoted(REPRODUCING)
+    (again,) = (cell for cell in cells if cell["tuning"] == "with")
+    assert all(
+        again[by]["entry_above"]["low"] < 0 < again[by]["entry_above"]["high"]
+        for by in ("gamma", "magnitude")
+    )
