@@ -143,6 +143,9 @@ def without_sum(content: dict) -> dict:
     ValueError
         They are not what their checksum says.
     """
+    last, found = next(reversed(content.items()), (_SUM, None))
+    if last != _SUM and isinstance(found, str) and re.fullmatch("[0-9a-f]{8}", found):
+        raise ValueError(f"the checksum of a file must be called {_SUM}, got {last}")
     data = {key: value for key, value in content.items() if key != _SUM}
     if data != content and content[_SUM] != (found := _sum(data)):
         raise ValueError(f"a file must hold what its checksum {content[_SUM]} says, got {found}")

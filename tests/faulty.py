@@ -83,6 +83,10 @@ class Command:
         )
         self.process.start()
 
+    def begun(self):
+        """Whether the process has come to the command."""
+        return Path(f"{self.streams}.err").exists()
+
     def signal(self, number):
         os.kill(self.process.pid, number)
 

@@ -23,13 +23,13 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The seconds that each run trains for, and what it ends with."""
+    """The seconds that each run takes, and what it ends with."""
     found = {}
     for name, flags in RUNS.items():
         folder = tmp_path_factory.mktemp("whole")
         out = folder / "run"
         command = Command(folder, [*SMALL, *flags, f"--out={out}"])
-        wait_for((out / "config.json").exists)
+        wait_for(command.begun)
         start = time.monotonic()
         assert command.wait()[0] == 0
         found[name] = time.monotonic() - start, ending(out)
@@ -45,7 +45,7 @@ def test_what_is_killed_at_random_ends_bit_for_bit_as_what_is_not(whole, tmp_pat
         argv = [*SMALL, *RUNS[name], f"--out={out}"]
         while 0 not in statuses:
             command = Command(tmp_path, argv)
-            wait_for(lambda: command.process.exitcode is not None or (out / ".lock").exists())  # noqa: B023
+            wait_for(command.begun)
             moment = rng.uniform(0, seconds)
             again = kills < KILLS and len(statuses) < 3  # then it is left alone
             command.process.join(moment if again else None)

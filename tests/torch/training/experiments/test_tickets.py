@@ -514,6 +514,19 @@ def test_a_comparison_may_be_moved(compared, tmp_path, monkeypatch):
         folders.is_finished(other)
 
 
+def test_a_row_that_was_damaged_is_refused(compared, tmp_path):
+    config, _ = compared
+    moved = replace(config, out=str(shutil.copytree(config.folder, tmp_path / "moved")))
+    file = moved.folder / "seed-0" / "ticket-4" / "row.json"
+    whole = file.read_text()
+    damaged = whole.replace('"accuracy": 0.', '"accuracy": 1.')
+    for text in (damaged, whole[:-9], "[]"):
+        assert text != whole
+        file.write_text(text)
+        with pytest.raises(ValueError, match="row.json must hold what a run has reached: "):
+            tickets.compare(moved, PLAN)
+
+
 def test_a_ticket_becomes_a_small_file(compared, tmp_path, capsys):
     config, _ = compared
     folder = shutil.copytree(config.folder / "seed-0" / "ticket-4", tmp_path / "ticket")

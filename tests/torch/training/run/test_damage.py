@@ -95,6 +95,23 @@ def test_a_digit_that_is_not_what_was_written_is_refused(folder, file):
         read(folder)
 
 
+@pytest.mark.parametrize("file", ["log.jsonl", "environment.json"])
+def test_every_bit_of_a_text_is_refused_or_changes_nothing(folder, file):
+    read = folders.read_log if file == "log.jsonl" else sessions.read_sessions
+    if file == "log.jsonl":
+        folders.write_log(folder, read(folder)[:1])  # a row has it all
+    content, whole, refusals = (folder / file).read_bytes(), read(folder), 0
+    for at in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[at // 8] ^= 1 << at % 8
+        (folder / file).write_bytes(damaged)
+        try:
+            assert read(folder) == whole, at
+        except ValueError:
+            refusals += 1
+    assert refusals > 4 * len(content)
+
+
 @pytest.mark.parametrize("layers", [None, {}, 3])
 def test_a_log_without_the_tensors_of_the_path_is_refused(capsys, folder, layers):
     rows = folders.read_log(folder)
