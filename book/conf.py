@@ -33,6 +33,7 @@ extensions = [
     "offline_mathjax",
     "path_costs",
     "public_names",
+    "soak_memory",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
