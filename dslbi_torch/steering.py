@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from .options import check_count
 from .sharding import whole
 from .state import rests, steps_of_rest
+from .torch_private import before_other_hooks
 from .units import Family, scores, unit_sizes
 
 
@@ -55,6 +56,8 @@ class Controller:
             for key in ("steered", "rested"):
                 group.setdefault(key, 0)
         self._hook = optimizer.register_step_post_hook(self._after_step)
+        # A recorder that is attached already sees each step with the levels that are set for it.
+        before_other_hooks(optimizer, self._hook)
 
     def _groups(self):
         return [self.optimizer.param_groups[i] for i in self.steered]

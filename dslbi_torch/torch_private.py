@@ -49,6 +49,11 @@ def by_device_and_dtype(tensors):
     return {place: indices for place, (_, indices) in cut.items()}
 
 
+def before_other_hooks(optimizer, handle) -> None:
+    """Let a post-step hook be called before those that were registered earlier."""
+    optimizer._optimizer_step_post_hooks.move_to_end(handle.id, last=False)
+
+
 def version(x) -> int:
     """Return how often a tensor has been written to."""
     return x._version

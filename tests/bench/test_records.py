@@ -1,14 +1,15 @@
-"""The figures that README and the book quote are those of the recorded files in benchmarks/."""
+"""The figures that RESULTS and the book quote are those of the recorded files in benchmarks/."""
 
 import json
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from benchmarks import filters
 
 ROOT = Path(__file__).parents[2]
-README, REPRODUCING = "README.md", "book/reproducing.md"
+RESULTS, REPRODUCING, LOOP = "book/results.md", "book/reproducing.md", "book/your_loop.md"
 
 
 def record(name):
@@ -49,6 +50,12 @@ def quoted(page):
     return " ".join((ROOT / page).read_text(encoding="utf-8").replace("**", "").split())
 
 
+def with_interval(values, digits=2):
+    """Mean of shares and half the width of its interval of 95 % (Student's t), in percent."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{percent(mean(values), digits)} ± {percent(half, digits)}"
+
+
 @pytest.mark.parametrize(
     "recipe", ["mnist-lenet5", "mnist-lenet5-filters", "mnist-lenet5-official"]
 )
@@ -56,8 +63,19 @@ def test_the_table_of_lenet5_is_the_recorded_one(recipe):
     runs = record("mnist")[recipe]["runs"]
     shown = {"acc_dense": 2, "acc_sparse": 2, "nonzero_all": 1}
     cells = [with_spread([run[key] for run in runs], digits) for key, digits in shown.items()]
-    row = quoted(README).split(f"| `{recipe}` |")[1].split(" | `")[0]
+    row = quoted(RESULTS).split(f"| `{recipe}` |")[1].split(" | `")[0]
     assert f"| {' | '.join(cells)} |" in row
+
+
+@pytest.mark.parametrize(("recipe", "line"), [
+    ("mnist-lenet5", "LeNet-5, single weights"),
+    ("mnist-lenet5-filters", "LeNet-5, filters, and weights of the linear layers"),
+])  # fmt: skip
+def test_the_table_of_the_front_page_is_the_recorded_one(recipe, line):
+    runs = record("mnist")[recipe]["runs"]
+    shown = {"acc_dense": 2, "acc_sparse": 2, "nonzero_all": 1}
+    cells = [with_interval([run[key] for run in runs], digits) for key, digits in shown.items()]
+    assert f"| {line} | {' | '.join(cells)} |" in quoted("README.md")
 
 
 @pytest.mark.parametrize("method, line", [
@@ -67,11 +85,11 @@ def test_the_table_of_lenet5_is_the_recorded_one(recipe):
 ])  # fmt: skip
 def test_the_table_of_rankings_is_the_recorded_one(method, line):
     cells = [" / ".join(ranking(method, key)) for key in ("without", "with")]
-    assert f"| {line} | {' | '.join(cells)} |" in quoted(README)
+    assert f"| {line} | {' | '.join(cells)} |" in quoted(RESULTS)
 
 
 def test_the_rankings_that_are_called_equal_lie_within_the_recorded_spread():
-    """Where README calls two methods equal, their means differ by less than their seeds."""
+    """Where RESULTS calls two methods equal, their means differ by less than their seeds."""
     spreads = []
     for key, rival in (("without", "linbreg"), ("with", "magnitude")):
         for D in (0.1, 0.05):
@@ -87,20 +105,20 @@ def test_the_rankings_that_are_called_equal_lie_within_the_recorded_spread():
             assert abs(mean(own["dessilbi"]) - mean(own[rival])) < max(wide)
             spreads += wide
     lowest, highest = percent(min(spreads)), percent(max(spreads))
-    assert f"spread of their seeds ({lowest} to {highest} points)" in quoted(README)
+    assert f"spread of their seeds ({lowest} to {highest} points)" in quoted(RESULTS)
 
 
-@pytest.mark.parametrize("page", [README, REPRODUCING])
+@pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
 def test_the_errors_of_tickets_are_the_recorded_ones(page):
     text = quoted(page)
     assert f"{with_spread(ticket_errors('filters', 'ticket'))} %" in text
     assert with_spread(ticket_errors("weights", "ticket")) in text
-    if page == README:
+    if page == RESULTS:
         assert f"{with_spread(ticket_errors('weights', 'tuned'))} % from those" in text
 
 
 COMPARED = {
-    README: (
+    RESULTS: (
         ("ticket", "ticket {} % right"),
         ("gradual", "gradual pruning {} %"),
         ("magnitude", "one-shot magnitude pruning {} % (in 40)"),
@@ -134,10 +152,10 @@ def test_filters_are_as_close_together_as_the_page_says():
         mean(ticket_errors("filters-compared", method)) for method in methods - {"dense", "soft"}
     ]
     assert max(errors) - min(errors) < 1e-3
-    assert "all but soft pruning lie within 0.1 points" in quoted(README)
+    assert "all but soft pruning lie within 0.1 points" in quoted(RESULTS)
 
 
-@pytest.mark.parametrize("page", [README, REPRODUCING])
+@pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
 def test_the_grown_net_is_the_recorded_one(page):
     runs = record("growing")["runs"]
     parameters = {run["rounds"][-1]["parameters"] for run in runs}
@@ -145,7 +163,7 @@ def test_the_grown_net_is_the_recorded_one(page):
     assert f"{with_spread([run['last']['accuracy'] for run in runs])} %" in quoted(page)
 
 
-@pytest.mark.parametrize("page", [README, REPRODUCING])
+@pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
 def test_resnet20_in_25_epochs_is_the_recorded_one(page):
     (run,) = record("cifar10_resnet20_short")["runs"]
     dense, sparse = (percent(run["log"][-1][f"acc_{key}"]) for key in ("dense", "sparse"))
@@ -168,23 +186,23 @@ def test_the_batch_times_of_smaller_nets_are_the_recorded_ones():
         f"{ratio('vgg16-bn', folded)} and {ratio('resnet56 inside', folded)} "
         f"({ratio('resnet56', folded)}) once BatchNorm is folded",
     ):
-        assert words in quoted(README)
+        assert words in quoted(LOOP)
 
 
 def test_the_step_costs_are_the_recorded_ones():
     nets = [record("step")["result"][net] for net in ("ResNet-18", "ResNet-50", "LeNet-5")]
     own = [f"{net['DessiLBI']['ratio']:.1f}" for net in nets]
     assert own[0] == own[1]
-    assert f"A step costs {own[0]} times that" in quoted(README)
-    assert f"{own[2]} times on those of LeNet-5" in quoted(README)
+    assert f"A step costs {own[0]} times that" in quoted(RESULTS)
+    assert f"{own[2]} times on those of LeNet-5" in quoted(RESULTS)
     half = [net["DessiLBI, half selected"]["ratio"] for net in nets]
-    assert f"{min(half):.1f} to {max(half):.1f} times once half" in quoted(README)
+    assert f"{min(half):.1f} to {max(half):.1f} times once half" in quoted(RESULTS)
     around = [
         {f"{net[f'Split, {base}']['ms'] / net[base]['ms']:.1f}" for net in nets[:2]}
         for base in ("SGD fused", "AdamW fused")
     ]
     sgd, adamw = (share for (share,) in around)
-    assert f"{sgd} times its base around SGD and {adamw} times around AdamW" in quoted(README)
+    assert f"{sgd} times its base around SGD and {adamw} times around AdamW" in quoted(RESULTS)
 
 
 def of_row(part, name):

@@ -102,7 +102,7 @@ def test_every_test_that_the_book_names_exists():
     assert named and {name for name in named if f"def {name}(" not in tests} == set()
 
 
-@pytest.mark.parametrize("page", ["book/reproducing.md", "README.md"])
+@pytest.mark.parametrize("page", ["book/reproducing.md", "book/results.md"])
 def test_every_recipe_that_a_page_names_exists(page):
     from dslbi_torch.training.recipes import RECIPES
 

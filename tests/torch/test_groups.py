@@ -246,6 +246,22 @@ def test_nothing_enters_before_its_time():
     assert 0 < entered < 8  # of 22 groups, with an eighth of the weights due
 
 
+@pytest.mark.parametrize("around", [None, torch.optim.SGD])
+def test_a_recorder_may_be_attached_before_the_target(around):
+    """It sees each step with the levels that were set after it, whichever came first."""
+    entries = []
+    for early in (True, False):
+        model = net()
+        groups = split_groups(model, linear="row", nu=2.0)
+        optimizer = Split(around(groups, lr=0.05)) if around else DessiLBI(groups, lr=0.05)
+        recorder = PathRecorder(optimizer) if early else None
+        TargetDensity(optimizer, 0.3, steps=60, ramp=0.5)
+        recorder = recorder or PathRecorder(optimizer)
+        walk(optimizer, 60)
+        entries.append(recorder.entry_steps("4.weight"))
+    assert (entries[0] == entries[1]).all() and (entries[0] > 2).any()
+
+
 def test_equal_scores_and_a_density_below_one_group_select_nothing():
     """Exactly nothing, in float32, however the thresholds round."""
     for seed in range(20):

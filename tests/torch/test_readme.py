@@ -1,4 +1,4 @@
-"""The lines of the README around another optimizer, trained as they stand there."""
+"""The lines of the README and of the page on loops, trained as they stand there."""
 
 import re
 import warnings
@@ -12,7 +12,22 @@ from torch import nn
 from dslbi_torch import density, sparse_weights, split_groups
 from dslbi_torch.training.data import datasets
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.S)
+
+
+def test_the_ten_lines_find_the_three_inputs_that_count(capsys):
+    (lines,) = blocks("README.md")
+    names = {}
+    exec(lines, names)
+    accuracy = float(re.search(r"tensor\(([\d.]+)\)", capsys.readouterr().out)[1])
+    assert accuracy > 0.98
+    steps = names["path"].entry_steps("0.weight")
+    assert [i for i, step in enumerate(steps) if step >= 0] == [3, 7, 20]
+    assert "0.99" in lines
 
 
 @pytest.mark.slow
@@ -33,8 +48,7 @@ def test_the_lines_around_adamw_find_a_sparse_model_as_good_as_the_dense_one():
     model = nn.Sequential(OrderedDict(layers))
     generator, epochs = torch.Generator().manual_seed(0), 30
     loader = list(data.train.batches(32, generator))
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    (lines,) = [block for block in blocks if "AdamW" in block]
+    (lines,) = [block for block in blocks("book/your_loop.md") if "AdamW" in block]
     names = dict(torch=torch, split_groups=split_groups, model=model, epochs=epochs, loader=loader)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an S below 3
