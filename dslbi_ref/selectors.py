@@ -1,6 +1,7 @@
 """Selectors in scikit-learn's manner: what a path says of halves, or of copies, decides.
 
-This file and :mod:`dslbi_ref.estimators` are the only ones of the package that import scikit-learn.
+This file, :mod:`dslbi_ref.estimators` and :mod:`dslbi_ref.classifiers` are the only ones of the
+package that import scikit-learn.
 """
 
 import numpy as np
@@ -102,7 +103,8 @@ class StabilitySelector(SelectorMixin, BaseEstimator):
         estimator = SplitLBIRegressor() if self.estimator is None else self.estimator
         if getattr(estimator, "D", self) is not None:
             raise ValueError(
-                f"estimator must be one of dslbi_ref.estimators without D, got {estimator!r}"
+                "estimator must be one of dslbi_ref.estimators or dslbi_ref.classifiers without D, "
+                f"got {estimator!r}"
             )
         labels = is_classifier(estimator)
         X, y = validate_data(

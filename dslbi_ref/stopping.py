@@ -19,6 +19,7 @@ from .checks import (
 )
 from .losses import loss_named
 from .path import TIME_TOLERANCE, Path
+from .weighting import check_weights
 
 
 def _coefficients(path, part):
@@ -30,7 +31,7 @@ def _coefficients(path, part):
     return part
 
 
-def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
+def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False, sample_weight=None):
     """Return the loss of the estimates of a path on the data X, y, at each time.
 
     Parameters
@@ -41,18 +42,21 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
     times : ndarray (q,)
         Before the first and after the last time of the path the loss is infinite: a path that had
         to end (separable data) has no estimate there, unless it is to ``rest``.
-    loss : str
-        A word of ``dslbi_ref.losses.LOSSES``.
+    loss : str or Loss
+        A word of ``dslbi_ref.losses.LOSSES``, or a row.
     part : "gamma", "beta" or "tilde", optional
         The estimate; default beta of a split path, else gamma. With an intercept all parts of a
         path have the same prediction at the column means of the data it was fitted to.
     rest : bool
         Keep the first estimate before the path begins, and the last one after it ends.
+    sample_weight : ndarray (n,), positive, optional
+        The loss is a weighted mean.
     """
     check_kind("path", path, Path)
     times, X = check_array("times", times), check_design(X, as_is=True)
     check_array("y", y, (X.shape[0],))
     y, row, rest = np.asarray(y), loss_named(loss), check_flag("rest", rest)
+    weights = check_weights(sample_weight, len(y))
     if X.shape[1] != vars(path)["gamma" if vars(path)["beta"] is None else "beta"].shape[1]:
         raise ValueError(f"X must have the columns of the path, got shape {X.shape}")
     if times.ndim != 1:
@@ -69,13 +73,14 @@ def path_losses(path, X, y, times, *, loss="squared", part=None, rest=False):
         if point.intercept is not None and point.beta is not None and part != "beta":
             levels = levels + (point.beta - estimates) @ path.centre  # that of beta is given
         pairs = zip(estimates, levels, strict=True)
-        result[inside[k : k + 16]] = [_value(row, X, y, b, level) for b, level in pairs]
+        result[inside[k : k + 16]] = [_value(row, X, y, b, level, weights) for b, level in pairs]
     return result
 
 
 @no_overflow
-def _value(row, X, y, beta, level):
-    return row.value(X @ beta + level, y)
+def _value(row, X, y, beta, level, weights):
+    terms = row.terms(X @ beta + level, y)
+    return (terms if weights is None else weights * terms).mean()
 
 
 def discrepancy_time(path, X, y, *, sigma, part=None):
@@ -89,14 +94,16 @@ def discrepancy_time(path, X, y, *, sigma, part=None):
     return float(path.t[small.argmax()]) if small.any() else np.inf
 
 
-def held_out_losses(fit, X, y, times, splits, **options):
+def held_out_losses(fit, X, y, times, splits, *, sample_weight=None, **options):
     """Return the loss at each time on the rows that a fold holds out, (folds, q).
 
     Parameters
     ----------
-    fit : callable ``(X, y) -> Path``
+    fit : callable ``(X, y) -> Path``, or ``(X, y, sample_weight) -> Path``
     splits : iterable of (train, test)
         The rows to fit and the rows to hold out, as indices or masks.
+    sample_weight : ndarray (n,), at least 0, optional
+        Then fit takes the weights as a third argument. A row of weight 0 is not held out.
     X, y, times, **options
         See :func:`path_losses`.
     """
@@ -104,10 +111,20 @@ def held_out_losses(fit, X, y, times, splits, **options):
     X = check_design(X)
     X, y = sp.csr_array(X) if sp.issparse(X) else X, np.asarray(y)
     check_array("y", y, (X.shape[0],))
+    parts = [X, y]
+    if sample_weight is not None:
+        parts.append(check_array("sample_weight", sample_weight, (len(y),)))
     losses = []
     for train, test in _splits(splits, len(y)):
-        path = check_kind("fit", fit(X[train], y[train]), Path)
-        losses.append(path_losses(path, X[test], y[test], times, **options))
+        path = check_kind("fit", fit(*(part[train] for part in parts)), Path)
+        rest = [part[test] for part in parts]
+        if sample_weight is not None:
+            counted = np.flatnonzero(rest[2])
+            if not counted.size:
+                raise ValueError("splits must hold out a row of a positive weight, got none")
+            rest = [part[counted] for part in rest]
+            options["sample_weight"] = rest.pop()
+        losses.append(path_losses(path, *rest, times, **options))
     return np.array(losses)
 
 

@@ -42,6 +42,7 @@ INNER_NAMES = INNER_OF_SELECTION | {
     "iss.events",
     "release.check_release",
     "estimators.chosen_time",
+    "estimators.PathEstimator",
     "figures.slider.Slider",
 }
 

@@ -5,6 +5,7 @@ import vectors
 from fuzz.mutate import Call
 
 from dslbi_ref import (
+    classifiers,
     estimators,
     graphical,
     iss,
@@ -80,6 +81,9 @@ SPLIT_WEIGHTS = WEIGHTS | dict(penalty_factors=np.array([1.0, 0.0, 2.0]))
 SPLIT_LBI = LBI | dict(D=D, nu=1.0, start="minimiser") | SPLIT_WEIGHTS
 ESTIMATOR = dict(D=None, nu=1.0, kappa=np.inf, t=None, groups=None, revised=True)
 ESTIMATOR |= dict(fit_intercept=True, normalize=True, X=X)
+REGRESSOR = dict(y=y, loss="squared", delta=1.35, positive=False)
+REGRESSOR |= dict(penalty_factors=np.array([1.0, 0.5, 2.0, 0.0]))
+CLASSIFIER = dict(y=SIGNS, kappa=2.0, t=4.0)
 
 
 def fitted(make):
@@ -252,17 +256,17 @@ CALLS = {
     ),
     # estimators
     **{
-        f"estimators.{name}": Call(
-            fitted(getattr(estimators, name)),
+        f"{module.__name__.removeprefix('dslbi_ref.')}.{name}": Call(
+            fitted(getattr(module, name)),
             given(**ESTIMATOR | own),
             foreign="sklearn",
             says=("splits",),
         )
-        for name, own in {
-            "SplitLBIRegressor": dict(y=y, kappa=np.float64(np.inf)),
-            "SplitLBIRegressorCV": dict(y=y, cv=2),
-            "SplitLBIClassifier": dict(y=SIGNS, kappa=2.0, t=4.0),
-            "SplitLBIClassifierCV": dict(y=SIGNS, kappa=2.0, t=4.0, cv=2),
-        }.items()
+        for module, name, own in (
+            (estimators, "SplitLBIRegressor", REGRESSOR | dict(kappa=np.float64(np.inf))),
+            (estimators, "SplitLBIRegressorCV", REGRESSOR | dict(cv=2)),
+            (classifiers, "SplitLBIClassifier", CLASSIFIER),
+            (classifiers, "SplitLBIClassifierCV", CLASSIFIER | dict(cv=2)),
+        )
     },
 }

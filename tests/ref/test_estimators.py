@@ -15,12 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dslbi_ref.estimators import (
-    SplitLBIClassifier,
-    SplitLBIClassifierCV,
-    SplitLBIRegressor,
-    SplitLBIRegressorCV,
-)
+from dslbi_ref.classifiers import SplitLBIClassifier, SplitLBIClassifierCV
+from dslbi_ref.estimators import SplitLBIRegressor, SplitLBIRegressorCV
 from dslbi_ref.iss import iss_path
 from dslbi_ref.lbi import lbi_path
 from dslbi_ref.split_iss import split_iss_path
@@ -42,7 +38,12 @@ def checks_of(*estimators):
     SplitLBIRegressor(kappa=10.0),
     SplitLBIRegressor(identity),
     SplitLBIRegressor(identity, kappa=1.0, t=20.0),
+    SplitLBIRegressor(loss="huber", t=5.0),
+    SplitLBIRegressor(loss="huber", delta=0.5, kappa=5.0, t=5.0),
+    SplitLBIRegressor(positive=True),
+    SplitLBIRegressor(identity, positive=True),
     SplitLBIRegressorCV(cv=3),
+    SplitLBIRegressorCV(cv=3, loss="huber", positive=True, t=5.0),
     SplitLBIClassifier(kappa=1.0),
     SplitLBIClassifier(kappa=INF),
     SplitLBIClassifier(identity, kappa=1.0, t=20.0),
@@ -355,7 +356,10 @@ def test_pipeline_and_grid_search(close):
         (SplitLBIRegressor(np.zeros((3, 12))), "D must not be zero"),
         (SplitLBIRegressor(identity, nu=0.0), "nu must be positive and finite, got 0.0"),
         (SplitLBIRegressor(kappa=1.0, groups=[0, 1]), "groups must be 12 integer labels"),
-        (SplitLBIClassifier(identity, kappa=INF), "kappa must be finite for a classifier with D"),
+        (
+            SplitLBIClassifier(identity, kappa=INF),
+            "kappa must be finite for a loss that is not squared",
+        ),
         (SplitLBIClassifierCV(cv=1), "n_splits=1"),
     ],
 )

@@ -14,7 +14,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dslbi_ref.estimators import SplitLBIClassifier, SplitLBIRegressor
+from dslbi_ref.classifiers import SplitLBIClassifier
+from dslbi_ref.estimators import SplitLBIRegressor
 from dslbi_ref.iss import iss_path
 from dslbi_ref.knockoffs import split_knockoffs
 from dslbi_ref.selectors import SplitKnockoffSelector, StabilitySelector
