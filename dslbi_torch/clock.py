@@ -22,11 +22,12 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from .options import check_count
+from .arguments import check_count, check_number, check_optimizer
 from .state import steps_of_rest
 from .target import factors_of_density
 from .units import Family, families, scores
 
+MAX_STEPS = 10**7  # whose course is looked at step by step: more would take minutes
 LEAST = 3.0  # e^-3 is 5 %: with less nothing is told apart, and nothing can be cut
 
 
@@ -84,7 +85,7 @@ def forecast(
     Parameters
     ----------
     optimizer : DessiLBI or Split
-    steps : int >= 1
+    steps : int in [1, 1e7]
         Steps of the run, from now on.
     scheduler : LRScheduler, optional
         Of this optimizer, or of the base of a Split. None: lr stays.
@@ -154,9 +155,9 @@ def suggest(
         For values outside these intervals, and for an S that so few steps cannot reach: the pull of
         a step would take more than all of W.
     """
-    for name, value, bound in (("S", S, math.inf), ("density", density, 1)):
-        if value is not None and not 0 < value < bound:
-            raise ValueError(f"{name} must be in (0, {bound:g}), got {value}")
+    S = check_number("S", S, 0, open_at="low")
+    if density is not None:
+        check_number("density", density, 0, 1, open_at="low high")
     courses = _courses(optimizer, steps, scheduler, every)
     found = {id(group): {} for group in optimizer.param_groups}
     grown = []
@@ -252,8 +253,8 @@ def lr_course(
     optimizer: Optimizer, steps: int, scheduler: LRScheduler | None = None, every: int = 1
 ) -> list[list[float]]:
     """Return the lr of each parameter group in each of the coming steps; nothing is touched."""
-    steps, every = check_count("steps", steps), check_count("every", every)
-    stub = _Stub(optimizer)
+    steps, every = check_count("steps", steps, 1, MAX_STEPS), check_count("every", every)
+    stub = _Stub(check_optimizer(optimizer))
     own = {id(x): stub for x in (optimizer, getattr(optimizer, "base", optimizer))}
     if scheduler is not None:
         known = isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
@@ -296,8 +297,7 @@ def _courses(optimizer, steps, scheduler, every):
 
 def _after_ramp(course, ramp):
     """The first step of the path after the ramp; the very first of one that has nothing else."""
-    if not 0 <= ramp <= 1:
-        raise ValueError(f"ramp must be in [0, 1], got {ramp}")
+    check_number("ramp", ramp, 0, 1)
     return 0 if ramp == 1 else math.ceil(ramp * len(course.alphas))
 
 

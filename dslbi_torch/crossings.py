@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import shown
 from .bits import pack_bits, unpack_bits
 from .sharding import whole
 from .state import rests
@@ -40,12 +41,15 @@ class Crossings:
         model: nn.Module | None = None,
         host: bool = True,
     ):
-        if not isinstance(densities, Iterable):
-            raise ValueError(f"the densities to keep must be several numbers, got {densities!r}")
-        densities = list(densities)
+        try:
+            densities = list(densities)
+        except TypeError:
+            raise ValueError(
+                f"the densities to keep must be several numbers, got {shown(densities)}"
+            ) from None
         for density in densities:
             if not (isinstance(density, Real) and 0 < density < 1):
-                raise ValueError(f"a density to keep must be in (0, 1), got {density!r}")
+                raise ValueError(f"a density to keep must be in (0, 1), got {shown(density)}")
         self.optimizer, self.model, self.host = optimizer, model, host
         self.densities = sorted(set(densities))
         self.kept: dict[float, dict] = {}

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .arguments import check_number, check_tensor, shown
 from .options import check_group, check_tensors, plain
 from .penalties import penalty_named
 from .routes.choose import Kept, step_by_route
 from .routes.gaps import add_scaled_
 from .routes.views import Tensors, collect
-from .slices import Units
+from .slices import Units, check_units, checked_units
 from .state import at_rest, dual_dtype, duals_kept, rests
 from .torch_private import use_grad_for_differentiable
 
@@ -31,6 +32,19 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
     ``group_dim, block, parts, weight``, the fields of :class:`dslbi_torch.slices.Units`, say what a
     unit is. A unit extends over all tensors of the family.
     """
+    units = checked_units(Units(**units))
+    if not (isinstance(Vs, list | tuple) and Vs):
+        raise ValueError(f"a family must be a list of tensors, at least one, got {shown(Vs)}")
+    Vs = [check_tensor("a family", V) for V in Vs]
+    most = torch.finfo(Vs[0].dtype).max
+    kappa = check_number("kappa", kappa, 0, most, open_at="low")
+    lam = check_number("lam", lam, 0, most, open_at="low")
+    if penalty_named(penalty).sliced:
+        check_units(Vs, list(range(len(Vs))), units)
+    return _gamma(Vs, kappa=kappa, lam=lam, penalty=penalty, **units._asdict())
+
+
+def _gamma(Vs, *, kappa, lam, penalty, **units):
     shrunk = penalty_named(penalty).prox(Vs, lam, Units(**units))
     return [kappa * x for x in shrunk]  # (dslbi-gamma)
 
@@ -93,7 +107,7 @@ def one_by_one_(tensors: Tensors, options: dict) -> None:
             elif tensors.scales is not None:
                 Gamma = options["kappa"] * (tensors.scales[k] * old)
             else:
-                (Gamma,) = gamma([old], **shrink)
+                (Gamma,) = _gamma([old], **shrink)
         step_(W, V, Gamma, None if tensors.ms is None else tensors.ms[k], grad, **rest)
 
 

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from .arguments import check_count, check_kind, check_list, check_number, shown
+
 GREY = "0.72"
 _ACCURACIES = (
     ("acc_dense", "dense $W$", "-"),
@@ -46,20 +48,24 @@ def density_and_accuracy(log: list[dict], *, axes: tuple[Axes, Axes] | None = No
     the sparse ones start at chance.
     """
     wanted = {"epoch", *(key for key, _, _ in _ACCURACIES + _DENSITIES)}
+    log = check_list("log", log)
     if not log:
         raise ValueError("log must hold at least one epoch, got none")
     for row in log:
-        if not wanted <= row.keys():
-            raise ValueError(f"a line of the log must have {sorted(wanted)}, got {sorted(row)}")
+        if not (isinstance(row, dict) and wanted <= row.keys()):
+            raise ValueError(f"a line of the log must have {sorted(wanted)}, got {shown(row)}")
+        for key in wanted:
+            check_number(f"{key} of log", row[key])
+    axes = _check_axes_pair(axes)
     if axes is None:
         axes = plt.subplots(2, sharex=True, figsize=(6.4, 5.0))[1]
-    epochs = [row["epoch"] for row in log]
+    epochs = [float(row["epoch"]) for row in log]
     for ax, curves in zip(axes, (_ACCURACIES, _DENSITIES), strict=True):
         for i, (key, label, line) in enumerate(curves):
-            values = [100 * row[key] for row in log]
+            values = [100 * float(row[key]) for row in log]
             ax.plot(epochs, values, line, color=f"C{i}", label=label)
         ax.legend()
-    last = [100 * log[-1][key] for key, _, _ in _ACCURACIES]
+    last = [100 * float(log[-1][key]) for key, _, _ in _ACCURACIES]
     axes[0].set_ylim(max(0.0, min(last) - 10), max(last) + 2)
     axes[0].set_ylabel("accuracy %")
     axes[1].set(ylabel="non-zero %", xlabel="epoch", ylim=(0, None))
@@ -84,11 +90,18 @@ def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = No
     -------
     tuple of Axes
     """
+    rows = check_list("rows", rows)
     if not rows:
         raise ValueError("rows must hold at least one net, got none")
     for row in rows:
-        if not {"method", "density"} <= row.keys() or not 0 < row["density"] <= 1:
-            raise ValueError(f"a row must have a method and a density in (0, 1], got {row}")
+        if not (isinstance(row, dict) and {"method", "density"} <= row.keys()):
+            raise ValueError(f"rows must have a method and a density in (0, 1], got {shown(row)}")
+        check_kind("method of rows", row["method"], str, "a text")
+        check_number("density of rows", row["density"], 0, 1, open_at="low")
+        for key in {"without", "with"} & row.keys():
+            check_number(f"{key} of rows", row[key])
+    rows = [row | {"density": float(row["density"])} for row in rows]
+    axes = _check_axes_pair(axes)
     if axes is None:
         axes = plt.subplots(1, 2, sharex=True, figsize=(8.0, 3.6), layout="constrained")[1]
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -97,7 +110,7 @@ def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = No
     for ax, key in zip(axes, ("without", "with"), strict=True):
         for i, method in enumerate(methods):
             found = {
-                D: [100 * row[key] for row in rows if _is_of(row, method, D) and key in row]
+                D: [100 * float(row[key]) for row in rows if _is_of(row, method, D) and key in row]
                 for D in densities
             }
             found = {100 * D: values for D, values in found.items() if values}
@@ -116,6 +129,28 @@ def accuracy_by_density(rows: list[dict], *, axes: tuple[Axes, Axes] | None = No
     return tuple(axes)
 
 
+def _check_axes_pair(axes):
+    if axes is None:
+        return None
+    pair = check_list("axes", axes)
+    if len(pair) != 2 or not all(isinstance(ax, Axes) for ax in pair):
+        raise ValueError(f"axes must be two matplotlib Axes, got {shown(axes)}")
+    return pair
+
+
+def _check_array(name, x, ndim):
+    """Return an array of finite numbers of so many axes (None: of any number)."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be an array, but {error}") from error
+    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be an array of finite numbers, got {shown(x)}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must be {ndim}-d, got shape {array.shape}")
+    return array
+
+
 def _is_of(row, method, density):
     return (row["method"], row["density"]) == (method, density)
 
@@ -125,7 +160,9 @@ def entry_order(norms: np.ndarray) -> np.ndarray:
 
     ``norms`` has shape (snapshots, filters).
     """
-    positive = np.asarray(norms) > 0
+    positive = _check_array("norms", norms, 2) > 0
+    if not len(positive):
+        raise ValueError("norms must have at least one snapshot, got none")
     return np.where(positive.any(axis=0), positive.argmax(axis=0), -1)
 
 
@@ -146,15 +183,16 @@ def filter_norms(steps, norms, *, entry=None, ax: Axes | None = None, ylabel=Non
     ax : Axes, optional
     ylabel : str, optional
     """
-    steps, norms = np.asarray(steps), np.asarray(norms)
+    steps, norms = _check_array("steps", steps, 1), _check_array("norms", norms, 2)
     if norms.ndim != 2 or steps.shape != norms.shape[:1] or norms.size == 0:
         raise ValueError(
             f"norms must be of shape (len(steps), filters), got {norms.shape} for {steps.shape}"
         )
-    entry = entry_order(norms) if entry is None else np.asarray(entry)
+    entry = entry_order(norms) if entry is None else _check_array("entry", entry, 1)
     if entry.shape != norms.shape[1:]:
         raise ValueError(f"entry must be one per filter, {norms.shape[1]}, got {entry.shape}")
-    ax = plt.subplots()[1] if ax is None else ax
+    ax = plt.subplots()[1] if ax is None else check_kind("ax", ax, Axes, "a matplotlib Axes")
+    check_kind("ylabel", ylabel, str | None, "a text")
     selected = np.flatnonzero(entry >= 0)
     rest = np.flatnonzero(entry < 0)
     if rest.size:
@@ -202,7 +240,7 @@ def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None 
         Weight of full colour, for several pictures on one scale; default the largest of these.
     ax : Axes, optional
     """
-    weight = np.asarray(weight, dtype=float)
+    weight = _check_array("weight", weight, None).astype(float)
     if weight.ndim != 4 or weight.size == 0:
         raise ValueError(f"weight must be of shape (n, channels, h, w), got {weight.shape}")
     n = len(weight)
@@ -210,10 +248,9 @@ def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None 
     if selected.shape != (n,) or selected.dtype != bool:
         raise ValueError(f"selected must be {n} truth values, got {selected.dtype}{selected.shape}")
     columns = math.ceil(math.sqrt(n)) if columns is None else columns
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    columns = check_count("columns", columns, 1, 10_000)
     scale = (np.abs(weight).max() or 1.0) if scale is None else scale
-    if not 0 < scale < np.inf:
+    if not check_number("scale", scale) > 0:
         raise ValueError(f"scale must be positive and finite, got {scale}")
 
     tiles = _tiles(weight)
@@ -229,6 +266,7 @@ def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None 
         sheet[top : top + h, left : left + w] = value
 
     ax = plt.subplots(figsize=(0.7 * columns, 0.7 * rows))[1] if ax is None else ax
+    check_kind("ax", ax, Axes, "a matplotlib Axes")
     limits = {} if colour else {"cmap": "PuOr_r", "vmin": -scale, "vmax": scale}
     ax.imshow(sheet, interpolation="nearest", **limits)
     for chosen, (top, left) in zip(selected, corners, strict=True):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_model
 from .layers import LAYERS, NORM
 from .text import one_line
 
@@ -15,7 +16,7 @@ _LISTS, _PLAIN = (tuple, list), (bool, int, float, str, type(None))
 @contextmanager
 def evaluating(model: nn.Module):
     """Put a model in evaluation mode within the block; every module has its own mode after it."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in check_model(model).modules()]
     model.eval()
     try:
         yield

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .penalties import PENALTIES
-from .slices import unit_size, units_of
+from .arguments import check_flag, check_kind, check_list, check_model, shown
+from .penalties import PENALTIES, penalty_named
+from .slices import checked_units, unit_size, units_of
 from .text import text_table
 from .units import named
 
@@ -92,6 +93,9 @@ def split_groups(
     With ``joint`` a rule makes one family of all that it matches: the k-th groups of its tensors
     are one unit.
     """
+    check_model(model)
+    check_flag("apart", apart)
+    check_kind("rules", {} if rules is None else rules, Mapping, "a dict of rules")
     defaults = _defaults(conv, linear, lam, dict(weight=weight, **options))
     rules = {key: _as_options(key, rule) for key, rule in (rules or {}).items()}
     parameters = list(_parameters(model))
@@ -140,8 +144,8 @@ def _defaults(conv, linear, lam, common):
 
 
 def _check_penalty(name, penalty):
-    if penalty is not None and penalty not in WORDS:
-        raise ValueError(f"{name} must be None or one of {', '.join(WORDS)}, got {penalty!r}")
+    if penalty is not None and not (isinstance(penalty, str) and penalty in WORDS):
+        raise ValueError(f"{name} must be None or one of {', '.join(WORDS)}, got {shown(penalty)}")
 
 
 def _as_options(key, rule):
@@ -214,9 +218,9 @@ def split_table(groups: list[dict] | Optimizer) -> str:
     if isinstance(groups, Optimizer):
         groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
     rows, left = [], []
-    for group in groups:
-        for name, p in group["params"]:
-            if group["penalty"] is None:
+    for group in check_list("groups", groups):
+        for name, p in pairs_of(group):
+            if group.get("penalty") is None:
                 left.append((name, p.numel()))
             else:
                 rows.append((name, "x".join(map(str, p.shape)), *_shown(p, group)))
@@ -226,6 +230,19 @@ def split_table(groups: list[dict] | Optimizer) -> str:
         f"{text_table(head, rows, '<<<>>>>>')}\n"
         f"unpenalised: {len(left)} tensors, {total:,} parameters ({names})"
     )
+
+
+def pairs_of(group: dict) -> list[tuple[str, Tensor]]:
+    """Return the parameters of a group with their names; refuse what is not of split_groups."""
+    whole = isinstance(group, dict) and "params" in group
+    pairs = check_list("params", group["params"]) if whole else [None]
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
+            raise ValueError(f"groups must have named params, got {shown(group)}")
+    if group.get("penalty") is not None:
+        penalty_named(group["penalty"])
+        checked_units(units_of(group))
+    return pairs
 
 
 def _shown(p, group):

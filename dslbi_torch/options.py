@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_count, shown
 from .penalties import PENALTIES, one_of
 from .slices import by_family, check_units, units_of
 from .state import dual_dtype
@@ -23,23 +24,18 @@ def plain(group: dict) -> dict:
     return {key: x if key == "params" else python(x) for key, x in group.items()}
 
 
-def check_count(name: str, value) -> int:
-    """Return a whole number of at least 1, of Python or NumPy, as an int."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not (whole and value >= 1):
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
 def _float(value):
-    return float(value.detach() if isinstance(value, Tensor) else value)
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except OverflowError:  # of a long integer
+        return math.inf if value > 0 else -math.inf
 
 
 def _check_number(name, value, low, *, strict, high=math.inf):
     """Refuse a value outside (low, high) or [low, high), NaN included, and what is no number."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (real or isinstance(value, Tensor)):
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
     number = _float(value)
     if not ((low < number if strict else low <= number) and number < high):
         want = "positive and finite" if strict else f"at least {low} and finite"
@@ -154,8 +150,10 @@ def check_tensors(group):
 def _check_steps(group, name, p):
     """Refuse steps and levels that the dtype of a parameter, or that of its V, does not hold."""
     lr, kappa, nu, lam = (_float(group[key]) for key in ("lr", "kappa", "nu", "lam"))
+    decay = _float(group.get("weight_decay", 0.0))
     dual = dual_dtype(p)
     steps = {"lr": (lr, p.dtype), "kappa * lr": (kappa * lr, p.dtype)}
+    steps["kappa * lr * weight_decay"] = kappa * lr * decay, p.dtype
     if group["penalty"] is not None:
         steps |= {"lr / nu": (lr / nu, dual), "1 / nu": (1 / nu, dual), "kappa": (kappa, dual)}
         steps["lam"] = lam, dual

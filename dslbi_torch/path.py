@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import check_count
 from .bits import pack_bits, unpack_bits
 from .crossings import Crossings
-from .options import check_count
 from .recorded_path import RecordedPath
 from .sharding import is_sharded, shard, whole
 from .slices import axes, units_of
@@ -174,7 +174,7 @@ class PathRecorder:
 
         Single weights are recorded with ``elements=True`` only.
         """
-        if step not in self.steps:
+        if check_count("step", step, 0) not in self.steps:
             raise ValueError(
                 f"step must be one of the recorded ones, got {step}: every {self.every} steps, "
                 f"{self.steps[0]} to {self.steps[-1]}"

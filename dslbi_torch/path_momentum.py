@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .arguments import check_number
 from .units import families
 
 
@@ -47,8 +48,7 @@ class GammaMomentum:
     """
 
     def __init__(self, optimizer: Optimizer, momentum: float = 0.9):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        check_number("momentum", momentum, 0, 1, open_at="high")
         families(optimizer)  # refuses one that splits nothing
         if getattr(optimizer, "path_momentum", None) is not None:
             raise ValueError("the optimizer has a GammaMomentum already: detach that first")

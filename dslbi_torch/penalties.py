@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from .slices import Units, laid_over, rows, slice_norms, unit_norms, unit_weight
+from .arguments import check_axes, check_flag, check_held, check_level, check_tensor, shown
+from .slices import Units, checked_units, laid_over, rows, slice_norms, unit_norms, unit_weight
 
 
 class Penalty(NamedTuple):
@@ -73,6 +74,10 @@ def factor(score: Tensor, lam: float) -> Tensor:
 
 def soft_threshold(v: Tensor, lam: float = 1.0) -> Tensor:
     """Shrink every entry towards zero by ``lam >= 0``: the proximal operator of l1."""
+    return _shrunk(check_tensor("v", v), check_level(lam, v))
+
+
+def _shrunk(v, lam):
     return softshrink(v, lam)  # (prox-l1)
 
 
@@ -117,7 +122,7 @@ def _sparse_group_score(vs, units):
 
 
 def _sparse_group_prox(vs, lam, units):
-    inner = [soft_threshold(v, lam) for v in vs]
+    inner = [_shrunk(v, lam) for v in vs]
     (score,) = _group_score(inner, units)
     # The level decides what stays, so that rounding cannot part the prox from the score.
     stays = _sparse_group_levels(vs, units).view(score.shape) > lam
@@ -133,7 +138,7 @@ def _sparse_group_subgradient(xs, lam, units):
 
 L1 = Penalty(
     value=lambda xs, lam, units: lam * sum(x.abs().sum() for x in xs),
-    prox=lambda vs, lam, units: [soft_threshold(v, lam) for v in vs],
+    prox=lambda vs, lam, units: [_shrunk(v, lam) for v in vs],
     score=lambda vs, units: [v.abs() for v in vs],
     subgradient=lambda xs, lam, units: [lam * x.sign() for x in xs],
     entries=True,
@@ -172,42 +177,50 @@ def one_of() -> str:
 
 def penalty_named(word: str) -> Penalty:
     """Return the row of the table; ValueError for an unknown word."""
-    if word not in PENALTIES:
-        raise ValueError(f"penalty must be {one_of()}, got {word!r}")
+    if not (isinstance(word, str) and word in PENALTIES):
+        raise ValueError(f"penalty must be {one_of()}, got {shown(word)}")
     return PENALTIES[word]
 
 
 def l1_norm(x: Tensor, lam: float = 1.0) -> Tensor:
     """Return the value of the l1 penalty, ``lam * sum |x_i|``."""
-    return L1.value([x], lam, Units())
+    lam = check_level(lam, check_tensor("x", x))
+    return check_held("x", x, L1.value([x], lam, Units()))
 
 
 def l1_dual_norm(x: Tensor) -> Tensor:
     """Return the largest absolute entry (0 of an empty tensor)."""
-    return L1.dual_norm([x], Units())
+    return L1.dual_norm([check_tensor("x", x)], Units())
+
+
+def _units(group_dim, weight=None):
+    return checked_units(Units(group_dim, weight=weight))
 
 
 def group_norms(x: Tensor, *, group_dim=0, keepdim: bool = False) -> Tensor:
     """Return the norm of every slice along ``group_dim``, in the shape of the kept axes."""
-    found = slice_norms(x, group_dim)
-    if keepdim:
+    x, dims = check_tensor("x", x), check_axes(group_dim)
+    found = check_held("x", x, slice_norms(x, dims))
+    if check_flag("keepdim", keepdim):
         return found
-    dims = (group_dim,) if isinstance(group_dim, int) else group_dim
     return found.reshape([x.shape[d] for d in sorted(d % x.ndim for d in dims)])
 
 
 def group_norm(x: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None) -> Tensor:
     """Return the value of the group penalty, ``lam * sum_g w_g ||x_g||``."""
-    return GROUP.value([x], lam, Units(group_dim, weight=weight))
+    lam = check_level(lam, check_tensor("x", x))
+    return check_held("x", x, GROUP.value([x], lam, _units(group_dim, weight)))
 
 
 def group_soft_threshold(
     v: Tensor, lam: float = 1.0, *, group_dim=0, weight: str | None = None
 ) -> Tensor:
     """Shorten every group by ``lam * w_g``, to zero at most: the proximal operator of group."""
-    return GROUP.prox([v], lam, Units(group_dim, weight=weight))[0]
+    lam = check_level(lam, check_tensor("v", v))
+    return check_held("v", v, GROUP.prox([v], lam, _units(group_dim, weight))[0])
 
 
 def group_dual_norm(x: Tensor, *, group_dim=0, weight: str | None = None) -> Tensor:
     """Return the largest ``||x_g|| / w_g`` (0 without groups)."""
-    return GROUP.dual_norm([x], Units(group_dim, weight=weight))
+    x = check_tensor("x", x)
+    return check_held("x", x, GROUP.dual_norm([x], _units(group_dim, weight)))

@@ -10,7 +10,7 @@ import math
 import torch
 from torch.optim import Optimizer
 
-from .options import check_count
+from .arguments import check_count, check_flag, check_number
 from .penalties import PENALTIES
 from .sharding import whole
 from .slices import units_of
@@ -68,12 +68,15 @@ class Release:
         steps: int | None = None,
     ):
         after = check_count("after", after)
-        if steps is not None and after >= steps:
+        if steps is not None and after >= check_count("steps", steps):
             raise ValueError(f"after must be below {steps}, the steps of the run, got {after}")
-        if not 0 <= pull < math.inf:
-            raise ValueError(f"pull must be at least 0 and finite, got {pull}")
+        check_number("pull", pull, 0)
         _check_power(power)
+        check_flag("dense", dense)
         found = families(optimizer)
+        for family in found:  # the pull of a step is this part of W, and V holds it
+            rate = pull * optimizer.alpha(family.group) * family.group["kappa"] / family.group["nu"]
+            check_number("pull * kappa * lr / nu", rate, 0, torch.finfo(family.Vs[0].dtype).max)
         if power:
             _check_apart(found)
         rests = {family.group.get("rest") for family in found}
@@ -121,6 +124,7 @@ def release_(optimizer: Optimizer, *, power: float = 0.0, dense: bool = False) -
         that share a parameter group.
     """
     _check_power(power)
+    check_flag("dense", dense)
     found = families(optimizer)
     if any("rest" in family.group for family in found):
         left = found[0].group["rest"]
@@ -180,8 +184,7 @@ def _squares(family):
 
 
 def _check_power(power):
-    if not math.isfinite(power):
-        raise ValueError(f"power must be finite, got {power}")
+    check_number("power", power)
 
 
 def _check_apart(found: list[Family]):

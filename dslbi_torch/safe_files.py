@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from .arguments import check_file
 from .text import one_line
 
 
@@ -30,7 +31,7 @@ def atomic(path: str | Path):
         The folder is absent, the disk is full, or the like; also where torch's writer says so by a
         RuntimeError.
     """
-    path = Path(path)
+    path = check_file(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} must exist, to write {path.name} there")
     temporary = path.with_name(f".{path.stem}.{_host()}.{os.getpid()}.tmp{path.suffix}")
@@ -204,6 +205,7 @@ def reading(file: str | Path, what: str):
     ValueError
         That the file must be ``what``, and why it is not.
     """
+    check_file(file)
     try:
         check_sums(file)
         yield

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from .arguments import MOST, check_count, check_list, check_model, check_number, check_tensor, shown
 from .forward import evaluating
+from .text import one_line
+
+MAX_STEPS = 10**6  # of an ascent, each of which is a pass through the net
 
 
 def activation_maximisation(
@@ -43,7 +47,7 @@ def activation_maximisation(
         Of the pictures.
     norm : float > 0
         Their Euclidean norm.
-    steps : int >= 1
+    steps : int in [1, 1e6]
     lr : float > 0
         Length of the first step as a share of ``norm``; the last one is a hundredth of it.
     seed : int
@@ -59,13 +63,16 @@ def activation_maximisation(
     For a filter of the first layer whose output is one number the answer is the filter itself,
     scaled. Deeper the problem is not concave: another seed may give another picture.
     """
-    if not norm > 0:
-        raise ValueError(f"norm must be positive, got {norm}")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr}")
-    if steps < 1:
+    p = _first_parameter(model)
+    most = torch.finfo(p.dtype).max ** 0.5  # what squares hold
+    for name, value in (("norm", norm), ("lr", lr)):
+        if not check_number(name, value, -most, most) > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if check_count("steps", steps, 0, MAX_STEPS) < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    p = next(model.parameters())
+    channels = _checked_channels(channels)
+    shape = [check_count("shape", size) for size in check_list("shape", shape)]
+    seed = check_count("seed", seed, 0, 2**63 - 1)
     noise = torch.randn(len(channels), *shape, generator=torch.Generator().manual_seed(seed))
     x = (1e-3 * norm * _directions(noise)).to(p.device, p.dtype)
     alive = torch.zeros(len(channels), dtype=torch.bool, device=p.device)
@@ -105,12 +112,32 @@ def guided_backprop(
     Springenberg et al. (2015): the backward pass of a ReLU keeps a gradient where both the input
     and the gradient are positive. Without a ReLU in between it is the plain gradient.
     """
-    if len(pictures) != len(channels):
-        raise ValueError(f"one picture per filter is needed, got {len(pictures)} for {channels}")
+    channels = _checked_channels(channels)
+    _first_parameter(model)
+    if check_tensor("pictures", pictures).ndim == 0 or len(pictures) != len(channels):
+        raise ValueError(
+            f"one picture per filter is needed, got pictures of shape {tuple(pictures.shape)} for "
+            f"{channels}"
+        )
     x = pictures.detach().clone().requires_grad_(True)
     with _Reading(model, layer) as reading, _GuidedReLUs():
         score = reading(x, channels).amax(dim=1).sum()
         return torch.autograd.grad(score, x)[0]
+
+
+def _checked_channels(channels):
+    found = [check_count("channels", c, -MOST) for c in check_list("channels", channels)]
+    if not found:
+        raise ValueError("channels must hold at least one filter, got none")
+    return found
+
+
+def _first_parameter(model):
+    p = next(check_model(model).parameters(), None)
+    if p is None or not p.is_floating_point():
+        found = "none" if p is None else p.dtype
+        raise ValueError(f"model must have floating parameters, got {found}")
+    return p
 
 
 def _directions(x):
@@ -125,9 +152,9 @@ class _Reading:
     def __init__(self, model, layer):
         self.model = model
         modules = dict(model.named_modules())
-        if not layer or layer not in modules:
+        if not (isinstance(layer, str) and layer and layer in modules):
             raise ValueError(
-                f"layer must be one of {', '.join(filter(None, modules))}, got {layer!r}"
+                f"layer must be one of {', '.join(filter(None, modules))}, got {shown(layer)}"
             )
         self.layer = modules[layer]
 
@@ -146,9 +173,17 @@ class _Reading:
 
     def __call__(self, x, channels):
         with torch.enable_grad():
-            self.model(x)
+            try:
+                self.model(x)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the model must take pictures of shape {tuple(x.shape[1:])}, but: "
+                    f"{one_line(error)}"
+                ) from error
         if self.output is None:
             raise ValueError("the layer must take part in the forward pass, but it was not called")
+        if not isinstance(self.output, Tensor) or self.output.ndim < 2:
+            raise ValueError("layer must be one whose output has shape (n, channels, ...)")
         count = self.output.shape[1]
         if not all(0 <= c < count for c in channels):
             raise ValueError(f"channels must be in [0, {count}), got {list(channels)}")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .arguments import check_axes, check_count, shown
 from .sharding import beside, whole
 
 
@@ -46,6 +47,16 @@ def units_of(group: dict) -> Units:
     return Units(**{key: group[key] for key in Units._fields if key in group})
 
 
+def checked_units(units: Units) -> Units:
+    """Return units of plain numbers; refuse what describes none."""
+    dims = check_axes(units.group_dim)
+    dims = dims if isinstance(units.group_dim, tuple | list) else dims[0]
+    if not (units.weight is None or (isinstance(units.weight, str) and units.weight == "sqrt")):
+        raise ValueError(f'weight must be None or "sqrt", got {shown(units.weight)}')
+    block, parts = check_count("block", units.block), check_count("parts", units.parts)
+    return Units(dims, block, parts, units.weight)
+
+
 def by_family(rows: list, group: dict) -> list[list]:
     """Return the rows of a parameter group's tensors, those of a family together."""
     return [list(rows)] if group.get("joint") else [[row] for row in rows]
@@ -55,7 +66,7 @@ def axes(ndim: int, group_dim) -> tuple[int, ...]:
     """Return the axes that a slice extends along: all but those of ``group_dim``."""
     if group_dim == 0 and ndim:  # the usual case, fast: it is asked once a tensor and step
         return tuple(range(1, ndim))
-    dims = (group_dim,) if isinstance(group_dim, int) else tuple(group_dim)
+    dims = tuple(group_dim) if isinstance(group_dim, tuple | list) else (group_dim,)
     for d in dims:
         if not -ndim <= d < ndim:
             raise ValueError(f"group_dim must name axes of a {ndim}-d tensor, got {group_dim}")

@@ -207,4 +207,5 @@ def _complete(group, own):
     full = plain({**own, **group})
     check_splitting(full)
     check_tensors({**full, "fused": False})
+    check_tensors({**full, "fused": False, "lr": float(full["lr"]) / full["kappa"]})  # V's step
     group.update({key: full[key] for key in own})

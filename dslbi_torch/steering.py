@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .options import check_count
+from .arguments import check_count, check_number
 from .sharding import whole
 from .state import rests, steps_of_rest
 from .torch_private import before_other_hooks
@@ -44,8 +44,7 @@ class Controller:
         dwell: float = 1.0,
     ):
         for name, value in (("ramp", ramp), ("first", first)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
+            check_number(name, value, 0, 1)
         if not 0 < dwell < math.inf:
             raise ValueError(f"dwell must be positive and finite, got {dwell}")
         self.optimizer, self.steered = optimizer, steered

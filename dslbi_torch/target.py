@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .arguments import check_number
 from .steering import Controller, check_apart, check_floor, evidence, level_of
 from .units import Family, families, unit_sizes
 
@@ -118,8 +119,7 @@ def _parts(optimizer, target, per_layer):
     if len(set(steered)) < len(steered):
         raise ValueError("target must give a parameter group one share, got several tensors of one")
     for share, _ in parts:
-        if not 0 < share <= 1:
-            raise ValueError(f"target must be in (0, 1], got {share}")
+        check_number("target", share, 0, 1, open_at="low")
     return parts
 
 

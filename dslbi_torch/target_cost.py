@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import check_model, check_number
 from .sharding import whole
 from .steering import Controller, Evidence, check_floor, evidence, level_of
 from .surgery.channel_factors import channel_factors
@@ -75,6 +76,7 @@ class TargetCost(Controller):
         at_least: int = 1,
     ):
         found = families(optimizer)
+        check_model(model)
         self.kind, self.share = _only(macs=macs, parameters=parameters)
         check_floor(found, at_least)
         self.at_least, self.names = at_least, _names(model, found)
@@ -148,9 +150,7 @@ def _only(**shares):
         asked = " and ".join(given) or "none"
         raise ValueError(f"one of {', '.join(shares)} must be given, got {asked}")
     ((name, share),) = given.items()
-    if not 0 < share <= 1:
-        raise ValueError(f"{name} must be in (0, 1], got {share}")
-    return name, share
+    return name, check_number(name, share, 0, 1, open_at="low")
 
 
 def _names(model, found):

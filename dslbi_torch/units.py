@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from . import slices
+from .arguments import check_optimizer
 from .dessilbi import GAMMA_OPTIONS, gamma
 from .penalties import PENALTIES, one_of
 from .slices import by_family, units_of
@@ -44,6 +45,7 @@ def families(optimizer: Optimizer) -> list[Family]:
     ValueError
         For an optimizer that splits nothing, or that deals its states out to several processes.
     """
+    check_optimizer(optimizer)
     if hasattr(optimizer, "consolidate_state_dict"):
         raise ValueError(
             f"the duals of a {type(optimizer).__name__} lie on several processes: "

@@ -6,6 +6,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_count, check_flag, check_kind, check_list, check_model, shown
 from ..path import PathRecorder
 from .apply import masked
 from .checks import check_bool_tensors
@@ -31,6 +32,7 @@ def ranked_masks(
         The share of each tensor (of each family of tensors that share units) instead of the share
         of the whole net.
     """
+    check_flag("per_layer", per_layer)
     masks = {}
     for names, share in _parts(ranking, density, per_layer):
         if not (isinstance(share, Real) and 0 < share <= 1):
@@ -47,6 +49,11 @@ def ranked_masks(
 
 def _parts(ranking, density, per_layer):
     """The names of tensors that have a density together, and this density."""
+    check_kind("ranking", ranking, Ranking, "a Ranking")
+    parts = (("place", dict), ("shape", dict), ("families", list))
+    for field, kind in parts:
+        if not (isinstance(part := getattr(ranking, field), kind) and part):
+            raise ValueError(f"ranking must have a {field} of its tensors, got {shown(part)}")
     if not isinstance(density, dict):
         if per_layer:
             return [(names, density) for names in ranking.families]
@@ -103,8 +110,10 @@ def density_curve(
     densities : iterable of float in (0, 1]
         Shares of the weights of the ranked tensors, as in :func:`ranked_masks`.
     """
+    check_kind("evaluate", evaluate, callable, "callable")
+    check_model(model)
     found = {}
-    for density in densities:
+    for density in check_list("densities", densities):
         if isinstance(ranking, PathRecorder):
             reading = crossing_weights(ranking, density)
         else:
@@ -123,6 +132,7 @@ def random_masks(masks: dict[str, Tensor], *, seed: int = 0) -> dict[str, Tensor
     extend them by :func:`dslbi_torch.whole_filters`.
     """
     check_bool_tensors(masks)
+    seed = check_count("seed", seed, 0, 2**63 - 1)
     flat = [name for name, mask in masks.items() if mask.ndim < 2]
     if flat and len(flat) < len(masks):
         raise ValueError(

@@ -7,6 +7,7 @@ by the parameter's name. A parameter without a mask is kept whole.
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_model, check_tensor
 from ..sharding import is_sharded
 
 
@@ -20,10 +21,12 @@ def check_bool_tensors(masks: dict[str, Tensor]) -> None:
         if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
             found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise ValueError(f"the mask of {name} must be a bool tensor, got {found}")
+        check_tensor(f"the mask of {name}", mask, floating=False)
 
 
 def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Return the masked parameters of a model, each with its mask; refuse masks of another."""
+    check_model(model)
     check_bool_tensors(masks)
     parameters = dict(model.named_parameters())
     pairs = []

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..arguments import check_kind
 from ..path import PathRecorder
 from ..sharding import is_sharded
 from .apply import restored
@@ -24,6 +25,7 @@ def crossing_masks(recorder: PathRecorder, density: float) -> dict[str, Tensor]:
     ValueError
         For a density that was not asked for, or was never reached.
     """
+    check_kind("recorder", recorder, PathRecorder, "a PathRecorder")
     return recorder.crossings.masks_at(density)
 
 
@@ -36,6 +38,7 @@ def crossing_weights(recorder: PathRecorder, density: float):
     bit. Unlike masks on the weights of now, this model was trained at its density: it needs no
     weight that entered later.
     """
+    check_kind("recorder", recorder, PathRecorder, "a PathRecorder")
     crossings = recorder.crossings
     crossings.model_at(density)  # refused before anything is written
     tensors = crossings.tensors()

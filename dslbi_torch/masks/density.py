@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.optim import Optimizer
 
+from ..arguments import check_kind, check_model
 from ..sharding import whole
 from ..text import text_table
 from ..units import Family, families, scores, spread
@@ -47,6 +48,7 @@ def density(optimizer: Optimizer, model: nn.Module) -> Density:
     Sharded weights are counted whole, and every process must ask.
     """
     found = families(optimizer)
+    check_model(model)
     drop_gathered(model, found)
     own = {id(p) for p in model.parameters()}
     for name, W in (row for family in found for row in zip(family.names, family.Ws, strict=True)):
@@ -73,6 +75,7 @@ def _densities(family: Family) -> list[TensorDensity]:
 
 def density_table(report: Density) -> str:
     """Return the report of :func:`density` as a table, one line for each split tensor."""
+    check_kind("report", report, Density, "what density returns")
     rows = [
         (
             layer.name,

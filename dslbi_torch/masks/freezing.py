@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..arguments import check_flag, check_optimizer, shown
 from ..layers import LAYERS, NORM, unit_rows
 from ..state import states_alike
 from .checks import check_masks
@@ -54,8 +55,9 @@ class FrozenTraining(HeldEntries):
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor], *, freeze: str
     ):
-        if freeze not in ("kept", "removed"):
-            raise ValueError(f'freeze must be "kept" or "removed", got {freeze!r}')
+        if not (isinstance(freeze, str) and freeze in ("kept", "removed")):
+            raise ValueError(f'freeze must be "kept" or "removed", got {shown(freeze)}')
+        check_optimizer(optimizer)
         check_masks(model, masks)
         frozen = {name: mask if freeze == "kept" else ~mask for name, mask in masks.items()}
         self._values = {}  # by weight: of it (None) and of its states, the frozen entries
@@ -115,6 +117,8 @@ def reinitialise_(
     -----
     Random numbers are torch's own (``torch.manual_seed``).
     """
+    check_optimizer(optimizer)
+    check_flag("orthogonal", orthogonal)
     check_masks(model, masks)
     check_none_held(model, masks)
     fresh, changes = {}, []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..arguments import check_optimizer
 from ..state import states_alike
 from .checks import check_masks, check_same_tensors
 
@@ -30,6 +31,7 @@ def check_stepped(optimizer: Optimizer, parameters: dict[str, Tensor], what: str
 
     ``what`` is the participle that the message says of the parameter: "masked", "widened".
     """
+    check_optimizer(optimizer)
     own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, W in parameters.items():
         if W.requires_grad and id(W) not in own:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..arguments import check_flag, check_kind, check_list, check_model
 from ..forward import layers_and_norms
+from ..groups import pairs_of
 from ..layers import weight_names
 from ..path import NEVER, PathRecorder
 from ..penalties import one_of
@@ -61,6 +63,7 @@ def gamma_ranking(optimizer: Optimizer, *, normalised: bool = False) -> Ranking:
     beside it. Here the update is left alone, so Gamma stays a function of V, and what is
     normalised is the selection.
     """
+    check_flag("normalised", normalised)
     found = [_gathered(family) for family in families(optimizer)]
     return _ranked(found, *_gamma_keys(found, normalised))
 
@@ -77,6 +80,7 @@ def entry_ranking(recorder: PathRecorder) -> Ranking:
         For a recorder that was attached when something was already selected, or to a net that was
         widened since.
     """
+    check_kind("recorder", recorder, PathRecorder, "a PathRecorder")
     if recorder.attached_late():
         raise ValueError(
             "the recorder must be attached before anything is selected, but was attached late: "
@@ -127,7 +131,7 @@ def scale_ranking(
     example_input : Tensor
         One forward pass shows which BatchNorm follows which layer.
     """
-    names = weight_names(model)
+    names = weight_names(check_model(model))
     scales = {
         names.get(layer): norm.weight
         for layer, norm in layers_and_norms(model, example_input)
@@ -150,9 +154,10 @@ def _families_of(groups):
     if isinstance(groups, Optimizer):
         return [_gathered(family) for family in families(groups)]
     found = []
-    for group in groups:
+    for group in check_list("groups", groups):
+        pairs = pairs_of(group)
         if group.get("penalty") is not None:
-            for rows in by_family(group["params"], group):
+            for rows in by_family(pairs, group):
                 names, Ws = map(list, zip(*rows, strict=True))
                 found.append(_gathered(Family(names, Ws, Ws, group)))
     if not found:

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..arguments import shown
 from ..layers import weight_names
 from .apply import apply_masks_
 from .checks import check_masks
@@ -15,8 +16,11 @@ def has_kernels(device: torch.device | str) -> bool:
 
     NVIDIA GPUs do since the Ampere generation.
     """
-    device = torch.device(device)
-    if device.type != "cuda" or torch.version.hip:
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"device must be one of torch, got {shown(device)}") from error
+    if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 

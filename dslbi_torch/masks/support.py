@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..arguments import check_kind
 from ..path import PathRecorder
 from ..sharding import whole
 from ..units import families, scores, selected, spread
@@ -30,6 +31,7 @@ def recorded_masks(recorder: PathRecorder, step: int) -> dict[str, Tensor]:
     step : int
         One of ``recorder.steps``.
     """
+    check_kind("recorder", recorder, PathRecorder, "a PathRecorder")
     masks = {}
     for family in recorder.families():
         lists = zip(family.names, scores(family), strict=False)

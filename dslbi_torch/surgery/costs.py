@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..arguments import check_kind
 from ..forward import run_example
 from ..layers import LAYERS, alive_units, weight_names
 from ..masks.checks import check_masks
@@ -87,7 +88,7 @@ def layer_costs(
     example_input : Tensor
         A batch of at least one example.
     """
-    masks = masks or {}
+    masks = check_kind("masks", {} if masks is None else masks, dict, "a dict of bool tensors")
     if masks:
         check_masks(model, masks)
     macs, weights = count_macs(model, example_input), weight_names(model)
@@ -127,6 +128,7 @@ def _costs_of(name, layer, mask, macs):
 
 def cost_table(costs: ModelCosts) -> str:
     """Return the result of :func:`layer_costs` as a table, one line for each layer."""
+    check_kind("costs", costs, ModelCosts, "what layer_costs returns")
     rows = [
         (
             layer.name,

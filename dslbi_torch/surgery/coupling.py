@@ -7,12 +7,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..arguments import check_model
 from ..layers import LAYERS, own_parameter
 from ..text import one_line
 
 
 def check_layers(model: nn.Module) -> None:
     """Refuse a compiled model, one without layers, and layers whose weight is computed."""
+    check_model(model)
     if hasattr(model, "_orig_mod"):
         raise ValueError("the model must not be compiled: give its _orig_mod, and compile again")
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]

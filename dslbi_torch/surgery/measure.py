@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..forward import evaluating
+from ..arguments import check_count, check_kind, check_model, check_number
+from ..forward import evaluating, run_example
 from ..text import text_table
 from .costs import count_macs
 from .saving import save_compact
@@ -23,6 +24,11 @@ def batch_times(
     The nets take turns, so that a ratio compares passes of the same moment. At least three rounds,
     then until the budget in seconds for each net, or the number of rounds, is used up.
     """
+    check_kind("nets", nets, dict, "a dict of nets")
+    rounds = check_count("rounds", rounds, 1, 10**6)
+    budget = check_number("budget", budget, 0)
+    for name, net in nets.items():
+        run_example(check_model(net, f"the net {name} of nets"), x)
     seconds = {name: [] for name in nets}
     started = time.perf_counter()
     for k in range(-1, rounds):  # the first round warms up
@@ -43,7 +49,7 @@ def bytes_on_disk(net: nn.Module) -> int:
     """Return the size of the file that :func:`dslbi_torch.save_compact` makes of a net."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.pt"
-        save_compact(net, file)
+        save_compact(check_model(net, "net"), file)
         return file.stat().st_size
 
 

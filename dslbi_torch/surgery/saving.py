@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..arguments import check_file, check_kind, check_model
 from ..bits import pack_bits, unpack_bits
-from ..forward import evaluating
+from ..forward import evaluating, run_example
 from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
 
@@ -56,6 +57,8 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     A tensor with many zeros is stored as one bit for each entry and the values that are not zero:
     what remains of single removed weights is smaller on the disk, if nowhere else.
     """
+    check_model(model)
+    check_file(file)
     if not isinstance(architecture, dict | None):
         raise ValueError(f"architecture must be a dict, got a {type(architecture).__name__}")
     for key, value in (architecture or {}).items():
@@ -106,16 +109,17 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
     ValueError, FileNotFoundError
         For a file of another kind, a damaged one, or another architecture.
     """
+    check_kind("build", build, callable, "callable")
     content = read_tensors(file, _KIND, lambda content: content)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
         try:
             model = build(**content["architecture"])
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"build must take the architecture that {file} holds, {content['architecture']}, "
                 f"but: {one_line(error)}"
             ) from error
-        ties = _ties(model)
+        ties = _ties(check_model(model, "what build returns"))
         for name, (kind, options) in content["layers"].items():
             model = _replaced(model, name, getattr(nn, kind)(**options), options, file)
     state = {name: _unpacked(x) for name, x in content["state"].items()}
@@ -189,6 +193,7 @@ def _program(model, example_input):
     """
     if not isinstance(example_input, Tensor) or not example_input.ndim:
         raise ValueError(f"example_input must be a batch, got a {type(example_input).__name__}")
+    run_example(model, example_input)
     x = example_input.new_zeros((2, *example_input.shape[1:]))
     with evaluating(model):
         return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))

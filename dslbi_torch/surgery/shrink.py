@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..arguments import check_kind, check_model
 from ..layers import NORM
 from ..masks.support import support_masks
 from ..masks.whole_filters import whole_filters
@@ -88,7 +89,8 @@ def renew_statistics_(model: nn.Module, batches: Iterable) -> nn.Module:
     ValueError
         For no batches, and for batches that the model does not take in training.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    check_kind("batches", batches, Iterable, "an iterable of batches")
+    modes = [(module, module.training) for module in check_model(model).modules()]
     norms = [m for m in model.modules() if isinstance(m, NORM) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -110,6 +112,9 @@ def renew_statistics_(model: nn.Module, batches: Iterable) -> nn.Module:
                 ) from error
         if not count:
             raise ValueError("batches must hold at least one batch, got none")
+        for norm in norms:
+            if not norm.running_var.isfinite().all():
+                raise ValueError("batches must have a finite variance, got one that overflows")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

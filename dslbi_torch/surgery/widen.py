@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..arguments import check_kind, check_model, check_optimizer, shown
 from ..forward import evaluating
 from ..layers import LAYERS, count_units
 from ..masks.hold import check_none_held, check_stepped
@@ -26,6 +27,8 @@ from .insertion import (
     old_units,
     read_and_written,
 )
+
+MOST_UNITS = 10**6  # a layer of more would not fit into a memory
 
 
 class Width(NamedTuple):
@@ -52,7 +55,7 @@ def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
     ValueError
         For a net that the dependency graph cannot follow.
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(check_model(model))
     found, seen = [], set()
     with evaluating(model):
         graph = _graph(model, example_input)
@@ -122,6 +125,8 @@ def widen_(
     change the outputs at once, and running statistics, V and momentum are lost.
     """
     _check_more(model, more)
+    check_optimizer(optimizer)
+    check_kind("draw", draw, callable, "callable")
     wider, plans = copy.deepcopy(model), []
     with evaluating(wider):
         for name, count in more.items():
@@ -146,9 +151,14 @@ def widen_(
 def _check_more(model, more):
     """Refuse what are not numbers of units to add, by the names of layers."""
     check_layers(model)
+    check_kind("more", more, dict, "a dict of numbers of units by layer")
     for name, count in more.items():
         if isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1):
-            raise ValueError(f"more must be whole numbers of at least 1, got {count!r} for {name}")
+            raise ValueError(
+                f"more must be whole numbers of at least 1, got {shown(count)} for {name}"
+            )
+        if count > MOST_UNITS:
+            raise ValueError(f"more must be at most {MOST_UNITS:,}, got {shown(count)} for {name}")
         if not isinstance(dict(model.named_modules()).get(name), LAYERS):
             layers = [n for n, m in model.named_modules() if isinstance(m, LAYERS)]
             raise ValueError(f"more must name layers among {', '.join(layers)}, got {name!r}")

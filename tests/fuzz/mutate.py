@@ -134,8 +134,9 @@ def finite(x, depth=0):
     """Return whether there is no NaN and no infinity in numbers, arrays and containers of them."""
     if depth > 6 or x is None or isinstance(x, str | bytes):
         return True
-    if hasattr(x, "isfinite") and hasattr(x, "is_floating_point"):  # a tensor
-        return bool(x.detach().isfinite().all())
+    if hasattr(x, "is_meta"):  # a tensor
+        x = x.detach().to_dense() if x.is_sparse else x.detach()
+        return x.is_meta or bool(x.isfinite().all())
     if isinstance(x, numbers.Number | np.ndarray | np.generic) or sp.issparse(x):
         x = x.data if sp.issparse(x) else np.asarray(x)
         return x.dtype.kind not in "fc" or bool(np.isfinite(x).all())
@@ -182,11 +183,12 @@ def _of_error(error, given, call, own):
         return None
     if not own & {*place.parts}:
         return f"{kind} of {place.name}:{trace.tb_lineno}"
-    if not isinstance(error, ValueError | TypeError | RuntimeError | NotImplementedError):
+    if not isinstance(error, ValueError | TypeError | RuntimeError | OSError | Warning):
         return f"{kind} in {place.name}:{trace.tb_lineno}"
-    if isinstance(error, Warning):
+    warned = type(error) is UserWarning  # as documented
+    if isinstance(error, Warning) and not warned:
         return f"{kind} in {place.name}:{trace.tb_lineno}"
-    if trace.tb_frame.f_code.co_code[trace.tb_lasti] not in _RAISES:
+    if not warned and trace.tb_frame.f_code.co_code[trace.tb_lasti] not in _RAISES:
         return f"{kind} in {place.name}:{trace.tb_lineno}"
     if "\n" in text or not text:
         return f"message of {text.count(chr(10)) + 1} lines of {place.name}:{trace.tb_lineno}"

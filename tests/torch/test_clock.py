@@ -282,7 +282,7 @@ def test_a_schedule_from_zero_and_back_to_zero_moves_nothing_there():
         (lambda o: forecast(o, True), "steps must be an integer of at least 1, got True"),
         (lambda o: forecast(o, 5, every=0), "every must be an integer of at least 1, got 0"),
         (lambda o: forecast(o, 5, ramp=2), r"ramp must be in \[0, 1\], got 2"),
-        (lambda o: suggest(o, 5, S=0), r"S must be in \(0, inf\), got 0"),
+        (lambda o: suggest(o, 5, S=0), r"S must be positive and finite, got 0"),
         (lambda o: suggest(o, 5, density=1), r"density must be in \(0, 1\), got 1"),
         (lambda o: suggest(o, 5, S=7), "pull of a step below 1, got 1.4 of W for S 7 in 5 steps"),
         (

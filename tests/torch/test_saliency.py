@@ -154,7 +154,7 @@ def test_the_model_is_left_as_it_was():
         ),
         (
             lambda m, x: activation_maximisation(m, "fc2", [0], shape=(6,), lr=float("nan")),
-            "lr must be positive, got nan",
+            "lr must be in .*, got nan",
         ),
         (
             lambda m, x: activation_maximisation(m, "fc2", [0], shape=(6,), steps=0),
