@@ -5,7 +5,7 @@ The loss L(W) is split from the penalty by a twin variable Gamma of the shape of
     Lbar(W, Gamma) = L(W) + ||W - Gamma||^2 / (2 nu)
 
 W follows the gradient of Lbar, and a dual variable V, with ``Gamma = kappa * prox_lam(V)``,
-accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what enters first matters most.
+accumulates ``(W - Gamma) / nu``. Gamma starts at zero and grows: what the loss holds up enters.
 A path may rest at first, so that it starts from trained weights.
 """
 
