@@ -27,6 +27,7 @@ from .release import Release, release_
 from .split import Split
 from .surgery.compact import compact
 from .surgery.fold_norms import fold_norms
+from .surgery.int8 import save_int8
 from .surgery.saving import load_compact, save_compact
 from .surgery.shrink import renew_statistics_, shrink
 from .surgery.widen import widen_
@@ -68,6 +69,7 @@ __all__ = [
     "release_",
     "renew_statistics_",
     "save_compact",
+    "save_int8",
     "save_masks",
     "shrink",
     "sparse_weights",
