@@ -10,7 +10,7 @@ asks for is said in :mod:`dslbi_ref.solvers.active_set`.
 """
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 from scipy.optimize import linprog
 
 from .active_set import EPS, FLOW_TOLERANCE, Factor, at_boundary
@@ -40,6 +40,7 @@ class Smooth:
     def __init__(self, problem):
         self.problem, self.design = problem, problem.design
         self.shape = problem.loss.columns(problem.y)
+        self.size = np.abs(problem.y).mean()
         self.k = self.shape[0] if self.shape else 1
         n = len(problem.y)
         self.ones = self.k * problem.intercept  # intercepts, in front
@@ -114,10 +115,11 @@ class Smooth:
         return g[np.arange(len(g)), self.kind] if self.shape else g
 
     def hessian(self, eta):
-        """Return the second derivative in theta, and the largest curvature in eta."""
+        """Return the lower triangle of the second derivative in theta, and the top one in eta."""
         w = self.problem.curvature(eta)
         if not self.shape:
-            return self.Z.T @ (w[:, None] * self.Z), w.max()
+            root = np.sqrt(w)[:, None] * self.Z
+            return blas.dsyrk(1.0, root, trans=1, lower=1), w.max()
         hessian = np.empty((len(self.theta),) * 2)
         members = [np.flatnonzero(self.kind == c) for c in range(self.k)]
         blocks = [self.Z[:, member] for member in members]
@@ -126,8 +128,8 @@ class Smooth:
             hessian[np.ix_(members[c], members[d])] = block
         return hessian, np.diagonal(w, axis1=1, axis2=2).max()
 
-    def direction(self, eta, gradient):
-        """Return the step of Newton's method.
+    def factorise(self, eta):
+        """Return the Cholesky factor of the second derivative, or None.
 
         Where the loss is flat along some direction, a little of the identity keeps the step finite,
         and the part of it outside of that direction the same. A minimiser that is not the only one
@@ -142,7 +144,7 @@ class Smooth:
             factor, info = lapack.dpotrf(hessian + np.diag(little), lower=1)
             if info:
                 return None
-        return -lapack.dpotrs(factor, gradient, lower=1)[0]
+        return factor
 
     # ---- The active set ----------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class Smooth:
 
         Returns the indices that left, or None if there is no finite minimiser.
         """
-        left, doubted, last = [], False, np.inf
+        left, doubted, last, factor = [], False, np.inf, None
         for _ in range(MAX_NEWTON):
             eta = self.predictor(self.theta)
             if not doubted and np.abs(eta).max() > WIDE_MARGIN:
@@ -205,28 +207,29 @@ class Smooth:
             # Within a hundred times the noise, what no longer shrinks is rounding.
             if size <= self.target or last <= size <= 100 * self.noise:
                 return left
-            last = size
-            direction = self.direction(eta, gradient)
-            if direction is None:
+            # From event to event little changes: a factor serves while it brings the gradient down.
+            if factor is None or size > last / 4:
+                factor = self.factorise(eta)
+            if factor is None:
                 break
-            moved = self._line_search(rho, direction, gradient)
+            last = size
+            direction = -lapack.dpotrs(factor, gradient, lower=1)[0]
+            moved = self._line_search(rho, eta, direction, direction @ gradient)
             if moved is not None:
                 left.append(self.active[moved])
                 self.delete(moved)
-                last = np.inf
+                last, factor = np.inf, None
         return None if self.separable(rho) else left
 
-    def _line_search(self, rho, direction, gradient):
-        """Move along a descent direction; return the number of the index that stops it, or None."""
+    def _line_search(self, rho, eta, direction, slope):
+        """Move down a slope from eta; return the number of the index that stops it, or None."""
         g, d = self.theta[self.free :], direction[self.free :]
         blocked = np.flatnonzero(rho[self.active] * (g + d) <= 0)
         fraction = -g[blocked] / d[blocked]
         longest = step = min(1.0, fraction.min(initial=1.0))
-        y, eta = self.problem.y, self.predictor(self.theta)
         old, move = self.problem.value(eta), self.predictor(direction)
-        slope = direction @ gradient
         # Near the minimum the decrease is below the rounding error of the value.
-        slack = 4 * EPS * (abs(old) + np.abs(y).mean() * np.abs(eta).max())
+        slack = 4 * EPS * (abs(old) + self.size * np.abs(eta).max())
 
         def rises(step):
             return self.problem.value(eta + step * move) > old + 1e-4 * step * slope + slack
