@@ -1,7 +1,7 @@
-"""Tables and the picture of the page on costs, from benchmarks/results/paths.json at every build.
+"""Tables and the picture of the page on costs, from records in benchmarks/results at every build.
 
-``{path-costs}`` takes one argument: ``peers``, ``end`` or ``figure``. The picture is drawn into the
-folder of the build; nothing that is derived from the record lies in the repository.
+``{path-costs}`` takes one argument: ``peers``, ``end``, ``large`` or ``figure``. The picture is
+drawn into the folder of the build; nothing that is derived from the record lies in the repository.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "paths.json"
+LARGE = RECORD.with_name("large.json")
 PANELS = {
     "n (p = 2000)": "observations $n$ ($p = 2000$)",
     "p (n = 500)": "columns $p$ ($n = 500$)",
@@ -70,6 +71,23 @@ def end(record):
     return table(header, rows)
 
 
+def large(record):
+    """Memory and time of paths over very many columns."""
+    header = ["X", "size", "events", "GB of X", "GB beside it", "seconds"]
+    rows = [
+        [
+            row["kind"],
+            f"{row['n']:,} × {row['p']:,}",
+            row["events"],
+            f"{row['gigabytes_of_x']:.2f}",
+            f"{row['gigabytes_beside']:.2f}",
+            f"{row['seconds']:.0f}",
+        ]
+        for row in record["rows"]
+    ]
+    return table(header, rows)
+
+
 def draw(record, path):
     """The picture of the scaling, as an SVG file."""
     import matplotlib
@@ -102,17 +120,21 @@ def draw(record, path):
         plt.close(fig)
 
 
+TABLES = {"peers": peers, "end": end, "large": large}
+
+
 class PathCosts(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        self.env.note_dependency(str(RECORD))
-        record = json.loads(RECORD.read_text(encoding="utf-8"))
         kind = self.arguments[0]
-        if kind in ("peers", "end"):
-            return self.parse_text_to_nodes(peers(record) if kind == "peers" else end(record))
+        file = LARGE if kind == "large" else RECORD
+        self.env.note_dependency(str(file))
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if kind in TABLES:
+            return self.parse_text_to_nodes(TABLES[kind](record))
         if kind != "figure":
-            raise self.error(f'path-costs must be "peers", "end" or "figure", got {kind!r}')
+            raise self.error(f"path-costs must be {', '.join(TABLES)} or figure, got {kind!r}")
         path = Path(self.env.app.doctreedir) / "path_costs.svg"
         draw(record, path)
         place = Path(os.path.relpath(path, self.env.srcdir)).as_posix()

@@ -43,6 +43,16 @@ def test_tables_hold_the_record(page, record):
     ]
 
 
+def test_the_table_of_large_paths_keeps_what_the_page_promises(page):
+    record = json.loads(page.LARGE.read_text(encoding="utf-8"))
+    for shown, row in zip(cells(page.large(record))[2:], record["rows"], strict=True):
+        assert shown[2] == str(row["events"]) and float(shown[5]) == round(row["seconds"])
+        assert row["events"] >= 250 and row["p"] >= 100_000
+        assert row["gigabytes_beside"] < 0.4
+        if row["kind"] != "sparse":  # less than a copy, or all rows of z
+            assert row["gigabytes_beside"] < 8e-9 * row["p"] * min(row["n"], row["events"]) / 2
+
+
 def test_picture_is_drawn_from_the_record(page, record, tmp_path):
     page.draw(record, tmp_path / "a.svg")
     words = [e.text for e in ElementTree.parse(tmp_path / "a.svg").iter() if e.text]
