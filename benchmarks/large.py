@@ -53,8 +53,9 @@ def problem(kind, n, p, folder):
     """X of that kind, and y."""
     g = np.random.default_rng(0)
     if kind == "sparse":
-        ends = np.arange(0, 20 * p + 1, 20)
-        X = sp.csc_array((g.standard_normal(20 * p), g.integers(0, n, 20 * p), ends), shape=(n, p))
+        ends, rows = np.arange(0, 20 * p + 1, 20), g.integers(0, n, 20 * p, dtype=np.int32)
+        X = sp.csc_array((g.standard_normal(20 * p), rows, ends.astype(np.int32)), shape=(n, p))
+        X.sum_duplicates()
         return X, X[:, :20] @ np.full(20, 5.0) + g.standard_normal(n)
     X = g.standard_normal((n, p), dtype=np.float32)
     y = X[:, :20].sum(axis=1, dtype=np.float64) + g.standard_normal(n)

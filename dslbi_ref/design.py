@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .solvers.blocks import Blocks
+from .solvers.packed import MANY
 
 
 def spectral_norm_squared(X, mean=None, weights=None):
@@ -108,7 +109,8 @@ def largest_norm(X):
     """Return the largest Euclidean norm of a column of X."""
     if isinstance(X, Blocks):
         return float(np.sqrt(X.squares().max()))
-    return float(np.sqrt((X * X).sum(axis=0).max()))
+    parts = (X[:, j : j + MANY] for j in range(0, X.shape[1], MANY))  # a square is a copy
+    return float(np.sqrt(max((part * part).sum(axis=0).max() for part in parts)))
 
 
 def column_means(X, weights=None):
