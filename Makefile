@@ -17,7 +17,7 @@ QUICK   = tests/ref tests/twins tests/torch tests/site/test_conventions.py \
 export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kill quick lint book check-book pdf notebooks lab bench clean
+.PHONY: help demo test kill quick fuzz lint book check-book pdf notebooks lab bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -52,6 +52,9 @@ kill: $(STAMP)  ## a hundred kills and two hundred flipped bits: every end is bi
 
 quick: lint  ## lint, and the tests that a change breaks first: two minutes
 	$(PYTEST) $(QUICK)
+
+fuzz: $(STAMP)  ## 20,000 wrong calls of each package, and 400 wrong command lines: ten minutes
+	FUZZ_CALLS=20000 FUZZ_LINES=400 $(PYTEST) tests/fuzz
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

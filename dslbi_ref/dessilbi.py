@@ -259,7 +259,7 @@ def dessilbi_states(
     families = _families(W, penalties, joint)
     check_kind("grad", grad, callable)
     dense = check_flag("dense", dense)
-    W = {name: real(w, name) for name, w in W.items()}
+    W = {name: real(w, f"W[{name!r}]") for name, w in W.items()}
     kappa, nu, lam = check_positive(kappa=kappa, nu=nu, lam=lam)
     check_release(release, pull, power)
     units = dict(group_dim=group_dim, block=block, parts=parts, weight=weight)

@@ -24,6 +24,8 @@ NONE = np.empty(0, dtype=int)
 
 def checked_step(alpha, bound):
     """Return the step, half of the bound where alpha is None; refuse one outside (0, bound)."""
+    if not 0 < bound < np.inf:
+        raise ValueError(f"alpha must have a finite step bound, got {bound:g}: rescale kappa or nu")
     if alpha is None:
         return bound / 2
     alpha = check_number("alpha", alpha)
@@ -272,6 +274,8 @@ def first_jump(gradient, lam, noise, *, groups=None, factors=None, positive=Fals
     norm = penalty.dual_norm([-gradient], units)
     if not norm > noise:
         return np.inf, 0.0 * gradient
+    if lam < 1e-300:  # no rounding could be undone below
+        raise ValueError(f"lam must be at least 1e-300, got {lam:g}")
     t0 = lam / norm
     z = -t0 * gradient
     while penalty.dual_norm([z], units) > lam:  # rounding must not let anything in too early

@@ -82,7 +82,7 @@ def _labels_of_one(x, units):
     axes = slice_axes(x.ndim, units.group_dim)
     if units.groups is not None:
         along, count = _renumbered(x, units)
-    elif units.block == units.parts == 1:
+    elif type(units.block) is type(units.parts) is int and units.block == units.parts == 1:
         lengths = [x.shape[d] for d in axes]
         count = int(np.prod(lengths, dtype=int))
         along = np.arange(count).reshape(lengths)

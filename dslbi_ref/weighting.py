@@ -66,6 +66,11 @@ def check_factors_of_groups(factors, groups):
     if factors is None or groups is None:
         return
     labels = np.asarray(groups)
+    if labels.shape != factors.shape or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups must be {len(factors)} integer labels, got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
     for label in np.unique(labels):
         own = factors[labels == label]
         if (own != own[0]).any():

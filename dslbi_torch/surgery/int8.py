@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_list, check_tensor
 from ..safe_files import atomic
 from ..text import one_line
 from .saving import save_onnx
@@ -44,7 +45,10 @@ def save_int8(model: nn.Module, example_input: Tensor, batches: Iterable, file: 
         raise ImportError(
             "int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
         ) from error
-    given = [batch[0] if isinstance(batch, list | tuple) else batch for batch in batches]
+    given = [
+        check_tensor("batches", batch[0] if isinstance(batch, list | tuple) and batch else batch)
+        for batch in check_list("batches", batches)
+    ]
     if not given:
         raise ValueError("batches must hold at least one batch, got none")
     with tempfile.TemporaryDirectory() as folder, atomic(file) as temporary:
