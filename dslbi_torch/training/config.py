@@ -87,14 +87,21 @@ class Config:
         None, "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
     )
     ramp: float = option(
-        0.5, "target: share of the run in which the selected share grows (gradual: falls)"
+        0.5, "target, cost: share of the run in which the selected share grows (gradual: falls)"
     )
     dwell: float = option(
         1.0, "target: the selected share grows as this power of the steps; above 1: slowly at first"
     )
+    cost: dict[str, float] | None = option(
+        None,
+        "in place of lam: share of the dense net's macs or parameters that the cut net is to have, "
+        "as macs=0.5",
+    )
     per_layer: bool = option(False, "target: the share of every split tensor by itself")
     at_least: int = option(
-        0, "target: so many units of every split tensor stay selected, whatever is due"
+        0,
+        "target, cost: so many units of every split tensor stay selected, whatever is due (with a "
+        "cost one at the least)",
     )
     weight: str | None = option(None, "sqrt: the level of a group is lam * sqrt(size)")
     kappa: float = option(1.0, "speed kappa of Gamma")
@@ -182,7 +189,7 @@ PLACE = (
 def without_path(config: Config, optimizer: str) -> Config:
     """Return the same training by an optimizer that does not split: what is for a path alone, or
     for dessilbi alone, has its default."""
-    plain = dict(split=False, target=None, per_layer=False, at_least=0)
+    plain = dict(split=False, target=None, cost=None, per_layer=False, at_least=0)
     plain |= dict(nu_schedule="constant", elements=False, crossings=())
     plain |= dict(release=0.0, release_pull=0.0, release_power=0.0, dense_start=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)

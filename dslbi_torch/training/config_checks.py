@@ -125,6 +125,11 @@ def check_shares(config) -> None:
         shares = target if isinstance(target, dict) else {"all": target}
         good = shares and all(name and 0 < x <= 1 for name, x in shares.items())
         _require(config, "target", good, "in (0, 1], or such a share for each name, or none")
+    cost = config.cost
+    if cost is not None:
+        good = len(cost) == 1 and all(n in ("macs", "parameters") for n in cost)
+        good = good and all(0 < x <= 1 for x in cost.values())
+        _require(config, "cost", good, "macs or parameters with a share in (0, 1], or none")
     _require(config, "crossings", all(0 < x < 1 for x in config.crossings), "densities in (0, 1)")
 
 
@@ -168,6 +173,12 @@ def check_combinations(config) -> None:
             config.target and not (config.splits or config.prune),
             f"target needs an optimizer that splits, got {config.optimizer}",
         ),
+        (config.cost and config.target, f"cost must be none with a target, got {config.cost}"),
+        (
+            config.cost and not config.splits,
+            f"cost needs an optimizer that splits, got {config.optimizer}",
+        ),
+        (config.cost and config.shard, "cost must be none where weights are sharded (shard)"),
         (
             config.prune and (config.splits or config.masks or not config.target),
             "prune needs a target, an optimizer that does not split, and no masks",
@@ -199,6 +210,7 @@ def check_combinations(config) -> None:
         _refuse(
             (config.prune, "amp must be bf16 or none where the net is pruned, got fp16"),
             (config.target, "amp must be bf16 or none with a target, got fp16"),
+            (config.cost, "amp must be bf16 or none with a cost, got fp16"),
             (config.shard, "amp must be bf16 or none where weights are sharded, got fp16"),
         )
 
@@ -239,10 +251,14 @@ NEEDS = {
         "an optimizer that splits, and an lr that falls,",
         lambda c: c.splits and c.schedule != "constant",
     ),
-    "ramp": ("a target", lambda c: c.target is not None),
+    "ramp": ("a target or a cost", lambda c: c.target is not None or c.cost is not None),
     **dict.fromkeys(
-        ("dwell", "per_layer", "at_least"),
+        ("dwell", "per_layer"),
         ("a target, and an optimizer that splits,", lambda c: c.target is not None and c.splits),
+    ),
+    "at_least": (
+        "a target or a cost, and an optimizer that splits,",
+        lambda c: c.splits and (c.target is not None or c.cost is not None),
     ),
 }
 

@@ -144,7 +144,7 @@ def report(grown: Grown) -> str:
 
 # What growing does not go with. No path is recorded, and only the last checkpoint is kept.
 UNFIT = (
-    *("target", "nu_schedule", "initial", "masks", "ema", "compile", "shard"),
+    *("target", "cost", "nu_schedule", "initial", "masks", "ema", "compile", "shard"),
     *("release", "release_power", "dense_start"),
     *("elements", "crossings", "keep", "checkpoint_steps", "tensorboard"),
 )

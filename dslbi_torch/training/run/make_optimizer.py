@@ -40,7 +40,7 @@ def groups_of(config: Config, model: nn.Module) -> list[dict]:
         lam={"conv": config.lam_conv, "linear": config.lam_linear},
         weight=config.weight,
         weight_decay=config.weight_decay,
-        apart=bool(config.release_power or config.per_layer or config.at_least),
+        apart=bool(config.release_power or config.per_layer or config.at_least or config.cost),
     )
 
 

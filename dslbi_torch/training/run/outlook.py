@@ -26,7 +26,7 @@ def outlook(run: Run) -> list[str]:
             run.optimizer,
             config.epochs * run.steps_per_epoch,
             scheduler=run.scheduler,
-            ramp=config.ramp if config.target is not None else 0.0,
+            ramp=config.ramp if run.controller is not None else 0.0,
         )
     return [str(warning.message) for warning in caught]
 

@@ -16,6 +16,7 @@ from ...clock import FallingNu
 from ...path import PathRecorder
 from ...release import Release, release_
 from ...target import TargetDensity
+from ...target_cost import TargetCost
 from ..config import Config
 from ..data import datasets
 from ..nets import zoo
@@ -68,7 +69,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
         _start_path(config, optimizer, steps)
         if config.nu_schedule == "lr":
             FallingNu(optimizer)
-        controller = _controller(config, optimizer, steps)
+        controller = _controller(config, optimizer, steps, model, data)
         recorder = PathRecorder(
             optimizer,
             every=config.record_every,
@@ -153,15 +154,18 @@ def _start_path(config, optimizer, steps):
         release_(optimizer, **start)
 
 
-def _controller(config, optimizer, steps):
-    """What steers the penalty levels towards the target, if there is one."""
-    if config.target is None:
+def _controller(config, optimizer, steps, model, data):
+    """What steers the penalty levels towards the target or the cost, if there is one."""
+    if config.target is None and config.cost is None:
         return None
     steps *= config.epochs
     first = 1.0 if config.dense_start else 0.0
-    options = dict(steps=steps, ramp=config.ramp, first=first, dwell=config.dwell)
-    floors = dict(per_layer=config.per_layer, at_least=config.at_least)
-    return TargetDensity(optimizer, config.target, **options, **floors)
+    options = dict(steps=steps, ramp=config.ramp, first=first)
+    if config.cost is not None:
+        options |= config.cost | {"at_least": config.at_least or 1}
+        return TargetCost(optimizer, model, data.example(), **options)
+    options |= dict(dwell=config.dwell, per_layer=config.per_layer, at_least=config.at_least)
+    return TargetDensity(optimizer, config.target, **options)
 
 
 def _average(config, model):

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from ...path import PathRecorder
-from ...target import TargetDensity
+from ...steering import Controller
 from ..config import Config
 from ..data.datasets import Data
 from .processes import Processes
@@ -47,7 +47,7 @@ class Run(NamedTuple):
     net: nn.Module  # the model as it is called: compiled, in replicas, or itself
     optimizer: Optimizer
     scheduler: LambdaLR
-    controller: TargetDensity | None  # of the penalty levels
+    controller: Controller | None  # of the penalty levels
     recorder: PathRecorder | None  # None where nothing is split
     pruning: Pruning | None  # by magnitude, in training
     scaler: torch.amp.GradScaler | None  # of fp16

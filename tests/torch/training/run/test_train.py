@@ -19,9 +19,17 @@ from recorded import flat
 from torch.nn import functional as F
 
 from benchmarks import runs
-from dslbi_torch import DessiLBI, crossing_weights, density, support_masks
+from dslbi_torch import (
+    DessiLBI,
+    compact,
+    crossing_weights,
+    density,
+    support_masks,
+    whole_filters,
+)
 from dslbi_torch import __main__ as cli
 from dslbi_torch.safe_files import atomic, locked
+from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.training import config as configs
 from dslbi_torch.training import recipes
 from dslbi_torch.training.config import Config
@@ -333,6 +341,22 @@ def test_a_target_may_be_a_share_of_every_layer_with_a_floor(tmp_path):
         assert abs(layer.units_selected - layer.units / 4) <= 0.5, layer
     floor = set_up(small(tmp_path / "b", at_least=2, **asked)).controller
     assert floor.at_least == 2 and len(floor.steered) == len(layers)
+
+
+def test_a_cost_is_hit_and_resumed(tmp_path, monkeypatch):
+    """``cost`` in place of levels: what the cut net has is what was asked, to within a unit."""
+    asked = dict(conv="group", linear="group", cost={"macs": 0.5})
+    whole = train.train(small(tmp_path / "whole", **asked), progress=False)
+    x = whole.data.example()
+    masks = whole_filters(whole.model, support_masks(whole.optimizer), x)
+    macs = [count_macs(net, x)[""] for net in (compact(whole.model, masks, x), whole.model)]
+    assert macs[0] / macs[1] == pytest.approx(0.5, abs=0.04)
+    with monkeypatch.context() as patch:
+        stop_at(patch, train, "train_epoch", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(small(tmp_path / "parts", **asked), progress=False)
+    train.train(small(tmp_path / "parts", **asked), resume=True, progress=False)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 RELEASED = dict(
