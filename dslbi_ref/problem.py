@@ -137,7 +137,7 @@ class LinearProblem(NamedTuple):
         return NONE if self.factors is None else np.flatnonzero(self.factors == 0)
 
     def rule(self, groups):
-        """Return what the penalty is made of, as :func:`dslbi_ref.penalties.shrink` takes it."""
+        """Return what the penalty is made of, as :func:`dslbi_ref.shrinkage.shrink` takes it."""
         return dict(groups=groups, factors=self.factors, positive=self.positive)
 
     def penalised(self, D):
