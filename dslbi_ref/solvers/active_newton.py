@@ -48,6 +48,7 @@ class Smooth:
         self.kind = np.arange(self.ones)
         self.theta = np.ravel(problem.level).astype(float)[: self.ones]
         self.active = np.empty(0, dtype=int)
+        self.kept = None  # a Cholesky factor of the second derivative, and its curvatures
         self.factors = [Factor() for _ in range(self.k)]  # of Z'Z, class by class
         for c in range(self.ones):
             self.factors[c].append(np.empty(0), float(n))
@@ -115,18 +116,18 @@ class Smooth:
         return g[np.arange(len(g)), self.kind] if self.shape else g
 
     def hessian(self, eta):
-        """Return the lower triangle of the second derivative in theta, and the top one in eta."""
+        """Return the lower triangle of the second derivative in theta, and those in eta."""
         w = self.problem.curvature(eta)
         if not self.shape:
             root = np.sqrt(w)[:, None] * self.Z
-            return blas.dsyrk(1.0, root, trans=1, lower=1), w.max()
+            return blas.dsyrk(1.0, root, trans=1, lower=1), w
         hessian = np.empty((len(self.theta),) * 2)
         members = [np.flatnonzero(self.kind == c) for c in range(self.k)]
         blocks = [self.Z[:, member] for member in members]
         for c, d in np.ndindex(self.k, self.k):
             block = blocks[c].T @ (w[:, c, d, None] * blocks[d])
             hessian[np.ix_(members[c], members[d])] = block
-        return hessian, np.diagonal(w, axis1=1, axis2=2).max()
+        return hessian, np.diagonal(w, axis1=1, axis2=2)
 
     def factorise(self, eta):
         """Return the Cholesky factor of the second derivative, or None.
@@ -135,16 +136,32 @@ class Smooth:
         and the part of it outside of that direction the same. A minimiser that is not the only one
         is then near the last one.
         """
-        hessian, top = self.hessian(eta)
+        hessian, w = self.hessian(eta)
         factor, info = lapack.dpotrf(hessian, lower=1)
         pivots, diagonal = np.diagonal(factor) ** 2, np.diagonal(hessian)
         if info or (pivots <= FLAT * diagonal).any():
-            top = top or 1 / len(eta)
-            little = FLAT * top * np.einsum("ia,ia->a", self.Z, self.Z)
+            little = FLAT * (w.max() or 1 / len(eta)) * np.einsum("ia,ia->a", self.Z, self.Z)
             factor, info = lapack.dpotrf(hessian + np.diag(little), lower=1)
-            if info:
-                return None
+            self.kept = None
+            return None if info else factor
+        self.kept = None if self.shape else (factor, w)
         return factor
+
+    def extend(self, column):
+        """Give the kept factor the row of a new last column, at the curvatures that it was for."""
+        if self.kept is None:
+            return
+        factor, w = self.kept
+        pull = w * column
+        row = lapack.dtrtrs(factor, self.Z.T @ pull, lower=1)[0]
+        diagonal = column @ pull
+        pivot = diagonal - row @ row
+        if not pivot > FLAT * diagonal:
+            self.kept = None
+            return
+        wider = np.zeros((len(row) + 1, len(row) + 1), order="F")
+        wider[:-1, :-1], wider[-1, :-1], wider[-1, -1] = factor, row, np.sqrt(pivot)
+        self.kept = wider, w
 
     # ---- The active set ----------------------------------------------------------------------
 
@@ -152,10 +169,12 @@ class Smooth:
         """Let index j join P at value 0; False if its column depends on those of its class in P."""
         column = self.columns(np.array([j // self.k]))[:, 0]
         c = j % self.k
-        h = self.Z[:, self.kind == c].T @ column
+        own = self.Z[:, self.kind == c] if self.shape else self.Z
+        h = own.T @ column
         if not self.factors[c].append(h, column @ column):
             return False
-        self.Z = np.asfortranarray(np.column_stack([self.Z, column]))
+        self.extend(column)
+        self.Z = np.concatenate([self.Z.T, column[None]]).T  # in Fortran order
         self.kind = np.append(self.kind, c)
         self.theta = np.append(self.theta, 0.0)
         self.active = np.append(self.active, j)
@@ -163,7 +182,7 @@ class Smooth:
 
     def delete(self, i):
         """Let index number i leave P."""
-        i = self.free + i
+        i, self.kept = self.free + i, None
         c = self.kind[i]
         self.factors[c].delete(int((self.kind[:i] == c).sum()))
         self.Z = np.delete(self.Z, i, axis=1)
@@ -195,7 +214,8 @@ class Smooth:
 
         Returns the indices that left, or None if there is no finite minimiser.
         """
-        left, doubted, last, factor = [], False, np.inf, None
+        left, doubted, last = [], False, np.inf
+        factor = self.kept[0] if self.kept else None
         for _ in range(MAX_NEWTON):
             eta = self.predictor(self.theta)
             if not doubted and np.abs(eta).max() > WIDE_MARGIN:
@@ -208,7 +228,7 @@ class Smooth:
             if size <= self.target or last <= size <= 100 * self.noise:
                 return left
             # From event to event little changes: a factor serves while it brings the gradient down.
-            if factor is None or size > last / 4:
+            if factor is None or size > last / 10:
                 factor = self.factorise(eta)
             if factor is None:
                 break
