@@ -1,5 +1,6 @@
 """Which tensors of a model are split, and how their entries are grouped."""
 
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 from .arguments import check_flag, check_kind, check_list, check_model, shown
 from .penalties import PENALTIES, penalty_named
 from .slices import checked_units, unit_size, units_of
+from .surgery.channels import Coupling, coupled_channels, is_output
 from .text import text_table
 from .units import named
 
@@ -26,7 +28,9 @@ _GROUPINGS = {
     "column": (1, 2),
     "tensor": ((), 1),
 }
-WORDS = tuple(dict.fromkeys((*PENALTIES, *_GROUPINGS)))
+_COUPLED = ("channel", "head")  # found by the graph of the net
+WORDS = tuple(dict.fromkeys((*PENALTIES, *_GROUPINGS, *_COUPLED)))
+_UNCOUPLED = ("slices", "dense", "refuse")
 
 
 def split_groups(
@@ -39,6 +43,8 @@ def split_groups(
     weight_decay: float = 0.0,
     weight: str | None = None,
     apart: bool = False,
+    example_input=None,
+    uncoupled: str = "slices",
     **options,
 ) -> list[dict]:
     """Return parameter groups for :class:`dslbi_torch.DessiLBI`: weights split, the rest plain.
@@ -65,6 +71,12 @@ def split_groups(
     apart : bool
         Every split tensor (every joint family) has a parameter group of its own, so that its level
         can be set by itself.
+    example_input : Tensor, or tuple or dict of tensors
+        What the model takes; needed where something is split by "channel" or "head".
+    uncoupled : "slices", "dense" or "refuse"
+        What becomes of a weight whose channels cannot be coupled: its own slices are groups, and a
+        warning names it and the reason; it is left unpenalised; or an error says so. The layer that
+        gives the outputs of the net is left unpenalised in any case.
     **options
         Any other option of the optimizer, for the split tensors (nu, coupling, ...). ``kappa`` is
         for all: biases and norms move at the speed of the weights, as in the authors' code.
@@ -90,6 +102,11 @@ def split_groups(
     axis is the input, are grouped by what the word means. For a word of the table an option
     ``group_dim`` says otherwise.
 
+    "channel" makes one unit of a channel and all that writes it
+    (:mod:`dslbi_torch.surgery.channels`), so that a unit that dies can be cut: of attention, the
+    rows of queries, keys and values of a head. "head" is the same for heads only. Of a pair of
+    layers that write a channel, both must be split so.
+
     With ``joint`` a rule makes one family of all that it matches: the k-th groups of its tensors
     are one unit.
     """
@@ -100,20 +117,24 @@ def split_groups(
     rules = {key: _as_options(key, rule) for key, rule in (rules or {}).items()}
     parameters = list(_parameters(model))
     _check_used(rules, parameters, model)
-    split, plain = {}, {}  # in the order of the model
+    words = {conv, linear, *(rule.get("penalty") for rule in rules.values())}
+    coupling = _coupling(model, example_input, words, uncoupled)
+    split, plain, said = {}, {}, {}  # in the order of the model
     for name, p, module in parameters:
         layer = isinstance(module, (*_CONV, nn.Linear)) and p is module.weight
+        layer |= name in coupling.axes and not isinstance(module, nn.Embedding)
         kind = ("conv" if isinstance(module, _CONV) else "linear") if layer else "other"
         matching = {key: rule for key, rule in rules.items() if _matches(key, name, p, module)}
         chosen = dict(defaults[kind])
         for rule in matching.values():
             chosen |= rule
         chosen["weight_decay"] = weight_decay if layer or matching else 0.0
+        family = _coupled(name, chosen, coupling, uncoupled, said)
         if chosen["penalty"] is None:
             found, group = plain, {k: chosen[k] for k in _PLAIN if k in chosen}
         else:
             found, group = split, chosen | _grouping(name, p, module, chosen)
-        joint = next((k for k, rule in reversed(matching.items()) if rule.get("joint")), None)
+        joint = next((k for k, rule in reversed(matching.items()) if rule.get("joint")), family)
         alone = apart and chosen["penalty"] is not None and joint is None
         key = repr((joint, name if alone else None, sorted(group.items())))
         found.setdefault(key, (group, []))[1].append((name, p))
@@ -122,8 +143,59 @@ def split_groups(
             f"the model must have a trainable layer to split for conv={conv!r}, linear={linear!r}, "
             "got none"
         )
+    _warn_of_uncoupled(said)
     rest = sorted(plain.values(), key=lambda found: -found[0]["weight_decay"])
     return [dict(params=params, **group) for group, params in (*split.values(), *rest)]
+
+
+def _coupling(model, example_input, words, uncoupled):
+    """Return the units of the net, where a word asks for them."""
+    if uncoupled not in _UNCOUPLED:
+        raise ValueError(f"uncoupled must be one of {', '.join(_UNCOUPLED)}, got {uncoupled!r}")
+    asked = [word for word in _COUPLED if word in words]
+    if not asked:
+        return Coupling([], {}, {})
+    if example_input is None:
+        raise ValueError(f"example_input must be given where weights are split by {asked[0]!r}")
+    return coupled_channels(model, example_input)
+
+
+def _coupled(name, chosen, coupling, uncoupled, said):
+    """Put the units of a weight that is split by channels into its options; return a key of the
+    family that it belongs to, if it is not alone there."""
+    word = chosen["penalty"]
+    if word not in _COUPLED:
+        return None
+    families = [f for f in coupling.families if name in f.names]
+    if families and (word == "channel" or families[0].heads):
+        (family,) = families
+        chosen |= dict(penalty="group", group_dim=family.group_dim)
+        chosen |= {key: n for key in ("block", "parts") if (n := getattr(family, key)) > 1}
+        joint = len(family.names) > 1
+        chosen |= dict(joint=True) if joint else {}
+        return family.names[0] if joint else None
+    reason = coupling.alone.get(name)
+    if reason is None and not families:  # it writes no channels, but follows some, or is not used
+        chosen["penalty"] = None
+        return None
+    if word == "head" or uncoupled == "dense" or is_output(reason):  # no heads, nothing to cut
+        chosen["penalty"] = None
+    elif uncoupled == "refuse":
+        raise ValueError(f"the channels of {name} must be coupled, but cannot be: {reason}")
+    else:
+        said.setdefault(reason, []).append(name)
+        chosen |= dict(penalty="group", group_dim=coupling.axes.get(name, 0))
+    return None
+
+
+def _warn_of_uncoupled(said):
+    """Warn of the weights whose slices are split by themselves, once for each reason."""
+    for reason, names in said.items():
+        more = ", ..." if len(names) > 4 else ""
+        warnings.warn(
+            f"slices of {', '.join(names[:4])}{more} are split by themselves: {reason}",
+            stacklevel=3,
+        )
 
 
 _PLAIN = ("penalty", "weight_decay", "kappa")  # options of tensors that are not split

@@ -5,6 +5,7 @@ so that norms are reductions along axes. A *family* is the list of tensors that 
 tensor alone, or several of which the k-th slices are one unit together.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,9 @@ class Units(NamedTuple):
         The axes along which slices are taken: 0 a filter or neuron, 1 an input channel, (0, 1) a
         kernel, () the whole tensor.
     block : int >= 1
-        So many consecutive slices are one unit: a head of an attention layer.
+        So many consecutive slices are one unit: a head of an attention layer. In a joint family it
+        is the block of the first tensor; of another one a unit has more or fewer, so that all have
+        as many units: a head of keys and the queries that it serves.
     parts : int >= 1
         The axis is cut into so many equal parts first, and the k-th block of every part belongs to
         unit k: queries, keys and values in one matrix.
@@ -86,7 +89,8 @@ def unit_norms(xs: list[Tensor], units: Units) -> Tensor:
     """Return the Euclidean norm of every unit of a family, in the form of its first tensor."""
     if len(xs) == 1 and units.single:
         return slice_norms(xs[0], units.group_dim)
-    found = [_pooled(whole(slice_norms(x, units.group_dim)), units) for x in xs]
+    count = unit_count(xs[0], units)
+    found = [_pooled(whole(slice_norms(x, units.group_dim)), units, count) for x in xs]
     if len(found) == 1:
         return found[0]
     first = found[0]
@@ -94,12 +98,19 @@ def unit_norms(xs: list[Tensor], units: Units) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=0)
 
 
-def _pooled(norm, units):
+def unit_count(x: Tensor, units: Units) -> int:
+    """Return the number of units of a family, given its first tensor."""
+    extended = axes(x.ndim, units.group_dim)
+    slices = math.prod(n for d, n in enumerate(x.shape) if d not in extended)
+    return slices // (units.block * units.parts)
+
+
+def _pooled(norm, units, count):
     """Return norms of units from those of their slices, which lie in blocks of equal parts."""
     if units.single:
         return norm
     d = units.group_dim % norm.ndim
-    cut = norm.unflatten(d, (units.parts, -1, units.block))
+    cut = norm.unflatten(d, (units.parts, count, -1))
     return torch.linalg.vector_norm(cut, dim=(d, d + 2))
 
 
@@ -112,7 +123,8 @@ def laid_over(values: Tensor, x: Tensor, units: Units) -> Tensor:
         Broadcastable to x: one value for each slice, with axes of length 1 where it extends.
     """
     if not units.single:
-        values = values.view(1, -1, 1).expand(units.parts, -1, units.block).reshape(-1)
+        block = x.shape[units.group_dim] // (units.parts * values.numel())
+        values = values.view(1, -1, 1).expand(units.parts, -1, block).reshape(-1)
     if values.ndim != x.ndim:
         extended = axes(x.ndim, units.group_dim)
         values = values.view([1 if d in extended else n for d, n in enumerate(x.shape)])
@@ -121,13 +133,13 @@ def laid_over(values: Tensor, x: Tensor, units: Units) -> Tensor:
 
 def rows(xs: list[Tensor], units: Units) -> Tensor:
     """Return the matrix whose k-th row holds all entries of unit k, in all tensors."""
-    parts = []
+    parts, count = [], unit_count(xs[0], units)
     for x in xs:
         extended = axes(x.ndim, units.group_dim)
         kept = [d for d in range(x.ndim) if d not in extended]
         slices = x.permute(*kept, *extended).reshape(-1, unit_size([x], Units(units.group_dim)))
         if not units.single:
-            slices = slices.unflatten(0, (units.parts, -1, units.block)).transpose(0, 1)
+            slices = slices.unflatten(0, (units.parts, count, -1)).transpose(0, 1)
             slices = slices.flatten(1)
         parts.append(slices)
     return torch.cat(parts, 1)
@@ -135,13 +147,7 @@ def rows(xs: list[Tensor], units: Units) -> Tensor:
 
 def unit_size(xs: list[Tensor], units: Units) -> int:
     """Return the number of entries of a unit: those of all its slices, in all tensors."""
-    x = xs[0]
-    count = 1
-    extended = axes(x.ndim, units.group_dim)
-    for d in range(x.ndim):
-        count *= 1 if d in extended else x.shape[d]
-    count //= units.block * units.parts
-    return sum(x.numel() for x in xs) // max(1, count)
+    return sum(x.numel() for x in xs) // max(1, unit_count(xs[0], units))
 
 
 def unit_weight(xs: list[Tensor], units: Units) -> float:
@@ -166,11 +172,14 @@ def check_units(xs: list[Tensor], names: list, units: Units) -> None:
                 raise ValueError(
                     f"block and parts need slices along one axis, got group_dim {units.group_dim}"
                 )
-            if count[0] % cut:
+            if not counts and count[0] % cut:
                 raise ValueError(
                     f"block * parts must divide the {count[0]} slices of {name}, "
                     f"got block {units.block} and parts {units.parts}"
                 )
+            first = counts[0][0] if counts else count[0]
+            if not count[0] % (first // units.block):  # as many units, of other blocks
+                count = (first,)
         counts.append(count)
         if count != counts[0]:
             raise ValueError(

@@ -198,7 +198,7 @@ def _cut_until_it_runs(masked, whole, trace, x):
     before = failed = None
     while True:
         kept = needed_atoms(trace)
-        if before is not None and (kept == before).all():
+        if before is not None and (kept == before).all() and not trace.sizes:
             raise failed if isinstance(failed, ValueError) else cannot_follow(failed) from failed
         before, small = kept, sharing_copy(whole)
         left = resize_(small, trace, kept)
@@ -239,15 +239,26 @@ def watched(model, stack):
 
 
 def _give_way(trace, stack):
-    """Keep what the innermost module that failed makes of axes, in all modules of its type; where
-    nothing failed but the outputs are others, or nothing is left to keep there, in all modules."""
+    """Keep what the innermost module that failed makes of axes, in all modules of its type; if that
+    was not it, what is passed on there; where nothing failed but the outputs are others, all."""
     named = dict(trace.model.named_modules())
     kinds = [type(named[name]) for name in reversed(stack)]
-    held = [kind for kind in kinds if any(type(m) is kind for m in trace.shapes)]
-    for module in list(trace.shapes):
-        if not held or type(module) is held[0]:
-            kind, name = type(module).__name__, trace.names[module] or "the model"
-            first = trace.told.setdefault(kind, name)
-            reason = f"the code of {first} ({kind}) takes their number for granted"
-            for atoms in trace.shapes.pop(module):
-                trace.relations.pin(atoms, reason)
+    for noted in (trace.shapes, trace.sizes):
+        noting = {type(module) for module in noted}
+        held = [k for k in kinds if k in noting and (noted is trace.shapes or k not in _PASSING)]
+        if held:
+            return _keep(trace, noted, held[0])
+    _keep(trace, trace.shapes if trace.shapes else trace.sizes, nn.Module)
+
+
+_PASSING = (nn.Linear, nn.LayerNorm)  # to which it matters what they are given only
+
+
+def _keep(trace, noted, kind):
+    """Pin the axes that are noted of the modules of a type."""
+    for module in [module for module in noted if isinstance(module, kind)]:
+        name, word = trace.names[module] or "the model", type(module).__name__
+        first = trace.told.setdefault(word, name)
+        reason = f"the code of {first} ({word}) takes their number for granted"
+        for atoms in noted.pop(module):
+            trace.relations.pin(atoms, reason)

@@ -58,6 +58,7 @@ def attended(trace, args, out):
         trace.relations.pin(within, trace.reason())
         join([of_key, shared], MIXED)
         trace.note_sizes([of_key])
+        trace.heads += [of_key] if isinstance(of_key, np.ndarray) else []
         k = k.repeat_interleave(sizes[1], 1)
     else:
         heads = join([heads, shared], MIXED)

@@ -87,14 +87,6 @@ def _in_dtype(model, dtype):
             t.data = data
 
 
-def coupled_groups(graph) -> list:
-    """Return the groups of coupled channels, one for each of the widths of the net."""
-    try:
-        return list(graph.get_all_groups(root_module_types=LAYERS))
-    except Exception as error:
-        raise cannot_follow(error) from error
-
-
 def _number_channels(graph, node):
     """Tell the graph where channels lie in a concatenation that is flattened later.
 

@@ -33,8 +33,7 @@ def viewed(trace, args, out):
         ends, sizes = _pieces(cuts, low, high)
         parts = [pieces[c][1] for c in ends]
         axes.append(relations.merge(parts, sizes, trace.reason()) if ends else None)
-        if len(ends) > 1:
-            trace.note_sizes([*parts, axes[-1]])
+        trace.note_sizes([*parts, axes[-1]] if len(ends) > 1 else axes[-1:], made=len(ends) > 1)
     return axes
 
 

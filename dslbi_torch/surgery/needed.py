@@ -98,7 +98,7 @@ def warn_of_what_stays(trace, kept: np.ndarray) -> None:
             writers[name] = atoms, _rows(layer)
     if all(alive[kept[atoms]].all() for atoms, alive in writers.values()):
         return
-    why = _Reasons(trace)
+    why = Reasons(trace)
     lives = np.zeros(trace.relations.count, dtype=bool)
     for atoms, alive in writers.values():
         lives[why.least[atoms[alive]]] = True
@@ -115,7 +115,7 @@ def warn_of_what_stays(trace, kept: np.ndarray) -> None:
         )
 
 
-class _Reasons:
+class Reasons:
     """Why an atom stays."""
 
     def __init__(self, trace):

@@ -175,10 +175,10 @@ class Relations:
             self.check_time()
         return kept
 
-    def classes(self) -> np.ndarray:
-        """Return, for every atom, the least one that is the same as it."""
+    def classes(self, more=()) -> np.ndarray:
+        """Return, for every atom, the least one that is the same as it, ``more`` being so too."""
         least = np.arange(self.count)
-        pairs = [step for step in self.steps if isinstance(step, Same)]
+        pairs = [step for step in self.steps if isinstance(step, Same)] + list(more)
         changed = True
         while changed:
             before = least.copy()

@@ -43,11 +43,15 @@ def resize_(model: nn.Module, trace, kept: np.ndarray) -> dict:
             left[name] = cut
     names = {module: name for name, module in trace.model.named_modules()}
     norms = [(names[module], *rest) for module, *rest in trace.norms]
-    shapes = {names[module]: axes for module, axes in trace.shapes.items()}
+    shapes = {names[module]: axes for module, axes in trace.sizes.items()}
+    least = trace.relations.classes()
+    of_heads = np.concatenate([*trace.heads, np.zeros(0, dtype=int)]).astype(int)
+    heads = np.isin(least, least[of_heads])
     _cut_tensors(model, left)
     for name, module in list(model.named_modules()):
         _fit_sizes_(module, name, trace, kept)
-        _fit_attributes_(module, shapes.get(name, ()), kept)
+        if not isinstance(module, (nn.Linear, CONV)) and not is_conv1d(module):
+            _fit_attributes_(module, shapes.get(name, ()), kept, heads)
     for name, ids, values, axis in norms:
         if not kept[ids].all() and not isinstance(model.get_submodule(name), WholeLayerNorm):
             _keep_statistics_(model, name, kept[ids], values, axis)
@@ -102,22 +106,25 @@ def _fit_sizes_(module, name, trace, kept):
         module.nx, module.nf = W.shape
 
 
-def _fit_attributes_(module, axes, kept):
+def _fit_attributes_(module, axes, kept, heads):
     """Let whole numbers that a module keeps as sizes be those of the axes that it makes.
 
-    An attribute is one if it is called like a size and all axes of its value were cut alike; what
-    it was taken for wrongly, the comparison of outputs finds.
+    An attribute is one if it is called like a size and all axes of its value that were cut were cut
+    alike; one that counts heads is of axes of heads, and the size of a head of others. What it was
+    taken for wrongly, the comparison of outputs finds.
     """
-    sizes = {}
+    sizes = {True: {}, False: {}}
     for atoms in axes:
-        sizes.setdefault(len(atoms), set()).add(int(kept[atoms].sum()))
+        own = sizes[bool(heads[atoms].all())]
+        own.setdefault(len(atoms), set()).add(int(kept[atoms].sum()))
     for key, value in vars(module).items():
         if not isinstance(value, int) or isinstance(value, bool) or key.startswith("_"):
             continue
-        if _SIZES.search(key) and not _NOT_SIZES.search(key) and len(sizes.get(value, ())) == 1:
-            (new,) = sizes[value]
-            if new != value:
-                setattr(module, key, new)
+        of_heads = "head" in key and not re.search("dim|size", key)
+        found = [of_heads] if "head" in key and "all" not in key else [True, False]
+        new = set().union(*(sizes[side].get(value, ()) for side in found)) - {value}
+        if _SIZES.search(key) and not _NOT_SIZES.search(key) and len(new) == 1:
+            setattr(module, key, *new)
 
 
 def _keep_statistics_(model, name, stays, values, axis):

@@ -56,7 +56,7 @@ class Trace(OperationMode):
         self.names = {module: name for name, module in model.named_modules()}
         self.table, self.weights, self.bases = TensorTable(), TensorTable(), TensorTable()
         self.own, self.readers, self.groups, self.norms = {}, {}, {}, []
-        self.shapes, self.heads, self.kwargs, self.told = {}, [], {}, {}
+        self.shapes, self.sizes, self.heads, self.kwargs, self.told = {}, {}, [], {}, {}
         self.written, self.running, self.func = [], [], None
         for name, x in (*model.named_parameters(), *model.named_buffers()):
             if x.ndim:
@@ -156,11 +156,14 @@ class Trace(OperationMode):
             else:
                 self.relations.pin(self.axes(x)[-d], MIXED)
 
-    def note_sizes(self, axes):
-        """Note axes whose sizes the code of the running module may know."""
+    def note_sizes(self, axes, made=True):
+        """Note axes whose sizes the code of the running module may know: it made them, or passes
+        them on."""
         module = self.running[-1] if self.running else self.model
         found = [axis for axis in axes if isinstance(axis, np.ndarray)]
-        self.shapes.setdefault(module, []).extend(found)
+        self.sizes.setdefault(module, []).extend(found)
+        if made:
+            self.shapes.setdefault(module, []).extend(found)
 
     def weight_of(self, x):
         """Return the name of the parameter that a tensor is, up to the order of its axes."""

@@ -22,9 +22,14 @@ def test_which_norm_follows_is_seen_in_the_forward_pass():
 
     net = Net()
     mask = torch.tensor([True, False, True, True]).view(4, 1, 1, 1)
-    masks = {"conv1.weight": mask, "conv2.weight": mask.expand(4, 4, 1, 1)}
+    masks = {"conv1.weight": mask, "conv2.weight": mask.roll(1, 0).expand(4, 4, 1, 1)}
     whole = whole_filters(net, masks, torch.ones(2, 1, 3, 3))
-    assert set(whole) - set(masks) == {"conv1.bias", "conv2.bias", "norms.1.weight", "norms.1.bias"}
+    followers = {"conv1.bias", "conv2.bias", "norms.1.weight", "norms.1.bias"}
+    assert set(whole) - set(masks) == followers
+    masks["conv2.weight"] = mask.expand(4, 4, 1, 1)  # now nothing is left of a channel of the sum
+    whole = whole_filters(net, masks, torch.ones(2, 1, 3, 3))
+    assert set(whole) - set(masks) == followers | {"norms.0.weight", "norms.0.bias"}
+    assert whole["norms.0.weight"].tolist() == [True, False, True, True]
 
 
 @pytest.mark.parametrize("example", [torch.randn(2, 3, 8, 8), torch.randn(2, 1, 8, 8).half()])

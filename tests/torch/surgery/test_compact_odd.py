@@ -93,10 +93,15 @@ class Dense(nn.Module):
 def test_a_shift_behind_a_concatenation_is_named_as_what_keeps_a_channel():
     net, x = settle(Dense()), pictures(2, 3, 8, 8)
     net.norm.bias.data.fill_(1)
-    masks = whole_filters(net, removed(net, {"a": [1, 2]}), x)
+    masks = removed(net, {"a": [1, 2]})
+    masks["a.bias"] = masks["a.weight"].flatten(1).any(1)
     reason = r"they emit a constant that zero padding cuts .* where the layer, or the BatchNorm"
     with pytest.warns(UserWarning, match=reason):
         small = compact(net, masks, x)
+    check_equal(net, masks, small, x)
+    masks = whole_filters(net, masks, x)  # with which the shift goes too
+    small = compact(net, masks, x)
+    assert (small.a.out_channels, small.norm.num_features) == (6, 14)
     check_equal(net, masks, small, x)
 
 
@@ -165,7 +170,7 @@ def test_what_keeps_dead_filters_is_named():
     net, x = Encoder().double().eval(), pictures(2, 5, 6)
     writers = {name: [1, 2] for name in ("embed", "layer.self_attn.out_proj", "layer.linear2")}
     masks = whole_filters(net, removed(net, writers), x)
-    reason = r"\(2 of embed, 2 of layer.self_attn.out_proj, 2 of layer.linear2\): what their"
+    reason = r"of layer.linear2\): the code of layer.self_attn \(MultiheadAttention\) takes their"
     with pytest.warns(UserWarning, match=reason):
         small = compact(net, masks, x)
     check_equal(net, masks, small, x)
