@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
+from ..arguments import check_model
 from ..forward import evaluating, run_example
 from ..text import text_table
 from .costs import attention_in_parts, count_macs
@@ -57,6 +58,7 @@ def coupled_channels(model: nn.Module, example_input) -> Coupling:
     ValueError
         For a model that does not take the example, or that cannot be followed.
     """
+    check_model(model)
     run_example(model, example_input)
     with evaluating(model), attention_in_parts():
         trace = traced(model, example_input)

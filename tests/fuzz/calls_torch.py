@@ -25,8 +25,8 @@ from dslbi_torch.masks import algebra, ranking, semi_structured
 # Modules of what their callers have checked, or that check; the laboratory has its command line.
 INNER = """bits crossings forward layers options arguments routes safe_files sharding slices state
     steering torch_private units training __main__ masks.hold recorded_path""".split()
-RULES = """channel_factors contraction_rules coupling cut_costs equality insertion live_axes
-    moving_rules needed plain_rules relations resizing tracing unknowns whole_norm"""
+RULES = """channel_factors contraction_rules coupling cut_costs equality followers insertion
+    live_axes moving_rules needed plain_rules relations resizing tracing unknowns whole_norm"""
 INNER += [f"surgery.{name}" for name in RULES.split()]
 # Parts of one room, which its public functions call.
 INNER_NAMES = {
@@ -41,6 +41,7 @@ INNER_NAMES = {
     "masks.swap.drop_gathered",
     "penalties.factor",
     "penalties.one_of",
+    "surgery.channels.is_output",
     "surgery.compact.replace_padding",
     "surgery.compact.sharing_copy",
     "surgery.compact.watched",

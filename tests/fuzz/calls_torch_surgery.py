@@ -7,13 +7,17 @@ from fuzz.small_net import are_masks, attached, drawn, make_net, ones, saved, wo
 
 import dslbi_torch as d
 from dslbi_torch import figures, saliency
-from dslbi_torch.surgery import compact, costs, int8, measure, saving, shrink, widen
+from dslbi_torch.surgery import channels, compact, costs, int8, measure, saving, shrink, widen
 
 LOG = [dict(epoch=k, acc_dense=0.5, acc_sparse=0.5, acc_gamma=0.5) for k in range(2)]
 LOG = [row | dict(nonzero_split=0.1, nonzero_all=0.2) for row in LOG]
 ROWS = [{"method": "a", "density": 0.1, "without": 0.5, "with": 0.6}]
 CALLS = {
     # surgery
+    "surgery.channels.coupled_channels": Call(
+        channels.coupled_channels, world("model", "example_input")
+    ),
+    "surgery.channels.channel_table": Call(channels.channel_table, world("model", "example_input")),
     "surgery.compact.compact": Call(
         lambda **given: d.compact(**given).state_dict(),
         world("model", "masks", "example_input"),
