@@ -224,23 +224,25 @@ def test_states_are_not_written_to():
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["l1", "group"])
-@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+@pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "poisson", "multinomial"])
 def test_elastic_net_descent_is_linearized_bregman(loss, groups, close):
     """Started where LBI leaves zero, at t0, every later iterate has the same bits.
 
     With the squared loss LBI adds up columns of the Gram matrix: equal to rounding.
     """
-    X, y, _ = (vectors.linear if loss == "squared" else vectors.labels)(n=40, p=SIZE, k=3)
+    kind = dict(squared=vectors.linear, huber=vectors.linear, poisson=vectors.counts)
+    X, y, _ = kind.get(loss, vectors.labels)(n=40, p=SIZE, k=3)
+    alpha = 0.0005 if loss == "poisson" else 0.01
     y = (y > 0) + (X[:, 0] > 1).astype(int) if loss == "multinomial" else y
     options = dict(kappa=5.0, lam=0.7, groups=groups)
-    bregman = lbi_states(X, y, alpha=0.01, loss=loss, **options)
+    bregman = lbi_states(X, y, alpha=alpha, loss=loss, **options)
     next(bregman)
     first = next(bregman)
     mirror = mirror_descent_states(
         lambda x: X.T @ LOSSES[loss].gradient(X @ x, y),
         elastic_net(**options),
         z0=first.z,
-        alpha=0.01,
+        alpha=alpha,
     )
     next(mirror)
     for a, b in islice(zip(bregman, mirror, strict=False), 500):
