@@ -20,6 +20,7 @@ from ..bits import pack_bits, unpack_bits
 from ..forward import evaluating, run_example
 from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
+from .saved_sizes import fit_sizes_, sizes_of
 
 _CONV_OPTIONS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
@@ -78,6 +79,7 @@ def save_compact(model: nn.Module, file: str | Path, architecture: dict | None =
     content = {
         "architecture": architecture or {},
         "layers": layers,
+        "sizes": sizes_of(model),
         "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
         "state": {name: _packed(x.cpu()) for name, x in model.state_dict().items()},
     }
@@ -123,6 +125,7 @@ def load_compact(file: str | Path, build: Callable[..., nn.Module]) -> nn.Module
         for name, (kind, options) in content["layers"].items():
             model = _replaced(model, name, getattr(nn, kind)(**options), options, file)
     state = {name: _unpacked(x) for name, x in content["state"].items()}
+    fit_sizes_(model, content["sizes"], state)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

@@ -26,7 +26,8 @@ from dslbi_torch.masks import algebra, ranking, semi_structured
 INNER = """bits crossings forward layers options arguments routes safe_files sharding slices state
     steering torch_private units training __main__ masks.hold recorded_path""".split()
 RULES = """channel_factors contraction_rules coupling cut_costs equality followers insertion
-    live_axes moving_rules needed plain_rules relations resizing tracing unknowns whole_norm"""
+    live_axes moving_rules needed plain_rules relations resizing saved_sizes tracing unknowns
+    whole_norm"""
 INNER += [f"surgery.{name}" for name in RULES.split()]
 # Parts of one room, which its public functions call.
 INNER_NAMES = {

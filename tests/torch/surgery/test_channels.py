@@ -11,6 +11,7 @@ from torch import nn
 from dslbi_torch import DessiLBI, apply_masks_, compact, split_groups, support_masks, whole_filters
 from dslbi_torch.forward import call
 from dslbi_torch.surgery.channels import channel_table, coupled_channels
+from dslbi_torch.surgery.saving import load_compact, save_compact
 from dslbi_torch.torch_private import leaves
 from dslbi_torch.units import families
 
@@ -72,6 +73,17 @@ def test_single_filters_at_random_change_nothing_either(name):
     masked = apply_masks_(copy.deepcopy(net), masks)
     for a, b in zip(outputs(masked, x), outputs(small, x), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["resnext", "convnext", "vit", "llama", "gpt"])
+def test_cut_nets_are_saved_and_loaded(name, tmp_path):
+    net, x = make_family(name)
+    masks = whole_filters(net, half_of(coupled_channels(net, x), net, 2), x)
+    small = compact(net, masks, x)
+    save_compact(small, tmp_path / "small.pt")
+    loaded = load_compact(tmp_path / "small.pt", lambda: make_family(name)[0])
+    for a, b in zip(outputs(small, x), outputs(loaded, x), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def members(name):
