@@ -78,6 +78,20 @@ def test_a_packed_path_is_the_path(kind, loss, options, many, monkeypatch):
         assert ((path.gamma[:-1] != 0) & (path.gamma[1:] == 0)).any()  # some left
 
 
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("kind", ["rows", "sparse"])
+def test_a_packed_path_with_weights_offset_and_signs_is_the_path(kind, loss, many, monkeypatch):
+    X, y = data(kind, loss=loss)
+    options = dict(loss=loss, intercept=True, normalize=True, positive=True)
+    options |= dict(sample_weight=1.0 + np.arange(60) % 3, offset=vectors.array(60, seed=5))
+    packed = iss_path(X, y, **options)
+    monkeypatch.undo()
+    path = iss_path(X, y, **options)
+    assert len(path.t) > 4
+    same(path, packed, 1e-12 if loss == "squared" else 1e-11)
+    assert_allclose(packed.intercept, path.intercept, atol=1e-11)
+
+
 @pytest.mark.parametrize("intercept", [False, True])
 def test_a_packed_split_path_is_the_path(intercept, many, monkeypatch):
     X, y = data("rows")
