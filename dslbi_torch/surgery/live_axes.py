@@ -200,7 +200,7 @@ def _probed(axes, writers):
         parts = [_died(axes, leaf) for leaf in _leaves(axes, (free if len(free) else own)[0])]
         parts = [p for p in parts if not (p & axes.always).any() and not p[way.outputs].all()]
         if parts:
-            probed |= min(parts, key=lambda part: int(part.sum()))
+            probed |= min(reversed(parts), key=lambda part: int(part.sum()))  # heads lie last
     return probed
 
 
