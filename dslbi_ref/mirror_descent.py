@@ -7,6 +7,7 @@ one nearest to the start in the divergence of Phi). With ``Phi = lam |x|_1 + |x|
 is linearized Bregman iteration.
 """
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -44,14 +45,13 @@ def _finite(name, x, t):
     return x
 
 
-def _primal(mirror_map, z, t):
-    try:
-        x = mirror_map.inverse(z)  # (md-primal)
-    except ValueError as error:
-        raise ValueError(
-            f"x must stay finite, it does not at t = {t}, try a smaller step: {error}"
-        ) from error
-    return _finite("x", x, t)
+def _primal(inverse, z):
+    return inverse(z)  # (md-primal)
+
+
+def _inverse(mirror_map):
+    """Return the inverse as it is, without the checks of one point: every state is looked at."""
+    return inspect.unwrap(mirror_map.inverse)
 
 
 def _gradient(grad, x, t):
@@ -83,13 +83,16 @@ def mirror_descent_states(grad, mirror_map, x0=None, *, z0=None, alpha):
     same path for all maps of this file but the elastic net, where it would forget z at the zeros.
     """
     z, t, k = _start(mirror_map, x0, z0), 0.0, 0
+    inverse = _inverse(mirror_map)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = _primal(inverse, z)
     while True:
-        x = _primal(mirror_map, z, t)
-        yield MirrorState(t, z, x)
-        alpha_k = step_size(alpha, k)
-        with np.errstate(over="ignore", invalid="ignore"):  # the next state reports it
-            z = z - alpha_k * _gradient(grad, x, t)  # (md-step)
+        yield MirrorState(t, z, _finite("x", x, t))
+        alpha_k, g = step_size(alpha, k), _gradient(grad, x, t)
         t, k = t + alpha_k, k + 1
+        with np.errstate(over="ignore", invalid="ignore"):  # the next state reports it
+            z = z - alpha_k * g  # (md-step)
+            x = _primal(inverse, z)
 
 
 def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
@@ -103,7 +106,7 @@ def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
     ``k * alpha_k``.
     """
     z0, k, previous = _start(mirror_map, x0, z0), 0, np.inf
-    total = np.zeros_like(z0)
+    total, inverse = np.zeros_like(z0), _inverse(mirror_map)
     while True:
         alpha_k = step_size(alpha, k)
         if alpha_k > previous:
@@ -111,8 +114,8 @@ def dual_averaging_states(grad, mirror_map, x0=None, *, z0=None, alpha):
         t = k * alpha_k
         with np.errstate(over="ignore", invalid="ignore"):  # the next line reports it
             z = z0 - alpha_k * total  # (md-averaging)
-        x = _primal(mirror_map, z, t)
-        yield MirrorState(t, z, x)
+            x = _primal(inverse, z)
+        yield MirrorState(t, z, _finite("x", x, t))
         total = total + _gradient(grad, x, t)
         k, previous = k + 1, alpha_k
 
@@ -139,7 +142,7 @@ def mirror_flow(grad, mirror_map, x0=None, *, z0=None, times, rtol=1e-10, atol=1
     times = check_times(times)
     (rtol,) = check_in(1e-13, 1, rtol=rtol)
     (atol,) = check_in(0, INF, atol=atol)
-    z0 = _start(mirror_map, x0, z0)
+    z0, inverse = _start(mirror_map, x0, z0), _inverse(mirror_map)
 
     asked = 0
 
@@ -151,7 +154,8 @@ def mirror_flow(grad, mirror_map, x0=None, *, z0=None, times, rtol=1e-10, atol=1
                 f"times must be reached within {MAX_GRADIENTS:,} gradients, got t = {t:.6g} of "
                 f"{times[-1]:.6g} by then"
             )
-        x = _primal(mirror_map, z.reshape(z0.shape), t)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = _finite("x", _primal(inverse, z.reshape(z0.shape)), t)
         return -_gradient(grad, x, t).ravel()  # (md-flow)
 
     span = (0.0, max(times[-1], np.finfo(float).tiny))

@@ -165,6 +165,10 @@ def suggest(
         group, first, pulls = course.family.group, _after_ramp(course, ramp), course.pulls()
         scale = sum(pulls[first:]) / S
         nu, largest = group["nu"] * scale, max(pulls) / scale
+        if not 0 < nu < math.inf:
+            raise ValueError(
+                f"S must give a nu that is positive and finite, got {nu:g} for S {S:g}"
+            )
         if not largest < 1:
             raise ValueError(
                 f"S must leave the pull of a step below 1, got {largest:.3g} of W for S {S:g} in "

@@ -262,7 +262,8 @@ def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None 
     sheet = np.ones((*shape, 3)) if colour else np.full(shape, np.nan)
     corners = [((k // columns) * (h + 1) + 1, (k % columns) * (w + 1) + 1) for k in range(n)]
     for tile, (top, left) in zip(tiles, corners, strict=True):
-        value = np.clip(0.5 + tile / (2 * scale), 0, 1) if colour else tile
+        with np.errstate(over="ignore", invalid="ignore"):  # full colour
+            value = np.clip(0.5 + tile / (2 * scale), 0, 1) if colour else tile
         sheet[top : top + h, left : left + w] = value
 
     ax = plt.subplots(figsize=(0.7 * columns, 0.7 * rows))[1] if ax is None else ax

@@ -99,6 +99,9 @@ def check_splitting(group):
             raise ValueError(f"group_dim must be an integer or a tuple of them, got {dims!r}")
     for name in ("block", "parts"):
         check_count(name, group[name])
+    weight = group["weight"]
+    if not (weight is None or (isinstance(weight, str) and weight == "sqrt")):
+        raise ValueError(f'weight must be None or "sqrt", got {shown(weight)}')
     _check_flags(group, "joint")
     for name, alone in (("block", 1), ("parts", 1), ("joint", False)):
         if group[name] != alone and not (row and row.sliced):

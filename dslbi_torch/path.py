@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .arguments import check_count
+from .arguments import check_count, check_flag
 from .bits import pack_bits, unpack_bits
 from .crossings import Crossings
 from .recorded_path import RecordedPath
@@ -71,6 +71,7 @@ class PathRecorder:
         host: bool = True,
     ):
         self.every = check_count("every", every)
+        check_flag("elements", elements)
         self.optimizer, self.elements = optimizer, elements
         self.step, self.time = 0, 0.0
         self.steps: list[int] = []

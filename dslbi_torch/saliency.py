@@ -71,7 +71,10 @@ def activation_maximisation(
     if check_count("steps", steps, 0, MAX_STEPS) < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     channels = _checked_channels(channels)
+    norm, lr = float(norm), float(lr)
     shape = [check_count("shape", size) for size in check_list("shape", shape)]
+    if not shape:
+        raise ValueError("shape must have at least one axis, got none")
     seed = check_count("seed", seed, 0, 2**63 - 1)
     noise = torch.randn(len(channels), *shape, generator=torch.Generator().manual_seed(seed))
     x = (1e-3 * norm * _directions(noise)).to(p.device, p.dtype)

@@ -47,7 +47,7 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     convolutions and matrix products, where a MAC is two of its FLOPs. Attention is counted too, a
     masked one as if nothing were masked. The model is left as it is.
     """
-    if isinstance(example_input, Tensor) and not len(example_input):
+    if isinstance(example_input, Tensor) and not (example_input.ndim and len(example_input)):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
     with attention_in_parts(), counter:

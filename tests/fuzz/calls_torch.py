@@ -234,7 +234,17 @@ CALLS = {
 
 
 # Words by which an error may name what is in a container, or what an argument is of.
-WORDS = ("example_input", "filters", "mask", "penalty", "weight", "group_dim", "parameter", "lam")
+WORDS = (
+    "params",
+    "example_input",
+    "filters",
+    "mask",
+    "penalty",
+    "weight",
+    "group_dim",
+    "parameter",
+    "lam",
+)
 CALLS = {name: call._replace(says=(*call.says, *WORDS)) for name, call in CALLS.items()}
 
 
