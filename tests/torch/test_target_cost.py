@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from net_families import make_family
 from torch import nn
 from torch.nn import functional as F
 
@@ -140,7 +141,7 @@ def walk(net, optimizer, n_steps, start=0):
     for k in range(start, start + n_steps):
         generator = torch.Generator().manual_seed(k)
         for p in net.parameters():
-            p.grad = 1e-2 * torch.randn(p.shape, generator=generator)
+            p.grad = (1e-2 * torch.randn(p.shape, generator=generator)).to(p.dtype)
         optimizer.step()
 
 
@@ -245,6 +246,19 @@ def test_heads_and_neurons_are_counted_as_they_are_cut(kind):
     assert controller.expected() * whole == pytest.approx(found, abs=1e-6)
     assert abs(found / whole - 0.5) <= one_unit(controller) / 2
     assert any(len(support_masks(optimizer)[f"{k}.qkv.weight"].any(1).unique()) > 1 for k in "ab")
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "efficientnet", "resnext"])
+def test_joint_channels_of_the_nets_of_today_are_counted_as_they_are_cut(name):
+    """Streams, heads, neurons and groups, as ``split_groups`` couples them."""
+    net, x = make_family(name)
+    coupled = dict(conv="channel", linear="channel", example_input=x)
+    optimizer = DessiLBI(split_groups(net, apart=True, nu=2.0, **coupled), lr=0.05, momentum=0)
+    controller = TargetCost(optimizer, net, x, steps=12, macs=0.6)
+    walk(net, optimizer, 12)
+    whole, found = dense(net, x)["macs"], cut(net.eval(), support_masks(optimizer), x)["macs"]
+    assert controller.expected() * whole == pytest.approx(found, abs=1e-6)
+    assert found / whole == pytest.approx(0.6, rel=0.02)
 
 
 def test_the_cost_grows_on_the_ramp_or_falls_from_a_dense_start():
