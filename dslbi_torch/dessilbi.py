@@ -41,10 +41,11 @@ def gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
     lam = check_number("lam", lam, 0, most, open_at="low")
     if penalty_named(penalty).sliced:
         check_units(Vs, list(range(len(Vs))), units)
-    return _gamma(Vs, kappa=kappa, lam=lam, penalty=penalty, **units._asdict())
+    return unchecked_gamma(Vs, kappa=kappa, lam=lam, penalty=penalty, **units._asdict())
 
 
-def _gamma(Vs, *, kappa, lam, penalty, **units):
+def unchecked_gamma(Vs, *, kappa=1.0, lam=1.0, penalty="l1", **units):
+    """Return :func:`gamma` of a family whose options an optimizer has checked."""
     shrunk = penalty_named(penalty).prox(Vs, lam, Units(**units))
     return [kappa * x for x in shrunk]  # (dslbi-gamma)
 
@@ -107,7 +108,7 @@ def one_by_one_(tensors: Tensors, options: dict) -> None:
             elif tensors.scales is not None:
                 Gamma = options["kappa"] * (tensors.scales[k] * old)
             else:
-                (Gamma,) = _gamma([old], **shrink)
+                (Gamma,) = unchecked_gamma([old], **shrink)
         step_(W, V, Gamma, None if tensors.ms is None else tensors.ms[k], grad, **rest)
 
 

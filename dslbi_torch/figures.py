@@ -252,6 +252,7 @@ def filters(weight, *, selected=None, columns=None, scale=None, ax: Axes | None 
     scale = (np.abs(weight).max() or 1.0) if scale is None else scale
     if not check_number("scale", scale) > 0:
         raise ValueError(f"scale must be positive and finite, got {scale}")
+    scale = float(scale)
 
     tiles = _tiles(weight)
     colour = tiles.ndim == 4

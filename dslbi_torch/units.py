@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from . import slices
 from .arguments import check_optimizer
-from .dessilbi import GAMMA_OPTIONS, gamma
+from .dessilbi import GAMMA_OPTIONS, unchecked_gamma
 from .penalties import PENALTIES, one_of
 from .slices import by_family, units_of
 from .state import dual_dtype
@@ -132,7 +132,7 @@ def selected(family: Family) -> list[Tensor]:
 def gammas(family: Family) -> list[Tensor]:
     """Return Gamma of every tensor of the family."""
     options = {key: family.group[key] for key in GAMMA_OPTIONS if key in family.group}
-    found = gamma([real(V) for V in family.Vs], **options)
+    found = unchecked_gamma([real(V) for V in family.Vs], **options)
     return [
         torch.view_as_complex(G) if V.is_complex() else G
         for G, V in zip(found, family.Vs, strict=True)

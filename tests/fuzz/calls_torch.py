@@ -34,6 +34,7 @@ INNER_NAMES = {
     "clock.lr_course",
     "groups.pairs_of",
     "dessilbi.one_by_one_",
+    "dessilbi.unchecked_gamma",
     "dessilbi.step_",  # the optimizer checks what it is given
     "masks.apply.restored",
     "masks.checks.check_bool_tensors",
