@@ -78,7 +78,7 @@ class ViT(nn.Module):
 
     def forward(self, x):
         x = self.stem(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
         x = x + self.scale * self.attention(self.norms[0](x))
         x = x + self.mlp(self.norms[1](x))
         return self.head(self.norms[2](x)[:, 0])

@@ -11,7 +11,8 @@ from torch import nn
 from dslbi_torch import DessiLBI, apply_masks_, compact, split_groups, support_masks, whole_filters
 from dslbi_torch.forward import call
 from dslbi_torch.surgery.channels import channel_table, coupled_channels
-from dslbi_torch.surgery.saving import load_compact, save_compact
+from dslbi_torch.surgery.saving import load_compact, save_compact, save_program
+from dslbi_torch.surgery.whole_norm import WholeLayerNorm
 from dslbi_torch.torch_private import leaves
 from dslbi_torch.units import families
 
@@ -84,6 +85,19 @@ def test_cut_nets_are_saved_and_loaded(name, tmp_path):
     loaded = load_compact(tmp_path / "small.pt", lambda: make_family(name)[0])
     for a, b in zip(outputs(small, x), outputs(loaded, x), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["convnext", "vit"])
+def test_streams_that_were_cut_are_exported(name, tmp_path):
+    """For batches of any size, the statistics of the whole width included."""
+    net, x = make_family(name)
+    masks = whole_filters(net, half_of(coupled_channels(net, x), net, 2), x)
+    small = compact(net, masks, x)
+    assert any(isinstance(m, WholeLayerNorm) for m in small.modules())
+    save_program(small, x, tmp_path / "small.pt2")
+    program = torch.export.load(tmp_path / "small.pt2").module()
+    more = torch.cat([x, 2 * x[:1]])
+    torch.testing.assert_close(program(more), small(more), rtol=1e-12, atol=1e-12)
 
 
 def members(name):
