@@ -174,9 +174,19 @@ def _set_levels(found, power):
                 f"power needs weights of positive and finite size, got the root mean square {rms} "
                 f"of {' and '.join(family.names)}"
             )
-    typical = math.sqrt(sum(squares) / sum(counts))
+    typical, levels = math.sqrt(sum(squares) / sum(counts)), []
     for family, rms in zip(found, sizes, strict=True):
-        family.group["lam"] *= (rms / typical) ** power  # (dslbi-levels)
+        try:
+            level = family.group["lam"] * (rms / typical) ** power  # (dslbi-levels)
+        except OverflowError:
+            level = math.inf
+        if not 0 < level < math.inf:
+            raise ValueError(
+                f"power must leave every level positive and finite, got {level} for power {power}"
+            )
+        levels.append(level)
+    for family, level in zip(found, levels, strict=True):
+        family.group["lam"] = level
 
 
 def _squares(family):

@@ -49,6 +49,10 @@ def optimizer(**options):
         ),
         # numbers
         (lambda: d.suggest(optimizer(), 5, S=10**400), "S must be positive and finite, got 1000"),
+        (
+            lambda: d.release_(optimizer(apart=True, rules={"0.bias": "l1"}), power=1e300),
+            "power must leave every level positive and finite, got ",
+        ),
         (lambda: d.Release(optimizer(), 1, pull=None), "pull must be a number, got None"),
         (lambda: d.forecast(optimizer(), 10**13), "steps must be an integer of at most 10,000,000"),
         (lambda: d.widen_(net, optimizer(), {"0": 10**13}, x), "more must be at most 1,000,000"),
