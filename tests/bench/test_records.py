@@ -1,19 +1,12 @@
 """The figures that RESULTS and the book quote are those of the recorded files in benchmarks/."""
 
-import json
-from pathlib import Path
-
 import pytest
+from records import quoted, record
 from scipy import stats
 
 from benchmarks import filters
 
-ROOT = Path(__file__).parents[2]
 RESULTS, REPRODUCING, LOOP = "book/results.md", "book/reproducing.md", "book/your_loop.md"
-
-
-def record(name):
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
 def mean(values):
@@ -37,17 +30,6 @@ def ticket_errors(part, method, dataset="mnist"):
         for row in record("tickets")[part]["rows"]
         if (row["method"], row["dataset"]) == (method, dataset)
     ]
-
-
-def ranking(method, key):
-    rows = [row for row in record("ranking")["rows"] if row["method"] == method]
-    densities = sorted({row["density"] for row in rows}, reverse=True)
-    return [percent(mean([r[key] for r in rows if r["density"] == D])) for D in densities]
-
-
-def quoted(page):
-    # without the marks of bold type, and lines as one
-    return " ".join((ROOT / page).read_text(encoding="utf-8").replace("**", "").split())
 
 
 def with_interval(values, digits=2):
@@ -76,36 +58,6 @@ def test_the_table_of_the_front_page_is_the_recorded_one(recipe, line):
     shown = {"acc_dense": 2, "acc_sparse": 2, "nonzero_all": 1}
     cells = [with_interval([run[key] for run in runs], digits) for key, digits in shown.items()]
     assert f"| {line} | {' | '.join(cells)} |" in quoted("README.md")
-
-
-@pytest.mark.parametrize("method, line", [
-    ("dessilbi", "DessiLBI, one run"),
-    ("linbreg", "LinBreg, four runs"),
-    ("magnitude", "magnitude pruning"),
-])  # fmt: skip
-def test_the_table_of_rankings_is_the_recorded_one(method, line):
-    cells = [" / ".join(ranking(method, key)) for key in ("without", "with")]
-    assert f"| {line} | {' | '.join(cells)} |" in quoted(RESULTS)
-
-
-def test_the_rankings_that_are_called_equal_lie_within_the_recorded_spread():
-    """Where RESULTS calls two methods equal, their means differ by less than their seeds."""
-    spreads = []
-    for key, rival in (("without", "linbreg"), ("with", "magnitude")):
-        for D in (0.1, 0.05):
-            own = {
-                method: [
-                    row[key]
-                    for row in record("ranking")["rows"]
-                    if (row["method"], row["density"]) == (method, D)
-                ]
-                for method in ("dessilbi", rival)
-            }
-            wide = [max(values) - min(values) for values in own.values()]
-            assert abs(mean(own["dessilbi"]) - mean(own[rival])) < max(wide)
-            spreads += wide
-    lowest, highest = percent(min(spreads)), percent(max(spreads))
-    assert f"spread of their seeds ({lowest} to {highest} points)" in quoted(RESULTS)
 
 
 @pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
