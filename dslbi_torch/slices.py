@@ -101,7 +101,7 @@ def unit_norms(xs: list[Tensor], units: Units) -> Tensor:
 def unit_count(x: Tensor, units: Units) -> int:
     """Return the number of units of a family, given its first tensor."""
     extended = axes(x.ndim, units.group_dim)
-    slices = math.prod(n for d, n in enumerate(x.shape) if d not in extended)
+    slices = math.prod([n for d, n in enumerate(x.shape) if d not in extended])  # traceable
     return slices // (units.block * units.parts)
 
 
