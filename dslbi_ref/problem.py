@@ -253,7 +253,7 @@ def split_problem(
     if not np.abs(D).max() > 0:
         raise ValueError("D must not be zero, got a D of rank zero")
     factors = check_factors(penalty_factors, D.shape[0], "row of D")
-    problem = problem._replace(factors=factors, positive=bool(positive))
+    problem = problem._replace(factors=factors, positive=check_flag("positive", positive))
     return problem, sp.csr_array(D) if sp.issparse(D) else D
 
 

@@ -15,6 +15,7 @@ from dslbi_ref.mirror_maps import euclidean, simplex_entropy
 from dslbi_ref.nets import layer_init, mlp_logits
 from dslbi_ref.path import Path
 from dslbi_ref.penalties import group_soft_threshold, l1_norm
+from dslbi_ref.split_iss import split_iss_path
 from dslbi_ref.stability import half_samples
 from dslbi_ref.stopping import discrepancy_time, held_out_losses, path_losses
 from dslbi_ref.theory import genlasso_conditions, lyapunov, path_length, telescoping_residual
@@ -58,6 +59,10 @@ STATES = dict(penalties={"a": "l1"}, alpha=0.1)
         ),
         # flags
         (lambda: lbi_path(X, y, kappa=1.0, intercept="yes"), "intercept must be True or False"),
+        (
+            lambda: split_iss_path(X, y, np.eye(4), nu=1.0, positive="no"),
+            "positive must be True or False, got 'no'",
+        ),
         (lambda: half_samples(10, 2, complementary=3), "complementary must be True or False"),
         # counts that no memory or time has
         (lambda: identity(10**13), "p must be at most 2,147,483,647, got 10000000000000"),
