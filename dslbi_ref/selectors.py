@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .checks import check_design, check_transform
+from .checks import check_design, check_flag, check_transform
 from .design import column_deviation
 from .estimators import SplitLBIRegressor
 from .knockoffs import split_knockoffs
@@ -220,7 +220,7 @@ class SplitKnockoffSelector(SelectorMixin, BaseEstimator):
         X, p = check_design(X), X.shape[1]
         D = self.D(p) if callable(self.D) else self.D
         D = np.eye(p) if D is None else check_transform(D, p)
-        if self.D is None and self.normalize:
+        if check_flag("normalize", self.normalize) and self.D is None:
             scale = column_deviation(X, True)
             X = X / np.where(scale > 0, scale, 1.0)
         found = split_knockoffs(

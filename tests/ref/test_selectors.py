@@ -151,5 +151,7 @@ def test_knockoffs_stand_in_front_of_a_regression():
     assert model.score(X, y) > 0.9
     with pytest.raises(ValueError, match=r"q must be in \(0, 1\), got 2"):
         SplitKnockoffSelector(q=2).fit(X, y)
+    with pytest.raises(ValueError, match="normalize must be True or False, got 'no'"):
+        SplitKnockoffSelector(normalize="no").fit(X, y)
     with pytest.raises(ValueError, match="D must have the 12 columns of X, got shape"):
         SplitKnockoffSelector(np.eye(3)).fit(X, y)
