@@ -21,6 +21,7 @@ from .checks import (
     check_flag,
     check_integer,
     check_kind,
+    check_number,
     check_positive,
     check_word,
     shown,
@@ -284,12 +285,15 @@ def r_concave_tail(mean, t, B, r):
     ----------
     mean : float > 0
         From one half on, nothing is bounded: the result is 1.
-    t : int
+    t : int from 0 to B
         For t up to twice the mean the result is 1.
     B : int >= 1
     r : float < 0
     """
-    (mean,) = check_positive(mean=mean)
+    (mean,), B = check_positive(mean=mean), check_integer("B", B, 1)
+    t = check_integer("t", t, 0, B)
+    if not -np.inf < check_number("r", r) < 0:
+        raise ValueError(f"r must be negative and finite, got {r}")
     average, i = mean * B, np.arange(B + 1)
     start = int(np.ceil(2 * average - 1e-10)) + 1  # the uniform distribution on fewer has less mean
     if t < start or start > B:
