@@ -149,6 +149,8 @@ def stability_selection(
         except ImportError as error:
             raise ImportError("n_jobs needs joblib: pip install joblib") from error
         n_jobs = check_integer("n_jobs", n_jobs, -1)
+        if n_jobs == 0:
+            raise ValueError("n_jobs must be None, -1 or at least 1, got 0")
         work = (delayed(_selection)(fit, X[rows], y[rows], first) for rows in halves)
         masks = Parallel(n_jobs=n_jobs)(work)
     masks = np.array(masks)

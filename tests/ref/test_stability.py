@@ -278,6 +278,7 @@ X, Y, _ = vectors.linear(10, 3, k=2)
         (lambda: false_bound(2, 10, 0.9, assumption="convex"), "assumption must be one of none"),
         (lambda: largest_first(10, 0.9, 0.0), "expected must be positive"),
         (lambda: largest_first(10, 0.6, 0.01), "expected must be at least 0.263, what one entry"),
+        (lambda: stability_selection(iss_path, X, Y, n_jobs=0), "n_jobs must be None, -1 or .* 0"),
         (lambda: r_concave_tail(0.1, "a", 10, -0.5), "t must be an integer, got 'a'"),
         (lambda: r_concave_tail(0.1, 12, 10, -0.5), "t must be at most 10, got 12"),
         (lambda: r_concave_tail(0.1, 4, 10, 0.5), "r must be negative and finite, got 0.5"),
