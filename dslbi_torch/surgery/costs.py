@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..arguments import check_kind
-from ..forward import run_example
+from ..forward import run_example, tensors_of
 from ..layers import LAYERS, alive_units, weight_names
 from ..masks.checks import check_masks
 from ..text import text_table
@@ -40,14 +40,16 @@ class ModelCosts(NamedTuple):
     macs_nonzero: int
 
 
-def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
+def count_macs(model: nn.Module, example_input) -> dict[str, int]:
     """Return the multiply-accumulates of one example, by module; "" is the whole model.
 
-    ``torch.utils.flop_counter`` counts them on one forward pass of the batch ``example_input``:
+    ``torch.utils.flop_counter`` counts them on one forward pass of the batch ``example_input``
+    (a tensor, or a tuple or dict of them, of which the first says how many examples there are):
     convolutions and matrix products, where a MAC is two of its FLOPs. Attention is counted too, a
     masked one as if nothing were masked. The model is left as it is.
     """
-    if isinstance(example_input, Tensor) and not (example_input.ndim and len(example_input)):
+    first = next((x for x in tensors_of(example_input) if x.ndim), ())  # its first axis: the batch
+    if not len(first):
         raise ValueError("example_input must hold at least one example, got none")
     counter = FlopCounterMode(display=False)
     with attention_in_parts(), counter:
@@ -56,7 +58,7 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     macs = {}
     for name, _ in model.named_modules():
         flops = sum(counts.get(f"{root}.{name}" if name else "Global", {}).values())
-        macs[name] = flops // (2 * len(example_input))
+        macs[name] = flops // (2 * len(first))
     return macs
 
 

@@ -64,3 +64,21 @@ def test_macs_and_densities_name_their_denominators():
 def test_macs_of_depthwise_and_grouped_convolutions():
     net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1), nn.Conv2d(4, 8, 1, groups=2))
     assert count_macs(net, torch.zeros(2, 4, 5, 5))[""] == 25 * (4 * 9 + 8 * 2)
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x, y):
+        return self.layer(x + y)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_macs_of_one_example_whatever_holds_the_batch(batch):
+    x, y = torch.randn(2, batch, 3)
+    for example in ((x, y), [x, y], {"x": x, "y": y}, (torch.tensor(1.0), x)):
+        assert count_macs(Sum(), example) == {"": 12, "layer": 12}
+    with pytest.raises(ValueError, match="at least one example, got none"):
+        count_macs(Sum(), (x[:0], y[:0]))
