@@ -14,6 +14,9 @@ def summary(values) -> dict:
 def paired(values, others, level: float = 0.95) -> dict:
     """Return the mean of ``values - others``, of the same seeds in the same order, and the interval
     of Student's t for it."""
+    if len(values) != len(others):
+        sizes = f"{len(values)} and {len(others)}"
+        raise ValueError(f"a pair needs as many values as others, got {sizes}")
     d = np.asarray(values, float) - np.asarray(others, float)
     if len(d) < 2:
         raise ValueError(f"an interval needs at least two seeds, got {len(d)}")

@@ -114,4 +114,6 @@ def test_an_interval_is_that_of_student():
                  torch.tensor([2.0, 2 - half, 2 + half]))  # fmt: skip
     with pytest.raises(ValueError, match="at least two seeds, got 1"):
         intervals.paired([1.0], [2.0])
+    with pytest.raises(ValueError, match="as many values as others, got 3 and 1"):
+        intervals.paired([1.0, 2.0, 3.0], [2.0])  # NumPy would repeat the one
     assert intervals.summary([1.0, 3.0]) == {"mean": 2.0, "sd": math.sqrt(2), "n": 2}
