@@ -51,6 +51,14 @@ def tensors_of(x) -> list[Tensor]:
     return found
 
 
+def examples_in(x) -> int:
+    """Return how many examples a batch holds: the length of its first tensor that has an axis."""
+    count = next((len(part) for part in tensors_of(x) if part.ndim), 0)
+    if not count:
+        raise ValueError("example_input must hold at least one example, got none")
+    return count
+
+
 def map_tensors(change, x):
     """Return an example with every tensor of it changed."""
     if isinstance(x, Mapping):

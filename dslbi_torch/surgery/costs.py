@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..arguments import check_kind
-from ..forward import run_example, tensors_of
+from ..forward import examples_in, run_example
 from ..layers import LAYERS, alive_units, weight_names
 from ..masks.checks import check_masks
 from ..text import text_table
@@ -48,9 +48,7 @@ def count_macs(model: nn.Module, example_input) -> dict[str, int]:
     convolutions and matrix products, where a MAC is two of its FLOPs. Attention is counted too, a
     masked one as if nothing were masked. The model is left as it is.
     """
-    first = next((x for x in tensors_of(example_input) if x.ndim), ())  # its first axis: the batch
-    if not len(first):
-        raise ValueError("example_input must hold at least one example, got none")
+    examples = examples_in(example_input)
     counter = FlopCounterMode(display=False)
     with attention_in_parts(), counter:
         run_example(model, example_input)
@@ -58,7 +56,7 @@ def count_macs(model: nn.Module, example_input) -> dict[str, int]:
     macs = {}
     for name, _ in model.named_modules():
         flops = sum(counts.get(f"{root}.{name}" if name else "Global", {}).values())
-        macs[name] = flops // (2 * len(first))
+        macs[name] = flops // (2 * examples)
     return macs
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..arguments import check_count, check_kind, check_model, check_number
-from ..forward import evaluating, run_example
+from ..forward import call, evaluating, examples_in, run_example, tensors_of
 from ..text import text_table
 from .costs import count_macs
 from .saving import save_compact
@@ -17,7 +17,7 @@ from .saving import save_compact
 
 @torch.no_grad()
 def batch_times(
-    nets: dict[str, nn.Module], x: torch.Tensor, *, rounds: int = 30, budget: float = 2.0
+    nets: dict[str, nn.Module], x, *, rounds: int = 30, budget: float = 2.0
 ) -> dict[str, float]:
     """Return the median seconds of a forward pass of each net in evaluation mode.
 
@@ -37,8 +37,8 @@ def batch_times(
         for name, net in nets.items():
             with evaluating(net):
                 begin = time.perf_counter()
-                net(x)
-                if x.is_cuda:
+                call(net, x)
+                if any(part.is_cuda for part in tensors_of(x)):
                     torch.cuda.synchronize()
                 if k >= 0:
                     seconds[name].append(time.perf_counter() - begin)
@@ -53,7 +53,7 @@ def bytes_on_disk(net: nn.Module) -> int:
         return file.stat().st_size
 
 
-def size_table(nets: dict[str, nn.Module], x: torch.Tensor) -> str:
+def size_table(nets: dict[str, nn.Module], x) -> str:
     """Return parameters, MACs, time and bytes of nets as a table, one line for each."""
     times, rows = batch_times(nets, x), []
     for name, net in nets.items():
@@ -64,7 +64,7 @@ def size_table(nets: dict[str, nn.Module], x: torch.Tensor) -> str:
         "\nmodel",
         "\nparameters",
         "MACs\nper example",
-        f"ms per batch\nof {len(x)}",
+        f"ms per batch\nof {examples_in(x)}",
         "bytes\non disk",
     )
     return text_table(head, rows, "<>>>>", (10, 12, 14, 12, 11))

@@ -7,6 +7,7 @@ from on_path import filter_masks, make_net
 from torch import nn
 
 from dslbi_torch.surgery.costs import cost_table, count_macs, layer_costs
+from dslbi_torch.surgery.measure import size_table
 
 
 def test_attention_is_counted_as_by_hand():
@@ -82,3 +83,11 @@ def test_macs_of_one_example_whatever_holds_the_batch(batch):
         assert count_macs(Sum(), example) == {"": 12, "layer": 12}
     with pytest.raises(ValueError, match="at least one example, got none"):
         count_macs(Sum(), (x[:0], y[:0]))
+
+
+def test_a_table_of_sizes_takes_a_tuple_or_a_dict_of_tensors():
+    x, y = torch.randn(2, 5, 3)
+    for example in ((x, y), {"x": x, "y": y}):
+        *_, row = size_table({"sum": Sum()}, example).splitlines()
+        assert row.split()[:3] == ["sum", "16", "12"]
+        assert "of 5" in size_table({"sum": Sum()}, example)
