@@ -1,4 +1,4 @@
-"""The results table of the README: recipes on MNIST, three seeds, mean and spread.
+"""The table of LeNet-5 among the results: recipes on MNIST, three seeds, mean and spread.
 
     python benchmarks/mnist.py [--recipes mnist-lenet5 ...] [--seeds 0 1 2] [--runs runs/table]
 
