@@ -11,6 +11,13 @@ def summary(values) -> dict:
     return {"mean": float(values.mean()), "sd": sd, "n": len(values)}
 
 
+def half_width(values, level: float = 0.95) -> float:
+    """Return half the width of Student's interval for the mean of at least two values."""
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least two seeds, got {len(values)}")
+    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+
+
 def paired(values, others, level: float = 0.95) -> dict:
     """Return the mean of ``values - others``, of the same seeds in the same order, and the interval
     of Student's t for it."""
@@ -18,8 +25,5 @@ def paired(values, others, level: float = 0.95) -> dict:
         sizes = f"{len(values)} and {len(others)}"
         raise ValueError(f"a pair needs as many values as others, got {sizes}")
     d = np.asarray(values, float) - np.asarray(others, float)
-    if len(d) < 2:
-        raise ValueError(f"an interval needs at least two seeds, got {len(d)}")
-    half = stats.t.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
-    mean = float(d.mean())
-    return {"difference": mean, "low": mean - float(half), "high": mean + float(half)}
+    half, mean = half_width(d, level), float(d.mean())
+    return {"difference": mean, "low": mean - half, "high": mean + half}

@@ -5,9 +5,10 @@ drawn into the folder of the build; nothing that is derived from the record lies
 """
 
 import json
-import os
+from functools import partial
 from pathlib import Path
 
+from drawn import drawn_figure
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "paths.json"
@@ -135,12 +136,7 @@ class PathCosts(SphinxDirective):
             return self.parse_text_to_nodes(TABLES[kind](record))
         if kind != "figure":
             raise self.error(f"path-costs must be {', '.join(TABLES)} or figure, got {kind!r}")
-        path = Path(self.env.app.doctreedir) / "path_costs.svg"
-        draw(record, path)
-        place = Path(os.path.relpath(path, self.env.srcdir)).as_posix()
-        return self.parse_text_to_nodes(
-            f"```{{figure}} /{place}\n:alt: {ALT}\n:width: 100%\n\n{CAPTION}\n```"
-        )
+        return drawn_figure(self, "path_costs.svg", partial(draw, record), ALT, CAPTION)
 
 
 def setup(app):

@@ -5,9 +5,10 @@ the repository.
 """
 
 import json
-import os
+from functools import partial
 from pathlib import Path
 
+from drawn import drawn_figure
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.json"
@@ -50,12 +51,7 @@ class Soak(SphinxDirective):
     def run(self):
         self.env.note_dependency(str(RECORD))
         record = json.loads(RECORD.read_text(encoding="utf-8"))
-        path = Path(self.env.app.doctreedir) / "soak.svg"
-        draw(record, path)
-        place = Path(os.path.relpath(path, self.env.srcdir)).as_posix()
-        return self.parse_text_to_nodes(
-            f"```{{figure}} /{place}\n:alt: {ALT}\n:width: 100%\n\n{caption(record)}\n```"
-        )
+        return drawn_figure(self, "soak.svg", partial(draw, record), ALT, caption(record))
 
 
 def setup(app):

@@ -2,9 +2,9 @@
 
 import pytest
 from records import quoted, record
-from scipy import stats
 
 from benchmarks import filters
+from benchmarks.intervals import half_width
 
 RESULTS, REPRODUCING, LOOP = "book/results.md", "book/reproducing.md", "book/your_loop.md"
 
@@ -34,8 +34,7 @@ def ticket_errors(part, method, dataset="mnist"):
 
 def with_interval(values, digits=2):
     """Mean of shares and half the width of its interval of 95 % (Student's t), in percent."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{percent(mean(values), digits)} ± {percent(half, digits)}"
+    return f"{percent(mean(values), digits)} ± {percent(half_width(values), digits)}"
 
 
 @pytest.mark.parametrize(
