@@ -15,7 +15,8 @@ def half_width(values, level: float = 0.95) -> float:
     """Return half the width of Student's interval for the mean of at least two values."""
     if len(values) < 2:
         raise ValueError(f"an interval needs at least two seeds, got {len(values)}")
-    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+    sd = np.std(np.asarray(values, float), ddof=1)
+    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * sd / np.sqrt(len(values)))
 
 
 def paired(values, others, level: float = 0.95) -> dict:
