@@ -29,7 +29,9 @@ import torch
 from benchmarks import campaign_plan
 from benchmarks.campaign_costs import epoch_operations, epoch_s, hours, precision, seconds
 from benchmarks.campaign_record import record, score
+from dslbi_torch.masks.crossing import crossing_masks, crossing_weights
 from dslbi_torch.masks.files import save_masks
+from dslbi_torch.masks.whole_filters import whole_filters
 from dslbi_torch.training.config import Config
 from dslbi_torch.training.data import datasets
 from dslbi_torch.training.experiments.prune_run import choose_masks
@@ -121,13 +123,29 @@ def settled(job, records, runs: Path):
     amp = precision(config, runs)
     config = dataclasses.replace(config, amp=amp)
     if job.masks_of:
-        file, source = runs / f"{job.name}.masks.pt", runs / job.masks_of
-        if not file.exists():
-            run = open_run(source, data=config.data, device=config.device)
-            save_masks(choose_masks(run, **job.choice), file)
-        initial = str(folders.checkpoint_file(source)) if job.tunes else None
-        config = dataclasses.replace(config, masks=str(file), initial=initial)
+        config = dataclasses.replace(config, **sparse_net(job, config, runs))
     return config, chosen
+
+
+def sparse_net(job, config, runs: Path) -> dict[str, str | None]:
+    """Return the files of the masks of a job and of the weights that it begins with; write them
+    where they are not there yet."""
+    masks, weights = runs / f"{job.name}.masks.pt", folders.checkpoint_file(runs / job.masks_of)
+    crossed = job.choice.get("crossing")
+    if crossed:
+        weights = runs / f"{job.name}.initial.pt"
+    if not masks.exists():
+        run = open_run(runs / job.masks_of, data=config.data, device=config.device)
+        if crossed:
+            kept = whole_filters(
+                run.model, crossing_masks(run.recorder, crossed), run.data.example()
+            )
+            with crossing_weights(run.recorder, crossed), folders.atomic(weights) as temporary:
+                torch.save({"model": run.model.state_dict()}, temporary)
+        else:
+            kept = choose_masks(run, **job.choice)
+        save_masks(kept, masks)  # the last: what it needs is there
+    return {"masks": str(masks), "initial": str(weights) if job.tunes else None}
 
 
 def data_folder(job) -> str | None:

@@ -21,7 +21,7 @@ class Job(NamedTuple):
     part: str
     config: Config | None = None
     masks_of: str = ""  # the run whose net is made sparse
-    choice: dict = {}  # how: what prune_run.choose_masks takes
+    choice: dict = {}  # how: what prune_run.choose_masks takes, or crossing: a density
     tunes: bool = True  # from the weights of that run; no: from initial weights of its own
     grid: tuple[str, ...] = ()  # runs on held-out pictures, the best of which decides
     fields: tuple[str, ...] = ()  # these settings
@@ -52,6 +52,7 @@ SEEDS = (0, 1, 2)
 # Single weights of the fast net: 14 epochs for every way to a sparse net
 
 EPOCHS, TUNING = 10, 4
+RIVALS = ("gradual", "adabreg", "rigl")  # a run for each density
 DENSITIES = (0.1, 0.02, 0.2, 0.05)  # in the order of their value
 
 
@@ -60,10 +61,15 @@ def settings(model: str) -> dict[str, Config]:
     own, dense = recipe(model).config, recipe(f"{model}-dense").config
     longer = replace(dense, epochs=EPOCHS + TUNING)
     short = dict(epochs=TUNING, lr=dense.lr / 5, lr_min=dense.lr / 75, warmup=0.5)
+    # A level of 0.05: V of a weight that is zero has to grow to it by steps of lr, from nothing.
+    levels = dict(target=0.1, first=0.2, lam_conv=0.05, lam_linear=0.05)
+    adam = dict(nesterov=False, momentum=0.9, weight_decay=0.0, lr_biases=1.0, lr_min=0.0)
     return {
         "dense": dense,
-        "dessilbi": replace(own, target=max(DENSITIES)),
+        "dessilbi": replace(own, target=max(DENSITIES), crossings=DENSITIES),
         "gradual": replace(longer, prune="gradual", target=0.1),
+        "adabreg": replace(longer, optimizer="adabreg", lr=0.01, **levels, **adam),
+        "rigl": replace(longer, prune="rigl", target=0.1),
         "longer": longer,
         "tuning": replace(dense, **short),
     }
@@ -72,11 +78,13 @@ def settings(model: str) -> dict[str, Config]:
 def grids(part: str, model: str) -> tuple[list[Job], dict]:
     """Return a grid for each way, and what final runs say of it."""
     jobs, by, ways = [], {}, settings(model)
-    starts = ((30.0, 1.0), (10.0, 1.0), (30.0, 0.0))
+    starts = ((30.0, 1.0), (100.0, 1.0), (100.0, 0.0))
     for method, changes in (
         ("dense", [dict(lr=lr) for lr in (0.5, 0.75, 1.1)]),
         ("dessilbi", [dict(nu=nu, release_power=power) for nu, power in starts]),
         ("gradual", [dict(ramp=ramp) for ramp in (0.5, 0.7, 0.9)]),
+        ("adabreg", [dict(lr=lr) for lr in (0.003, 0.01, 0.03)]),
+        ("rigl", [dict(ramp=ramp) for ramp in (0.5, 0.75, 0.9)]),
     ):
         grid, by[method] = on_grid(f"{model}-{method}", part, ways[method], changes)
         jobs += grid
@@ -94,14 +102,15 @@ def single_weights(part, model, seed, by) -> list[Job]:
     ]
     for density in DENSITIES:
         name = f"{model}-{{}}-{100 * density:g}-{seed}".format
-        rival = replace(ways["gradual"], target=density)
+        rivals = {way: replace(ways[way], target=density) for way in RIVALS}
         share = dict(density=density)
         drawn = share | dict(by="random", seed=seed)
         jobs += [
             Job(name("gamma"), part, ways["tuning"], path, share | dict(by="gamma")),
             Job(name("entry"), part, ways["tuning"], path, share | dict(by="entry")),
             Job(name("normalised"), part, ways["tuning"], path, share | dict(by="normalised")),
-            Job(name("gradual"), part, rival, **by["gradual"]),
+            Job(name("crossing"), part, ways["tuning"], path, dict(crossing=density)),
+            *(Job(name(way), part, rivals[way], **by[way]) for way in RIVALS),
             Job(name("magnitude"), part, ways["tuning"], dense, share),
             Job(name("random"), part, ways["longer"], path, drawn, tunes=False),
         ]
@@ -127,10 +136,6 @@ TRIED, BY = grids("weights", HALF)
 WEIGHTS = [
     *TRIED,
     *(job for seed in SEEDS for job in single_weights("weights", HALF, seed, BY)),
-    *waits("weights", "no run starts from a net as it was when a path crossed a density",
-           *(f"{HALF}-crossing-{100 * density:g}" for density in DENSITIES)),
-    *waits("weights", "AdaBreg is not among the optimizers", "cifar10-fast-half-adabreg"),
-    *waits("weights", "RigL is not among the prunings", "cifar10-fast-half-rigl"),
     *(job for seed in SEEDS for job in headline(WHOLE, seed, BY)),
 ]  # fmt: skip
 CHANNELS = waits(
@@ -174,8 +179,22 @@ GRIDS = [
       for nu in NUS if nu != 100),
     *(Job(f"{model}-kappa-1-nu-100", "tables-3-6", swept(model, 1, 100), note=f"part; {_NOTE}")
       for model in ("resnet56", "vgg16-bn")),
-    *waits("tables-3-6", "no masks are chosen by the initial weights yet", "resnet20-initial"),
 ]  # fmt: skip
+
+
+def controls(path: str, config: Config, densities=(0.5, 0.2, 0.1, 0.05)) -> list[Job]:
+    """Return what the sparse nets of a run are to be better than, at each density: masks by the
+    sizes of the trained and of the initial weights, and by chance; two epochs of tuning."""
+    own = dict(epochs=2, lr=0.01, schedule="cosine", milestones=())
+    short, name = replace(without_path(config, "sgd"), **own), f"{path}-{{}}-{{:g}}".format
+    return [
+        Job(name(by, 100 * density), "tables-3-6", short, path, dict(density=density, by=by))
+        for density in densities
+        for by in ("gamma", "magnitude", "initial", "random")
+    ]
+
+
+GRIDS += controls("resnet20-kappa-1-nu-100", swept("resnet20", 1, 100))
 
 # Table 2, the column of CIFAR-10
 

@@ -16,7 +16,6 @@ str       a soft threshold that is learned for each layer (Kusupati et al. 2020)
 random    a net that is sparse from the start, its masks drawn by chance.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -30,7 +29,8 @@ from dslbi_torch import (
     ranked_masks,
     split_groups,
 )
-from dslbi_torch.penalties import soft_threshold
+from dslbi_torch.training.run.bregman import AdaBreg, LinBreg, sparsify_
+from dslbi_torch.training.run.exchange import RigL, drawn_masks, scale_up_
 from dslbi_torch.training.run.pruning import Pruning
 
 MOMENTUM, DECAY = 0.9, 5e-4
@@ -103,84 +103,7 @@ def _bregman(kind, model, density, course, lr, first, ramp):
     return largest(model, density)
 
 
-@torch.no_grad()
-def sparsify_(weights, density, generator):
-    """Keep each weight with the chance ``density``; scaled, so that a layer's output varies as
-    before."""
-    for W in weights.values():
-        kept = torch.rand(W.shape, generator=generator) < density
-        W.mul_(kept / math.sqrt(density))
-
-
-class LinBreg(torch.optim.Optimizer):
-    """v <- v - lr m, theta <- prox(v), with m the momentum of the gradient and delta = 1; biases by
-    SGD. It begins with v = theta + lam sign(theta), in the state "V" and with the options that the
-    controller of the density looks for."""
-
-    def __init__(self, groups, lr):
-        super().__init__(groups, {"lr": lr, "lam": 1.0, "group_dim": 0, "weight": None, "kappa": 1})
-        for group in self.param_groups:
-            for W in group["params"]:
-                if group["penalty"]:
-                    self.state[W]["V"] = W.detach() + group["lam"] * W.detach().sign()
-
-    def direction(self, W):
-        m = self.state[W].setdefault("m", torch.zeros_like(W))
-        return m.mul_(MOMENTUM).add_(W.grad)
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for W in group["params"]:
-                V, d = self.state[W].get("V"), self.direction(W)
-                if V is None:
-                    W.sub_(d, alpha=group["lr"])
-                else:
-                    V.sub_(d, alpha=group["lr"])
-                    W.copy_(soft_threshold(V, group["lam"]))
-
-
-class AdaBreg(LinBreg):
-    """LinBreg with the steps of Adam, of the betas 0.9 and 0.999."""
-
-    def direction(self, W):
-        own = self.state[W]
-        if "m" not in own:
-            own |= {"m": torch.zeros_like(W), "square": torch.zeros_like(W), "count": 0}
-        own["count"] += 1
-        m = own["m"].lerp_(W.grad, 0.1)
-        square = own["square"].lerp_(W.grad.square(), 0.001)
-        k = own["count"]
-        return (m / (1 - 0.9**k)) / ((square / (1 - 0.999**k)).sqrt() + 1e-8)
-
-
 # Sparse from the start: random masks, and RigL
-
-
-def layer_densities(weights, density, layout):
-    """The share of each layer: "uniform", or "erk", in proportion to the sum of its sides over
-    their product (Mocanu et al. 2018 for matrices, Evci et al. 2020 with the sides of a kernel)."""
-    sizes = {name: W.numel() for name, W in weights.items()}
-    if layout == "uniform":
-        return dict.fromkeys(sizes, density)
-    raw = {name: sum(W.shape) / W.numel() for name, W in weights.items()}
-    dense, budget = set(), density * sum(sizes.values())
-    while True:
-        left = budget - sum(sizes[name] for name in dense)
-        scale = left / sum(raw[name] * sizes[name] for name in sizes if name not in dense)
-        full = {name for name in sizes if name not in dense and scale * raw[name] >= 1}
-        if not full:
-            return {name: 1.0 if name in dense else scale * raw[name] for name in sizes}
-        dense |= full
-
-
-def drawn_masks(weights, density, layout, generator):
-    masks = {}
-    for name, share in layer_densities(weights, density, layout).items():
-        W = weights[name]
-        order = torch.randperm(W.numel(), generator=generator)
-        masks[name] = (order < round(share * W.numel())).view(W.shape)
-    return masks
 
 
 def _sparse_start(model, density, course, layout, scaled):
@@ -188,9 +111,7 @@ def _sparse_start(model, density, course, layout, scaled):
     weights = weights_of(model)
     masks = drawn_masks(weights, density, layout, course.generator)
     if scaled:
-        with torch.no_grad():
-            for name, W in weights.items():
-                W.div_(masks[name].float().mean().clamp(min=1e-9).sqrt())
+        scale_up_(weights, masks)
     return masks
 
 
@@ -203,43 +124,11 @@ def random(model, density, course, *, lr, layout, scaled):
     return masks
 
 
-def rigl(model, density, course, *, lr, layout, scaled, part=0.3, every=100, end=0.75):
-    """``part`` of a layer's weights is exchanged, falling by half a cosine to 0 at ``end`` of the
-    run, after each ``every`` steps; a step in which weights are exchanged is no other step."""
-    masks, weights = _sparse_start(model, density, course, layout, scaled), weights_of(model)
-    optimizer, last = sgd(model, lr), end * course.steps
-
-    @torch.no_grad()
-    def hold():
-        for name, W in weights.items():
-            W.mul_(masks[name])
-
-    @torch.no_grad()
-    def exchange(step):
-        if step == 0 or step % every or step >= last:
-            return False
-        share = part / 2 * (1 + math.cos(math.pi * step / last))
-        for name, W in weights.items():
-            mask = masks[name].flatten()
-            count = min(int(share * mask.sum()), int((~mask).sum()))
-            size = W.abs().flatten().masked_fill(~mask, math.inf)
-            mask[size.argsort()[:count]] = False
-            gain = W.grad.abs().flatten().masked_fill(mask, -1.0)
-            grown = gain.argsort(descending=True)[:count]
-            mask[grown] = True
-            W.flatten()[grown] = 0.0
-            masks[name] = mask.view(W.shape)
-            state = optimizer.state[W].get("momentum_buffer")
-            if state is not None:
-                state.mul_(masks[name])
-                state.view(-1)[grown] = 0.0
-        hold()
-        return True
-
-    hold()
-    optimizer.register_step_post_hook(lambda *_: hold())
-    course.train(model, optimizer, course.generator, exchange)
-    return masks
+def rigl(model, density, course, *, lr, layout, scaled, every=100, end=0.75):
+    masks, optimizer = _sparse_start(model, density, course, layout, scaled), sgd(model, lr)
+    own = RigL(optimizer, weights_of(model), masks, end * course.steps, every)
+    course.train(model, optimizer, course.generator, lambda _: own.exchange())
+    return own.masks
 
 
 def pat(model, density, course, *, lr, warm, heal):

@@ -72,7 +72,9 @@ class Config:
         None, "masks: cut the net by them, and keep its initial weights or draw new ones: keep, new"
     )
     prune: str | None = option(
-        None, "not split: prune by magnitude in training down to target, gradual or soft"
+        None,
+        "not split: the way to a net of target: gradual or soft (by magnitude), or rigl (sparse "
+        "from the start, weights are exchanged)",
     )
 
     # What is split, and the dynamics
@@ -87,7 +89,12 @@ class Config:
         None, "in place of lam: share of the split weights to select, as 0.1 or conv3.weight=0.15"
     )
     ramp: float = option(
-        0.5, "target, cost: share of the run in which the selected share grows (gradual: falls)"
+        0.5,
+        "target, cost: share of the run in which the selected share grows (gradual: falls; rigl: "
+        "weights are exchanged)",
+    )
+    first: float = option(
+        1.0, "linbreg, adabreg: part of the target at which the net begins, to grow in the ramp"
     )
     dwell: float = option(
         1.0, "target: the selected share grows as this power of the steps; above 1: slowly at first"
@@ -117,7 +124,9 @@ class Config:
     )
     dense_start: bool = option(False, "the path starts at Gamma = W, and goes from dense to sparse")
     nu_schedule: str = option("constant", "course of nu: constant, or lr: it falls as lr does")
-    momentum: float = option(0.9, "dessilbi, sgd: momentum of the gradient, in [0, 1)")
+    momentum: float = option(
+        0.9, "dessilbi, sgd, linbreg, adabreg: momentum of the gradient, in [0, 1)"
+    )
     dampening: float = option(0.0, "dessilbi, sgd: dampening of the momentum, in [0, 1)")
     nesterov: bool = option(False, "dessilbi, sgd: Nesterov's form of the momentum")
     weight_decay: float = option(0.0, "weight decay (none on biases and norms)")
@@ -173,6 +182,11 @@ class Config:
         return self.split or OPTIMIZERS[self.optimizer].splits
 
     @property
+    def sparse(self) -> bool:
+        """Whether the optimizer keeps the weights sparse by levels: linbreg, adabreg."""
+        return OPTIMIZERS[self.optimizer].sparse
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.out or f"runs/{self.recipe or self.dataset}")
@@ -190,7 +204,7 @@ def without_path(config: Config, optimizer: str) -> Config:
     """Return the same training by an optimizer that does not split: what is for a path alone, or
     for dessilbi alone, has its default."""
     plain = dict(split=False, target=None, cost=None, per_layer=False, at_least=0)
-    plain |= dict(nu_schedule="constant", elements=False, crossings=())
+    plain |= dict(first=1.0, nu_schedule="constant", elements=False, crossings=())
     plain |= dict(release=0.0, release_pull=0.0, release_power=0.0, dense_start=False)
     plain |= dict(coupling="outside", decoupled=False, fused=False)
     return dataclasses.replace(config, optimizer=optimizer, **plain)

@@ -73,7 +73,7 @@ def check_words(config) -> None:
         "corrupt": ("refuse", "skip"),
         "amp": ("bf16", "fp16", None),
         "cut": ("keep", "new", None),
-        "prune": ("gradual", "soft", None),
+        "prune": ("gradual", "soft", "rigl", None),
     }
     for name, allowed in choices.items():
         words = ", ".join("none" if word is None else word for word in allowed)
@@ -98,6 +98,7 @@ def check_ranges(config) -> None:
         ): ("at least 0", lambda x: x >= 0),
         ("threads",): ("at most 1024", lambda x: x <= 1024),
         ("ramp",): ("in [0, 1]", lambda x: 0 <= x <= 1),
+        ("first",): ("in (0, 1]", lambda x: 0 < x <= 1),
         ("dwell",): ("positive and finite", lambda x: 0 < x < math.inf),
         ("seed",): ("in [0, 2**63)", lambda x: 0 <= x < 2**63),
         ("weight_decay", "l1", "l1_scales", "release_pull"): (
@@ -170,7 +171,24 @@ def check_combinations(config) -> None:
             f"split must be no for {config.optimizer}, which splits by itself, got yes",
         ),
         (
-            config.target and not (config.splits or config.prune),
+            config.split and config.sparse,
+            f"split must be no for {config.optimizer}, whose weights are sparse, got yes",
+        ),
+        (
+            config.sparse and not isinstance(config.target, float | int),
+            f"target must be one share for {config.optimizer}, got {config.target}",
+        ),
+        (
+            config.sparse and (nothing or "group" in (config.conv, config.linear)),
+            f"conv and linear must be l1 or none, and not both none, for {config.optimizer}, got "
+            f"{config.conv} and {config.linear}",
+        ),
+        (
+            config.sparse and config.shard,
+            f"shard must be no for {config.optimizer}, got yes",
+        ),
+        (
+            config.target and not (config.splits or config.sparse or config.prune),
             f"target needs an optimizer that splits, got {config.optimizer}",
         ),
         (config.cost and config.target, f"cost must be none with a target, got {config.cost}"),
@@ -180,8 +198,14 @@ def check_combinations(config) -> None:
         ),
         (config.cost and config.shard, "cost must be none where weights are sharded (shard)"),
         (
-            config.prune and (config.splits or config.masks or not config.target),
+            config.prune and (config.splits or config.sparse or config.masks or not config.target),
             "prune needs a target, an optimizer that does not split, and no masks",
+        ),
+        (
+            config.prune == "rigl"
+            and (isinstance(config.target, dict) or "group" in (config.conv, config.linear)),
+            "prune rigl exchanges single weights (conv and linear: l1 or none) down to one target, "
+            f"got conv {config.conv}, linear {config.linear} and target {config.target}",
         ),
         (
             config.prune and nothing,
@@ -239,12 +263,15 @@ def _takers(field):
 # What a field needs to have an effect, in words, and whether a config has it.
 _STEP = "schedule step", lambda c: c.schedule == "step"
 _PATH = "an optimizer that splits", lambda c: c.splits
+_LEVELS = "an optimizer that splits, linbreg or adabreg", lambda c: c.splits or c.sparse
 NEEDS = {
     **{field: _takers(field) for row in OPTIMIZERS.values() for field in row.fields},
     **dict.fromkeys(("milestones", "factor"), _STEP),
     "lr_min": ("schedule cosine or triangle", lambda c: c.schedule in ("cosine", "triangle")),
     "alternate": ("flip", lambda c: c.flip),
-    **dict.fromkeys(("kappa", "nu", "lam_conv", "lam_linear", "lam_named", "elements"), _PATH),
+    **dict.fromkeys(("kappa", "nu", "elements"), _PATH),
+    **dict.fromkeys(("lam_conv", "lam_linear", "lam_named"), _LEVELS),
+    "first": ("optimizer linbreg or adabreg", lambda c: c.sparse),
     **dict.fromkeys(("release", "release_power", "dense_start", "crossings"), _PATH),
     "release_pull": ("a release, and an optimizer that splits,", lambda c: c.release and c.splits),
     "nu_schedule": (
@@ -254,7 +281,10 @@ NEEDS = {
     "ramp": ("a target or a cost", lambda c: c.target is not None or c.cost is not None),
     **dict.fromkeys(
         ("dwell", "per_layer"),
-        ("a target, and an optimizer that splits,", lambda c: c.target is not None and c.splits),
+        (
+            "a target, and an optimizer that splits or is sparse,",
+            lambda c: c.target is not None and (c.splits or c.sparse),
+        ),
     ),
     "at_least": (
         "a target or a cost, and an optimizer that splits,",

@@ -7,13 +7,17 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+import torch
 from stopping import stop_after
 
 from benchmarks import campaign, campaign_costs, campaign_plan
 from benchmarks.campaign_plan import Job
+from dslbi_torch import crossing_masks, crossing_weights, load_masks
 from dslbi_torch.training.config import Config, without_path
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run import train
+from dslbi_torch.training.run.evaluate import evaluate
+from dslbi_torch.training.run.set_up import open_run
 
 PATH = Config(
     epochs=3, train_size=200, batch_size=50, threads=1, device="cpu", target=0.5, elements=True,
@@ -112,6 +116,26 @@ def test_a_record_says_what_was_run_and_how(clone):
     split = [net[name] for name in first["layers"]]
     kept = sum(int(W.count_nonzero()) for W in split) / sum(W.numel() for W in split)
     assert kept == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_net_begins_as_it_was_when_the_path_crossed_a_density(clone, monkeypatch):
+    path = FIRST._replace(config=replace(PATH, crossings=(0.3,)))
+    tuned = Job("tuned", "runs", replace(PLAIN, epochs=1), "first", dict(crossing=0.3))
+    monkeypatch.setattr(campaign_plan, "PLAN", [path, tuned])
+    assert go(clone) == 0
+    run = open_run(clone / "runs" / "first")
+    kept = sum(int(m.sum()) for m in crossing_masks(run.recorder, 0.3).values())
+    masks = load_masks(clone / "runs" / "tuned" / "masks.pt")
+    split = records(clone)["first"]["layers"]
+    assert sum(int(masks[name].sum()) for name in split) == kept
+    own = folders.read_weights(clone / "runs" / "tuned" / "initial.pt")
+    with crossing_weights(run.recorder, 0.3):
+        torch.testing.assert_close(own, dict(run.model.state_dict()), rtol=0, atol=0)
+        found = evaluate(run)["dense"]["accuracy"]
+    assert records(clone)["tuned"]["results"]["acc_without_tuning"] == pytest.approx(
+        found, rel=1e-4
+    )
+    assert records(clone)["tuned"]["masks"] == {"of": "first", "tunes": True, "crossing": 0.3}
 
 
 def test_a_grid_on_held_out_pictures_decides(clone, monkeypatch):

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from benchmarks import rivals
+from dslbi_torch.training.run import bregman, exchange
 
 
 def layer_after(kind, gradients, lr=0.1, lam=0.05, density=0.5):
@@ -16,7 +17,7 @@ def layer_after(kind, gradients, lr=0.1, lam=0.05, density=0.5):
     groups = rivals.groups_of(layer, lam=lam)
     if density < 1:
         weights = {"weight": layer.weight}
-        rivals.sparsify_(weights, density, torch.Generator().manual_seed(0))
+        bregman.sparsify_(weights, density, torch.Generator().manual_seed(0))
     first = [p.detach().clone() for p in layer.parameters()]
     optimizer = kind(groups, lr)
     for step in zip(*gradients, strict=True):
@@ -32,7 +33,7 @@ def some_gradients():
 
 def test_linbreg_is_its_equations():
     gradients = some_gradients()
-    layer, (W, b) = layer_after(rivals.LinBreg, gradients)
+    layer, (W, b) = layer_after(bregman.LinBreg, gradients)
     v = W + 0.05 * W.sign()
     m_W, m_b = torch.zeros_like(W), torch.zeros_like(b)
     for g_W, g_b in zip(*gradients, strict=True):
@@ -44,14 +45,14 @@ def test_linbreg_is_its_equations():
 
 def test_linbreg_begins_on_the_sparse_weights():
     gradients = [torch.zeros(1, 3, 4).double(), torch.zeros(1, 3).double()]
-    layer, (W, _) = layer_after(rivals.LinBreg, gradients)
+    layer, (W, _) = layer_after(bregman.LinBreg, gradients)
     assert 0 < int((W == 0).sum()) < 12
     assert_close(layer.weight.detach(), W)
 
 
 def test_adabreg_with_a_level_of_zero_is_adam():
     gradients = some_gradients()
-    layer, first = layer_after(rivals.AdaBreg, gradients, lr=0.01, lam=0.0, density=1)
+    layer, first = layer_after(bregman.AdaBreg, gradients, lr=0.01, lam=0.0, density=1)
     same = [nn.Parameter(p.clone()) for p in first]
     adam = torch.optim.Adam(same, lr=0.01)
     for step in zip(*gradients, strict=True):
@@ -86,14 +87,14 @@ def course(steps=60):
 @pytest.mark.parametrize("density", [0.9, 0.2, 0.02])
 def test_a_layout_has_the_share_of_the_whole_net(layout, density):
     weights = rivals.weights_of(net())
-    shares = rivals.layer_densities(weights, density, layout)
+    shares = exchange.layer_densities(weights, density, layout)
     kept = sum(share * weights[name].numel() for name, share in shares.items())
     assert kept == pytest.approx(density * 1400)
     assert all(0 < share <= 1 for share in shares.values())
 
 
 def test_erk_gives_small_layers_more():
-    shares = rivals.layer_densities(rivals.weights_of(net()), 0.1, "erk")
+    shares = exchange.layer_densities(rivals.weights_of(net()), 0.1, "erk")
     assert shares["2.weight"] / shares["0.weight"] == pytest.approx((45 / 200) / (70 / 1200))
 
 
@@ -127,7 +128,7 @@ def test_a_rival_trains_the_share_that_is_asked_for(name):
 def test_rigl_exchanges_weights_and_grows_them_from_zero():
     model = net()
     weights = rivals.weights_of(model)
-    before = rivals.drawn_masks(weights, 0.2, "erk", torch.Generator().manual_seed(0))
+    before = exchange.drawn_masks(weights, 0.2, "erk", torch.Generator().manual_seed(0))
     seen = []
 
     def train(model, optimizer, generator, instead):

@@ -13,12 +13,13 @@ from ...masks.support import recorded_masks, support_masks
 from ...masks.whole_filters import whole_filters
 from ...surgery.costs import cost_table, layer_costs
 from ...units import by_entries, families
+from ..run.initial_net import initial_net
 from ..run.make_optimizer import groups_of
 from ..run.state import Run
 from .compare_nets import comparison
 
 PRUNED = "pruned.pt"  # in a run folder, what prune chose
-ORDERS = ("gamma", "normalised", "entry", "magnitude", "random")
+ORDERS = ("gamma", "normalised", "entry", "magnitude", "initial", "random")
 
 
 def choose_masks(
@@ -34,8 +35,9 @@ def choose_masks(
         share of what its config would split.
     by : one of ``ORDERS``, optional
         What decides at a density; None: "gamma", or without a split "magnitude", the only one then.
-        "normalised": ``gamma_ranking`` with that option. "random": as many in each layer as by
-        Gamma.
+        "normalised": ``gamma_ranking`` with that option. "initial": the size of the weights as the
+        run began, a control of what enters for being born large. "random": as many in each layer
+        as by Gamma.
     step : int, optional
         Without a density: the support at this recorded step; None: the last.
     per_layer : bool
@@ -78,6 +80,9 @@ def _ranking(run, by) -> Ranking:
         raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
     if by == "magnitude":
         return magnitude_ranking(groups_of(run.config, run.model))
+    if by == "initial":
+        model, _ = initial_net(run.config, run.data, run.processes.device)
+        return magnitude_ranking(groups_of(run.config, model))
     if not run.config.splits:
         raise ValueError(
             f"by must be magnitude where nothing is split ({run.config.optimizer}), got {by}"

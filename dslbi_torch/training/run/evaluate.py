@@ -12,6 +12,7 @@ from ...sharding import whole
 from ..config import Config
 from ..data.in_memory import PicturesInMemory
 from ..data.on_disk import PicturesOnDisk
+from .make_optimizer import groups_of
 from .processes import Processes
 from .state import Run
 
@@ -90,10 +91,11 @@ def evaluate(run: Run, between=None) -> dict[str, dict[str, float]]:
         For "dense" (W), "sparse" (W where Gamma is not zero) and "gamma" (Gamma in place of W):
         ``accuracy``, ``nonzero_split`` (share of the split tensors' entries) and ``nonzero_all``
         (share of all parameters; biases and whatever else is not split count as non-zero). The
-        middle two also have ``layers``, the share of each split tensor's entries. A run that splits
-        nothing has "dense" alone, with its accuracy; with ``ema`` there is "ema", the running
-        average of W, likewise. With more than ten classes each has ``top5``, the share of pictures
-        whose class is among the five most likely.
+        last two also have ``layers``, the share of each split tensor's entries. A run that splits
+        nothing has "dense" alone, with its accuracy; where its weights are sparse themselves
+        (linbreg, adabreg, ``prune``), "sparse" is the same net with its densities; with ``ema``
+        there is "ema", the running average of W, likewise. With more than ten classes each has
+        ``top5``, the share of pictures whose class is among the five most likely.
     """
     optimizer, model = run.optimizer, run.model
     models = {"dense": (model, nullcontext)}
@@ -113,6 +115,9 @@ def evaluate(run: Run, between=None) -> dict[str, dict[str, float]]:
         }
         for name in ("sparse", "gamma"):
             rows[name] |= densities
+    elif run.config.sparse or run.pruning is not None:
+        split = [n for g in groups_of(run.config, model) if g["penalty"] for n, _ in g["params"]]
+        rows["sparse"] = rows["dense"] | _zeros(model, split)
     return rows
 
 

@@ -110,7 +110,9 @@ def train_step(run: Run, x, y, size: int) -> torch.Tensor:
             if config.l1_scales and last:
                 objective = objective + config.l1_scales * scales_l1(run.model)
             (objective if scaler is None else scaler.scale(objective)).backward()
-    if scaler is None:
+    if run.pruning is not None and run.pruning.exchange():
+        pass  # a step of its own
+    elif scaler is None:
         optimizer.step()
     else:
         scaler.step(optimizer)

@@ -11,16 +11,21 @@ from ...groups import split_groups
 from ...layers import LAYERS, NORM
 from ...split import Split
 from ..config import Config
+from .bregman import sparsify_
 from .optimizers import OPTIMIZERS
 
 
 def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
     """Return the optimizer of a config, with the weights of convolutions and linear layers
-    split."""
+    split; where it keeps them sparse, they are made so."""
     groups, row = groups_of(config, model), OPTIMIZERS[config.optimizer]
     if config.lr_biases != 1:
         groups = _with_lr_of_biases(config, groups)
-    if not config.splits:
+    if config.sparse:
+        weights = {name: W for g in groups if g["penalty"] for name, W in g["params"]}
+        share = config.first * config.target
+        sparsify_(weights, share, torch.Generator().manual_seed(config.seed))
+    elif not config.splits:
         keys = ("params", "weight_decay", "lr")
         groups = [{key: group[key] for key in keys if key in group} for group in groups]
     options = {name: getattr(config, name) for name in row.fields}

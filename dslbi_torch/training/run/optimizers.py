@@ -8,9 +8,12 @@
 ``adam``         ``torch.optim.Adam``; ``amsgrad`` the same with ``amsgrad=True``
 ``adamw``        ``torch.optim.AdamW``; likewise ``adagrad``, ``adamax``, ``radam``, ``nadam``
 ``adabound``     of the package ``pytorch-optimizer``, with its default bounds
+``linbreg``      linearized Bregman iterations, whose weights are sparse themselves; ``adabreg``
+                 the same with the steps of Adam
 ===============  ==========================================================================
 
-With ``split`` any of them but the first is the base of :class:`dslbi_torch.Split`.
+With ``split`` any of them but the first and the last two is the base of
+:class:`dslbi_torch.Split`.
 """
 
 from collections.abc import Callable
@@ -21,6 +24,7 @@ import torch
 from torch.optim import Optimizer
 
 from ...dessilbi import DessiLBI
+from .bregman import AdaBreg, LinBreg
 
 
 class OptimizerRow(NamedTuple):
@@ -29,6 +33,7 @@ class OptimizerRow(NamedTuple):
     make: Callable[..., Optimizer]  # of parameter groups, lr, and the fields
     fields: tuple[str, ...] = ()
     splits: bool = False  # by itself: it takes no Split around it
+    sparse: bool = False  # its weights are: it has levels, but no path, and takes no Split either
 
 
 def _adabound(groups, lr):
@@ -55,4 +60,6 @@ OPTIMIZERS = {
     "radam": OptimizerRow(torch.optim.RAdam),
     "nadam": OptimizerRow(torch.optim.NAdam),
     "adabound": OptimizerRow(_adabound),
+    "linbreg": OptimizerRow(LinBreg, ("momentum",), sparse=True),
+    "adabreg": OptimizerRow(AdaBreg, ("momentum",), sparse=True),
 }

@@ -11,7 +11,10 @@ from ...masks.hold import MaskedTraining
 from ...masks.ranking import magnitude_ranking
 from ...masks.whole_filters import whole_filters
 from ..config import Config
+from .exchange import RigL, drawn_masks, scale_up_
 from .make_optimizer import groups_of
+
+EXCHANGES = 50
 
 
 def keep_sparse(
@@ -21,18 +24,30 @@ def keep_sparse(
     optimizer: Optimizer,
     example_input: Tensor,
     steps_per_epoch: int,
-) -> "Pruning | None":
-    """Keep a net under masks from now on, or prune it on the way; return what has a state of its
-    own."""
+) -> "Pruning | RigL | None":
+    """Keep a net under masks from now on, prune it on the way, or exchange its weights; return what
+    has a state of its own.
+
+    RigL begins at random masks with the shares of "erk", scaled up, and exchanges weights fifty
+    times in the ramp, ten steps apart at least: its paper's hundred steps are too many for a run of
+    a thousand.
+    """
     if masks:
         MaskedTraining(model, optimizer, masks)
     if not config.prune:
         return None
+    groups, end = groups_of(config, model), round(config.ramp * config.epochs * steps_per_epoch)
+    if config.prune == "rigl":
+        weights = {name: W for g in groups if g["penalty"] for name, W in g["params"]}
+        generator = torch.Generator().manual_seed(config.seed)
+        masks = drawn_masks(weights, config.target, "erk", generator)
+        scale_up_(weights, masks)
+        return RigL(optimizer, weights, masks, end, every=max(10, end // EXCHANGES))
     return Pruning(
         config.prune,
         model,
         optimizer,
-        groups_of(config, model),
+        groups,
         config.target,
         example_input,
         epochs=config.epochs,
@@ -110,6 +125,10 @@ class Pruning:
         filter."""
         masks = ranked_masks(magnitude_ranking(self.groups), density)
         return whole_filters(self.model, masks, self.example_input)
+
+    def exchange(self) -> bool:
+        """Return False: no step is spent on pruning."""
+        return False
 
     def _after_step(self, *_):
         self.step += 1

@@ -65,11 +65,13 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     steps = math.ceil(len(data.train) / config.batch_size)
     pruning = keep_sparse(config, model, masks, optimizer, data.example(), steps)
     controller = recorder = None
-    if config.splits:  # the controller first: the recorder then sees each step's levels
+    if config.splits:
         _start_path(config, optimizer, steps)
         if config.nu_schedule == "lr":
             FallingNu(optimizer)
+    if config.splits or config.sparse:
         controller = _controller(config, optimizer, steps, model, data)
+    if config.splits:  # after the controller: the recorder then sees each step's levels
         recorder = PathRecorder(
             optimizer,
             every=config.record_every,
@@ -159,7 +161,7 @@ def _controller(config, optimizer, steps, model, data):
     if config.target is None and config.cost is None:
         return None
     steps *= config.epochs
-    first = 1.0 if config.dense_start else 0.0
+    first = 1.0 if config.dense_start else config.first * config.target if config.sparse else 0.0
     options = dict(steps=steps, ramp=config.ramp, first=first)
     if config.cost is not None:
         options |= config.cost | {"at_least": config.at_least or 1}

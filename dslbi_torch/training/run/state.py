@@ -15,6 +15,7 @@ from ...path import PathRecorder
 from ...steering import Controller
 from ..config import Config
 from ..data.datasets import Data
+from .exchange import RigL
 from .processes import Processes
 from .pruning import Pruning
 
@@ -49,7 +50,7 @@ class Run(NamedTuple):
     scheduler: LambdaLR
     controller: Controller | None  # of the penalty levels
     recorder: PathRecorder | None  # None where nothing is split
-    pruning: Pruning | None  # by magnitude, in training
+    pruning: Pruning | RigL | None  # in training
     scaler: torch.amp.GradScaler | None  # of fp16
     average: AveragedModel | None  # of the weights, with ema
     generator: torch.Generator  # of the order of the batches

@@ -26,6 +26,7 @@ from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import initial_net, loop, pruning, report, train
 from dslbi_torch.training.run import run_folder as folders
 from dslbi_torch.training.run.contexts import Terminated
+from dslbi_torch.training.run.evaluate import evaluate
 from dslbi_torch.training.run.set_up import open_run, set_up
 
 # Twelve steps of an epoch.
@@ -260,9 +261,10 @@ def test_gradual_pruning_follows_the_schedule_and_nothing_comes_back(tmp_path, t
         assert not dict(run.model.named_parameters())[name][~mask].any()
 
 
-@pytest.mark.parametrize("prune", ["gradual", "soft"])
+@pytest.mark.parametrize("prune", ["gradual", "soft", "rigl"])
 def test_a_pruned_run_goes_on_bit_for_bit(tmp_path, prune):
-    config = replace(SGD, prune=prune, target=0.2, checkpoint_steps=5)
+    own = dict(conv="l1", linear="l1", ramp=1.0) if prune == "rigl" else {}
+    config = replace(SGD, prune=prune, target=0.2, checkpoint_steps=5, **own)
     whole = trained(config, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_agree_to_stop", lambda run, _: run.step == 8)
@@ -284,6 +286,30 @@ def test_soft_pruned_filters_come_back_and_the_last_epoch_ends_pruned(tmp_path):
     assert all(counts[k] > 16 for k in (10, 13, 22, 25, 34))
     dead = ~alive[-1]
     assert not run.model.conv2.bias.detach()[dead].any()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_rigl_exchanges_single_weights_in_its_ramp_and_keeps_their_number(tmp_path, channels_last):
+    config = replace(
+        SGD, prune="rigl", target=0.2, ramp=0.5, conv="l1", linear="l1",
+        channels_last=channels_last, out=str(tmp_path),
+    )  # fmt: skip
+    run, seen = set_up(config), []
+    weights = dict(run.model.named_parameters())
+    exchange = run.pruning.exchange
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.pruning, "exchange", lambda: seen.append(exchange()) or seen[-1])
+        before = {name: mask.clone() for name, mask in run.pruning.masks.items()}
+        all_epochs(run)
+    assert [k for k, spent in enumerate(seen) if spent] == [10] and len(seen) == 36
+    assert sum(int(m.sum()) for m in before.values()) == pytest.approx(
+        0.2 * sum(m.numel() for m in before.values()), abs=3
+    )
+    for name, mask in run.pruning.masks.items():
+        assert int(mask.sum()) == int(before[name].sum())
+        assert (mask != before[name]).any() or mask.all()
+        assert not weights[name].detach()[~mask].any()
+    assert evaluate(run)["sparse"]["nonzero_split"] == pytest.approx(0.2, abs=0.01)
 
 
 # Network Slimming

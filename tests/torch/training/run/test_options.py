@@ -17,7 +17,7 @@ from dslbi_torch.training.data import datasets, sources
 from dslbi_torch.training.nets import zoo
 from dslbi_torch.training.run import loop, report, train
 from dslbi_torch.training.run import run_folder as folders
-from dslbi_torch.training.run.contexts import torch_switches
+from dslbi_torch.training.run.contexts import Terminated, torch_switches
 from dslbi_torch.training.run.evaluate import evaluate
 from dslbi_torch.training.run.make_optimizer import make_optimizer, weights_l1
 from dslbi_torch.training.run.optimizers import OPTIMIZERS, OptimizerRow
@@ -50,19 +50,43 @@ def assert_close_runs(a, b, tol=1e-12):
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_trains(tmp_path, name, split):
-    if name == "dessilbi" and split:
-        pytest.skip("refused: it splits by itself")
+    sparse = OPTIMIZERS[name].sparse
+    if split and (OPTIMIZERS[name].splits or sparse):
+        pytest.skip("refused: it has levels of its own")
     if name == "adabound":
         pytest.importorskip("pytorch_optimizer")
-    lr = {"sgd": 0.05, "dessilbi": 0.05, "adagrad": 0.02}.get(name, 2e-3)
-    config = tiny(tmp_path, optimizer=name, split=split, lr=lr, epochs=2, weight_decay=1e-4)
+    lr = {"sgd": 0.05, "dessilbi": 0.05, "adagrad": 0.02, "linbreg": 0.05}.get(name, 2e-3)
+    levels = dict(target=0.4, first=0.5, conv="l1", linear="l1") if sparse else {}
+    config = tiny(
+        tmp_path, optimizer=name, split=split, lr=lr, epochs=2, weight_decay=1e-4, **levels
+    )
     run = train.train(config, progress=False)
     first, last = folders.read_log(tmp_path)[1:]
     assert last["loss"] < first["loss"] < math.log(10) + 0.1
     has_path = split or name == "dessilbi"
-    assert (tmp_path / "path.npz").exists() == has_path == (last["acc_sparse"] is not None)
+    assert (tmp_path / "path.npz").exists() == has_path
+    assert (last["acc_sparse"] is not None) == (has_path or sparse)
     assert isinstance(run.optimizer, (Split, DessiLBI)) == has_path
-    assert set(run.at.result) == ({"dense", "sparse", "gamma"} if has_path else {"dense"})
+    own = {"sparse", "gamma"} if has_path else {"sparse"} if sparse else set()
+    assert set(run.at.result) == {"dense"} | own
+    if sparse:
+        assert last["acc_sparse"] == last["acc_dense"]
+        assert first["nonzero_split"] < last["nonzero_split"] == pytest.approx(0.4, abs=0.02)
+
+
+def test_bregman_iterations_begin_at_the_share_that_is_asked_for_and_resume(tmp_path):
+    config = tiny(
+        tmp_path / "a", optimizer="adabreg", lr=2e-3, target=0.4, first=0.25, conv="l1",
+        linear="l1", epochs=2, checkpoint_steps=5,
+    )  # fmt: skip
+    assert evaluate(set_up(config))["sparse"]["nonzero_split"] == pytest.approx(0.1, abs=0.01)
+    whole = train.train(config, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_agree_to_stop", lambda run, _: run.step == 8)
+        with pytest.raises(Terminated):
+            train.train(dataclasses.replace(config, out=str(tmp_path / "b")), progress=False)
+    again = train.train(dataclasses.replace(config, out=str(tmp_path / "b")), progress=False)
+    assert_close_runs(again, whole, tol=0)
 
 
 def test_plain_sgd_is_that_of_torch(tmp_path):
