@@ -78,8 +78,13 @@ class Config:
     )
 
     # What is split, and the dynamics
-    conv: str | None = option("group", "penalty of convolutions: group (filters), l1 or none")
-    linear: str | None = option("l1", "penalty of linear layers: group (neurons), l1 or none")
+    conv: str | None = option(
+        "group",
+        "penalty of convolutions: group (filters), channel (with all that writes it), l1, none",
+    )
+    linear: str | None = option(
+        "l1", "penalty of linear layers: group (neurons), channel (likewise), l1, none"
+    )
     lam_conv: float = option(1.0, "penalty level lambda of convolutions")
     lam_linear: float = option(1.0, "penalty level lambda of linear layers")
     lam_named: dict[str, float] | None = option(

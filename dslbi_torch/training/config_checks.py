@@ -65,8 +65,8 @@ def check_words(config) -> None:
         "init": ("torch", "he"),
         "schedule": ("constant", "step", "cosine", "triangle"),
         "nu_schedule": ("constant", "lr"),
-        "conv": (*PENALTIES, None),
-        "linear": (*PENALTIES, None),
+        "conv": (*PENALTIES, "channel", None),
+        "linear": (*PENALTIES, "channel", None),
         "weight": ("sqrt", None),
         "coupling": ("outside", "inside"),
         "dtype": ("float32", "float64"),
@@ -151,6 +151,7 @@ def check_schedule(config) -> None:
 def check_combinations(config) -> None:
     """Refuse fields that go against each other."""
     nothing = config.conv is None and config.linear is None
+    entries = {config.conv, config.linear} <= {"l1", None}
     masked, averaged = config.masks or config.prune, config.ema or config.compile
     _refuse(
         (
@@ -179,7 +180,7 @@ def check_combinations(config) -> None:
             f"target must be one share for {config.optimizer}, got {config.target}",
         ),
         (
-            config.sparse and (nothing or "group" in (config.conv, config.linear)),
+            config.sparse and (nothing or not entries),
             f"conv and linear must be l1 or none, and not both none, for {config.optimizer}, got "
             f"{config.conv} and {config.linear}",
         ),
@@ -202,8 +203,7 @@ def check_combinations(config) -> None:
             "prune needs a target, an optimizer that does not split, and no masks",
         ),
         (
-            config.prune == "rigl"
-            and (isinstance(config.target, dict) or "group" in (config.conv, config.linear)),
+            config.prune == "rigl" and (isinstance(config.target, dict) or not entries),
             "prune rigl exchanges single weights (conv and linear: l1 or none) down to one target, "
             f"got conv {config.conv}, linear {config.linear} and target {config.target}",
         ),

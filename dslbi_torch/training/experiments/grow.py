@@ -155,8 +155,10 @@ def _check(config):
     for name in UNFIT:
         if getattr(config, name) != getattr(usual, name):
             raise ValueError(f"{name} must not be set for growing, got {getattr(config, name)!r}")
-    sliced = any(PENALTIES[word].sliced for word in (config.conv, config.linear) if word)
-    if not (config.splits and sliced):
+    words = (config.conv, config.linear)
+    if "channel" in words:
+        raise ValueError("growing needs groups of single tensors, got channel")
+    if not (config.splits and any(PENALTIES[word].sliced for word in words if word)):
         raise ValueError("growing needs a split of conv or linear into groups, got none")
 
 

@@ -104,7 +104,7 @@ def _slimming(trial, epoch):
     slim = trial.trained("slimming", trial.retrain, **l1)
 
     def largest(run):
-        groups = groups_of(run.config, run.model)
+        groups = groups_of(run.config, run.model, run.data.example())
         return ranked_masks(scale_ranking(groups, run.model, run.data.example()), shares)
 
     masks = trial.masks(f"slimming-{epoch}", slim, largest)
@@ -113,7 +113,8 @@ def _slimming(trial, epoch):
 
 
 def _largest(run, shares):
-    return ranked_masks(magnitude_ranking(groups_of(run.config, run.model)), shares)
+    groups = groups_of(run.config, run.model, run.data.example())
+    return ranked_masks(magnitude_ranking(groups), shares)
 
 
 METHODS = {

@@ -79,10 +79,10 @@ def _ranking(run, by) -> Ranking:
     if by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
     if by == "magnitude":
-        return magnitude_ranking(groups_of(run.config, run.model))
+        return magnitude_ranking(groups_of(run.config, run.model, run.data.example()))
     if by == "initial":
         model, _ = initial_net(run.config, run.data, run.processes.device)
-        return magnitude_ranking(groups_of(run.config, model))
+        return magnitude_ranking(groups_of(run.config, model, run.data.example()))
     if not run.config.splits:
         raise ValueError(
             f"by must be magnitude where nothing is split ({run.config.optimizer}), got {by}"

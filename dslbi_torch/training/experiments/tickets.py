@@ -135,7 +135,8 @@ def checked(config: Config, plan: TicketPlan) -> TicketPlan:
         raise ValueError("retrain and tune must name an optimizer that does not split")
     if plan.transfer is not None:
         _check_transfer(config, plan.transfer)
-    slims = config.conv is not None and PENALTIES[config.conv].sliced and _has_norms(config)
+    filters = config.conv in PENALTIES and PENALTIES[config.conv].sliced
+    slims = filters and _has_norms(config)
     if "slimming" in plan.methods and not slims:
         raise ValueError(
             f"slimming needs a net with BatchNorm, of which whole filters are split, "
@@ -290,7 +291,7 @@ def measured(run: Run) -> dict:
     """
     config = run.config
     whole = zoo.build(config.model, len(run.data.classes), run.data.shape[0])
-    groups = groups_of(config, whole)
+    groups = groups_of(config, whole, run.data.example())
     sizes = {name: p.numel() for g in groups if g["penalty"] for name, p in g["params"]}
     try:
         small = compact(run.model, None, run.data.example())

@@ -116,7 +116,8 @@ def evaluate(run: Run, between=None) -> dict[str, dict[str, float]]:
         for name in ("sparse", "gamma"):
             rows[name] |= densities
     elif run.config.sparse or run.pruning is not None:
-        split = [n for g in groups_of(run.config, model) if g["penalty"] for n, _ in g["params"]]
+        groups = groups_of(run.config, model, run.data.example())
+        split = [name for group in groups if group["penalty"] for name, _ in group["params"]]
         rows["sparse"] = rows["dense"] | _zeros(model, split)
     return rows
 

@@ -15,10 +15,12 @@ from .bregman import sparsify_
 from .optimizers import OPTIMIZERS
 
 
-def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
+def make_optimizer(
+    config: Config, model: nn.Module, example_input: torch.Tensor | None = None
+) -> Optimizer:
     """Return the optimizer of a config, with the weights of convolutions and linear layers
     split; where it keeps them sparse, they are made so."""
-    groups, row = groups_of(config, model), OPTIMIZERS[config.optimizer]
+    groups, row = groups_of(config, model, example_input), OPTIMIZERS[config.optimizer]
     if config.lr_biases != 1:
         groups = _with_lr_of_biases(config, groups)
     if config.sparse:
@@ -35,8 +37,11 @@ def make_optimizer(config: Config, model: nn.Module) -> Optimizer:
     return Split(optimizer, kappa=config.kappa, nu=config.nu) if config.split else optimizer
 
 
-def groups_of(config: Config, model: nn.Module) -> list[dict]:
-    """Return the parameter groups of a config, with what it says of splitting them."""
+def groups_of(
+    config: Config, model: nn.Module, example_input: torch.Tensor | None = None
+) -> list[dict]:
+    """Return the parameter groups of a config, with what it says of splitting them. The example is
+    needed where channels are split."""
     return split_groups(
         model,
         {name: {"lam": lam} for name, lam in (config.lam_named or {}).items()},
@@ -44,6 +49,7 @@ def groups_of(config: Config, model: nn.Module) -> list[dict]:
         linear=config.linear,
         lam={"conv": config.lam_conv, "linear": config.lam_linear},
         weight=config.weight,
+        example_input=example_input,
         weight_decay=config.weight_decay,
         apart=bool(config.release_power or config.per_layer or config.at_least or config.cost),
     )

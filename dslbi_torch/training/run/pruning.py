@@ -36,7 +36,8 @@ def keep_sparse(
         MaskedTraining(model, optimizer, masks)
     if not config.prune:
         return None
-    groups, end = groups_of(config, model), round(config.ramp * config.epochs * steps_per_epoch)
+    groups = groups_of(config, model, example_input)
+    end = round(config.ramp * config.epochs * steps_per_epoch)
     if config.prune == "rigl":
         weights = {name: W for g in groups if g["penalty"] for name, W in g["params"]}
         generator = torch.Generator().manual_seed(config.seed)

@@ -61,7 +61,7 @@ def set_up(config: Config, processes: Processes | None = None) -> Run:
     if config.shard and processes.world > 1:
         _shard(model)
     torch.manual_seed(config.seed + processes.rank)  # no two processes drop the same units
-    optimizer = make_optimizer(config, model)
+    optimizer = make_optimizer(config, model, data.example())
     steps = math.ceil(len(data.train) / config.batch_size)
     pruning = keep_sparse(config, model, masks, optimizer, data.example(), steps)
     controller = recorder = None

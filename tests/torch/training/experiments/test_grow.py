@@ -194,6 +194,7 @@ MISTAKES = [
     (("--budget=3000", "--saturated=0"), "saturated must be in (0, 1], got 0.0"),
     (("--budget=3000", "--saturated=1.5"), "saturated must be in (0, 1], got 1.5"),
     (("--budget=3000", "--rate=0.9"), "rate must be at least 1 and finite, got 0.9"),
+    (("--budget=3000", "--conv=channel"), "growing needs groups of single tensors, got channel"),
     (("--budget=3000", "--conv=l1"), "growing needs a split of conv or linear into groups"),
     (("--budget=3000", "--optimizer=sgd"), "growing needs a split of conv or linear into groups"),
     (("--budget=3000", "--target=0.5"), "target must not be set for growing, got 0.5"),

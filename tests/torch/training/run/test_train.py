@@ -343,9 +343,10 @@ def test_a_target_may_be_a_share_of_every_layer_with_a_floor(tmp_path):
     assert floor.at_least == 2 and len(floor.steered) == len(layers)
 
 
-def test_a_cost_is_hit_and_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("word", ["group", "channel"])
+def test_a_cost_is_hit_and_resumed(tmp_path, monkeypatch, word):
     """``cost`` in place of levels: what the cut net has is what was asked, to within a unit."""
-    asked = dict(conv="group", linear="group", cost={"macs": 0.5})
+    asked = dict(conv=word, linear=word, cost={"macs": 0.5})
     whole = train.train(small(tmp_path / "whole", **asked), progress=False)
     x = whole.data.example()
     masks = whole_filters(whole.model, support_masks(whole.optimizer), x)
