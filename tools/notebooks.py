@@ -24,6 +24,7 @@ SIZE_LIMIT = 600_000  # bytes of one file
 CELLS = range(15, 31)
 SECTIONS = ("Goal", "Break it", "Check", "Exercises", "Take-away", "Next")
 TOUR_SECTIONS = ("Goal", "Exercises", "Take-away", "Next")  # the tour shows, it does not prove
+PREDICT = "**Predict, then run.**"
 CELL_METADATA = ("tags", "mystnb", "jupyter")
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 
@@ -143,6 +144,24 @@ def _text_faults(nb, path):
         yield "leave an empty line after </summary>, or its Markdown is not drawn"
 
 
+def _exercise_faults(nb):
+    """A hint and a solution of each exercise, a prediction, and no answer before an attempt."""
+    text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+    tasks = re.findall(r"^### Exercise (\d+)$", text, re.MULTILINE)
+    for fold in ("Hint", "Solution"):
+        found = re.findall(rf"<summary>{fold} (\d+)</summary>", text)
+        if found != tasks:
+            yield f"exercises {tasks} need a folded {fold} each, in their order, got {found}"
+    after = [b for a, b in zip(nb.cells, nb.cells[1:], strict=False) if PREDICT in a.source]
+    if not after:
+        yield f"{PREDICT!r} is missing: one question whose answer is the next cell's output"
+    if any("hide-output" not in cell.metadata.get("tags", []) for cell in after):
+        yield "the output behind a prediction must be folded: tag 'hide-output'"
+    outputs = [o.get("text", "") for cell in nb.cells for o in cell.get("outputs", [])]
+    if any(re.search(r"^exercise .*: right$", text, re.MULTILINE) for text in outputs):
+        yield "an exercise is solved in the committed outputs"
+
+
 def _cell_faults(cell):
     """One cell: portable source, outputs that stay the same, a description of every picture."""
     if ABSOLUTE_PATH.search(cell.source):
@@ -185,7 +204,7 @@ def faults(path):
     """Everything that is wrong with the form of one notebook, as lines; empty if it is in order."""
     text = path.read_text(encoding="utf-8")
     nb = nbformat.reads(text, as_version=4)
-    found = list(_text_faults(nb, path))
+    found = [*_text_faults(nb, path), *_exercise_faults(nb)]
     for i, cell in enumerate(nb.cells, start=1):
         found += [f"cell {i}: {fault}" for fault in dict.fromkeys(_cell_faults(cell))]
     counts = [cell.execution_count for cell in nb.cells if cell.cell_type == "code"]

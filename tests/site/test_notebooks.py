@@ -28,6 +28,13 @@ def test_form(path):
     assert faults(path) == []
 
 
+EXERCISE = (
+    "### Exercise 1\n\nWhat is it?\n\n"
+    "<details><summary>Hint 1</summary>\n\nOne and one.\n\n</details>\n\n"
+    "<details><summary>Solution 1</summary>\n\nIt is 2.\n\n</details>"
+)
+
+
 def picture(alt=True):
     """A code cell that shows a picture."""
     output = new_output("display_data", data={"image/png": "AAAA", "text/plain": "<Figure>"})
@@ -41,8 +48,9 @@ def good():
     for name in sections:
         cells += [new_markdown_cell(f"## {name}"), new_code_cell("print(1 + 1)")]
     cells.append(picture())
-    fold = "<details><summary>Solution</summary>\n\nIt is 2.\n\n</details>"
-    cells.append(new_markdown_cell(fold))
+    cells.append(new_markdown_cell(EXERCISE))
+    cells[11].source += "\n\n**Predict, then run.** Is it 2?"
+    cells[12].metadata = {"tags": ["hide-output"]}
     nb = new_notebook(cells=cells)
     for i, cell in enumerate((c for c in nb.cells if c.cell_type == "code"), start=1):
         cell.execution_count = i
@@ -91,6 +99,11 @@ CHANGES = {
         new_markdown_cell("more") for _ in range(16)
     ),
     "solutions folded": _set(14, "no solution"),
+    "need a folded Hint each": _set(14, EXERCISE.replace("Hint 1", "Hint")),
+    "need a folded Solution each": _set(14, EXERCISE.replace("Solution 1", "Solution 2")),
+    "Predict, then run.**' is missing": _set(11, "## Next"),
+    "behind a prediction must be folded": lambda nb: nb.cells[12].metadata.pop("tags"),
+    "an exercise is solved": _text("exercise 1, times: right\n"),
     "empty line after </summary>": _set(14, "<details><summary>S</summary>\nx\n</details>"),
     "absolute path in the source": _set(2, 'open("/home/me/data.csv")'),
     "MyST or GitHub markup": _set(1, "## Goal\n\n:::{note}\nhere\n:::"),
