@@ -257,7 +257,7 @@ def split_problem(
     return problem, sp.csr_array(D) if sp.issparse(D) else D
 
 
-# ---- Where the clock starts ------------------------------------------------------------------
+# ---- Where path time starts ------------------------------------------------------------------
 
 
 def first_jump(gradient, lam, noise, *, groups=None, factors=None, positive=False):

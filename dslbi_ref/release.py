@@ -1,7 +1,7 @@
 """The start of a path: levels from the scale of trained weights, and V where Gamma = W.
 
 Until its release a path rests: Gamma = 0, V = 0 and W trains, as beta of Split LBI rests at the
-minimiser until the clock starts. :func:`dslbi_ref.dessilbi.dessilbi_states` has it as an option.
+minimiser until path time starts. :func:`dslbi_ref.dessilbi.dessilbi_states` has it as an option.
 """
 
 from numbers import Integral

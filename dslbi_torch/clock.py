@@ -1,12 +1,12 @@
 """What a run will reach, from its optimizer and schedule alone, and a coupling that follows lr.
 
-A path has two clocks. V grows by ``alpha / nu`` of W in a step, and a unit enters once the sum is
+A path has two times. V grows by ``alpha / nu`` of W in a step, and a unit enters once the sum is
 its level. The pull takes the part ``kappa * alpha / nu`` of W outside the support, and with
 ``S = sum of kappa * alpha / nu`` a part of e^-S is left of what was there. Both can be read off
 before the first step.
 
 Around another optimizer (:class:`dslbi_torch.Split`) ``kappa * alpha`` is the base's lr, and both
-clocks are the same whatever the base. What differs is what holds W up outside the support: against
+times are the same whatever the base. What differs is what holds W up outside the support: against
 a gradient g that no longer changes W settles at ``-nu * g / (1 - momentum)`` with SGD, and at
 ``-nu * sign(g)`` with Adam, whose step has the size of lr however small the gradient. So with Adam
 nu itself must be small beside the weights that are to count, while lr is small too: a nu that is

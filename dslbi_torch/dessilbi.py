@@ -132,7 +132,7 @@ class DessiLBI(Optimizer):
         builds them from a model.
     lr : float > 0
         The step alpha: W moves by ``kappa * lr``, V by ``lr / nu``. A schedule that lowers lr
-        slows the clock of the path with it.
+        slows path time with it.
     kappa, nu, lam : float > 0
         Speed of Gamma, coupling, penalty level.
     penalty : None, or a word of ``dslbi_torch.penalties.PENALTIES``

@@ -2,7 +2,7 @@
 
 Twin of ``dslbi_ref/release.py``. A path that starts with the training counts random weights, and
 what was born large enters first. Split LBI starts elsewhere: its beta rests at the minimiser for
-gamma = 0 until the clock starts. This is the same start for a net.
+gamma = 0 until path time starts. This is the same start for a net.
 """
 
 import math
@@ -22,7 +22,7 @@ class Release:
 
     Until its release a path rests: V and Gamma are zero, and W follows the loss as if it were not
     split. At the release V is zero, the levels may be set from the scale of the trained weights,
-    and the clock runs from there. A path that is to start with the first step of a pretrained net
+    and path time runs from there. A path that is to start with the first step of a pretrained net
     is released by :func:`release_`.
 
     It is attached as a pre-step hook: no line of the loop changes. What it has come to is in the

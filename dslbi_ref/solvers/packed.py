@@ -105,7 +105,7 @@ class Events:
         self.dual, self.rows, self.met = dual, [], False
 
     def keep(self, t, z, gamma, intercept):
-        """Keep an event; of two that are closer than the clock only the later one."""
+        """Keep an event; of two that are closer than times can tell only the later one."""
         if self.rows and t <= self.rows[-1][0]:
             self.rows.pop()
         if self.dual is not None:

@@ -7,7 +7,7 @@ At every step beta minimises the split loss of :mod:`dslbi_ref.split_lbi` for it
     gamma_{k+1} = kappa prox_lam(z_{k+1})
 
 What is left is linearized Bregman iteration on a quadratic whose curvature is at most 1/nu. Steps
-may reach 2 nu / kappa, longer by a factor of 1 + |D|^2 + nu |X|^2/n, at the price of a solve each.
+may reach 2 nu / kappa, longer by a factor of 1 + |D|^2 + nu |X|^2/n, at the cost of a solve each.
 At finite kappa the path differs a little from that of Split LBI, whose beta lags behind; both tend
 to the exact path of :mod:`dslbi_ref.iss` as kappa grows.
 """

@@ -59,7 +59,7 @@ def gamma_ranking(optimizer: Optimizer, *, normalised: bool = False) -> Ranking:
     Notes
     -----
     The authors' weight-pruning example normalises V itself during training, by ``max(|W|, 1)``
-    entry by entry, which does nothing where no weight exceeds 1, and slows the clock a hundredfold
+    entry by entry, which does nothing where no weight exceeds 1, and slows entries a hundredfold
     beside it. Here the update is left alone, so Gamma stays a function of V, and what is
     normalised is the selection.
     """
