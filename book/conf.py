@@ -43,6 +43,7 @@ extensions = [
     "sphinx_proof",
     "sphinxcontrib.bibtex",
     "sphinxext.opengraph",
+    "theory_figures",
 ]
 
 # Notebooks are committed with their outputs and proven by nbval; BOOK_EXECUTE=force runs them here.

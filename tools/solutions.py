@@ -12,7 +12,10 @@ import nbformat
 from nbformat.v4 import new_code_cell
 
 UNDONE = re.compile(
-    r"^(?:[\w, ]+ = .*# your turn.*|[\w, ]+ = None.*|def .*:\n    return None.*)\n", re.MULTILINE
+    r"^(?:[\w, ]+ = .*# your turn.*"
+    r"|[\w, ]+ = None(?:, None)* *(?:#.*)?"
+    r"|def .*:\n    return None.*)\n",
+    re.MULTILINE,
 )
 SOLUTION = re.compile(r"<summary>Solution (\d+)</summary>(.*?)</details>", re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
