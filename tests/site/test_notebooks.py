@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import nbformat
 import numpy as np
@@ -26,6 +27,13 @@ ALT = {"mystnb": {"image": {"alt": "two lines that meet"}}}
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_form(path):
     assert faults(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_and_a_page_of_the_book_link_to_each_other(path):
+    pages = set(re.findall(r"\]\(\.\./book/(\w+\.md)", path.read_text(encoding="utf-8")))
+    texts = [(FOLDER.parent / "book" / page).read_text(encoding="utf-8") for page in pages]
+    assert any(f"../notebooks/{path.name}" in text for text in texts), pages
 
 
 EXERCISE = (
