@@ -148,7 +148,7 @@ def direct():
 
 def draw_direct(axes, curves):
     for ax, key, label in (
-        (axes[0], "false", "false rows before the last true one"),
+        (axes[0], "false", "false rows that come first"),
         (axes[1], "IRR", r"$\mathrm{IRR}(\nu)$"),
     ):
         ax.semilogx(curves["nu"], curves[key], "o-", ms=3)
