@@ -4,12 +4,15 @@ from functools import reduce
 
 import numpy as np
 from scipy.special import expit
-from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .estimators import PathEstimator, chosen_time
 from .fitting import PathFit
+from .optional import brought_by
+
+with brought_by("estimators", "dslbi_ref.classifiers"):
+    from sklearn.base import ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class SplitLBIClassifier(ClassifierMixin, PathEstimator):

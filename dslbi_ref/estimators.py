@@ -15,13 +15,16 @@ package that import scikit-learn.
 """
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin, is_classifier
-from sklearn.model_selection import check_cv
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .fitting import PathFit
 from .losses import curved_loss, huber
+from .optional import brought_by
 from .stopping import held_out_losses
+
+with brought_by("estimators", "dslbi_ref.estimators"):
+    from sklearn.base import BaseEstimator, RegressorMixin, is_classifier
+    from sklearn.model_selection import check_cv
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 
 def chosen_time(est, X, y, targets, times, loss, sample_weight=None):

@@ -5,17 +5,20 @@ package that import scikit-learn.
 """
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.feature_selection import SelectorMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .checks import check_design, check_flag, check_transform
 from .design import column_deviation
 from .estimators import SplitLBIRegressor
 from .knockoffs import split_knockoffs
+from .optional import brought_by
 from .stability import false_bound, first_entries, largest_first, stability_selection
+
+with brought_by("estimators", "dslbi_ref.selectors"):
+    from sklearn.base import BaseEstimator, clone, is_classifier
+    from sklearn.feature_selection import SelectorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class _First:

@@ -26,6 +26,7 @@ from .checks import (
     check_word,
     shown,
 )
+from .optional import brought_by
 
 # ---- Halves and frequencies --------------------------------------------------------------------
 
@@ -144,10 +145,8 @@ def stability_selection(
     if n_jobs is None:
         masks = [_selection(fit, X[rows], y[rows], first) for rows in halves]
     else:
-        try:
+        with brought_by("estimators", "n_jobs"):
             from joblib import Parallel, delayed
-        except ImportError as error:
-            raise ImportError("n_jobs needs joblib: pip install joblib") from error
         n_jobs = check_integer("n_jobs", n_jobs, -1)
         if n_jobs == 0:
             raise ValueError("n_jobs must be None, -1 or at least 1, got 0")

@@ -7,13 +7,16 @@ returns the axes.
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from .arguments import check_count, check_kind, check_list, check_number, shown
+from .optional import brought_by
+
+with brought_by("figures", "dslbi_torch.figures"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 
 GREY = "0.72"
 _ACCURACIES = (

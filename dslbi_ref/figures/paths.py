@@ -3,14 +3,16 @@
 import numpy as np
 
 from ..checks import check_array, check_kind, check_list, shown
+from ..optional import brought_by
 from ..path import Path
 from ..solvers.packed import columns
 
 
 def draw(path, ax=None, truth=None, names=None):
     """Draw a path; see :meth:`dslbi_ref.path.Path.plot`."""
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes
+    with brought_by("figures", "the figure of a path"):
+        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes
 
     check_kind("path", path, Path)
     if ax is not None:

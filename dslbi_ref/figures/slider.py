@@ -19,6 +19,7 @@ from ..checks import (
     check_list,
     shown,
 )
+from ..optional import brought_by
 
 # No ids and no <script>: two sliders on a page do not disturb each other, and an output that is
 # inserted into a running page works at once.
@@ -122,9 +123,10 @@ def draw_frames(draw, values, *, kind="svg", figsize=None):
     colours). A frame of the usual size takes 10 to 20 kB, so two dozen are plenty. The bytes depend
     on the drawing and on the versions of matplotlib and Pillow only.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from PIL import Image  # comes with matplotlib
+    with brought_by("figures", "draw_frames"):
+        import matplotlib
+        from matplotlib.figure import Figure
+        from PIL import Image  # comes with matplotlib
 
     if not (isinstance(kind, str) and kind in ("svg", "png")):
         raise ValueError(f'kind must be "svg" or "png", got {shown(kind)}')

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..arguments import check_model
 from ..layers import LAYERS, own_parameter
+from ..optional import brought_by
 from ..text import one_line
 
 
@@ -35,16 +36,6 @@ def shared_modules(model: nn.Module) -> set[nn.Module]:
     return {m for m, p in own if count[id(p)] > 1}
 
 
-def _torch_pruning():
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise ImportError(
-            "widening needs the package torch-pruning: pip install torch-pruning"
-        ) from error
-    return torch_pruning
-
-
 def dependency_graph(model, x):
     """Return Torch-Pruning's graph of the model, as it runs in the dtype of x.
 
@@ -55,7 +46,8 @@ def dependency_graph(model, x):
     ValueError
         For a model that it cannot follow.
     """
-    torch_pruning = _torch_pruning()
+    with brought_by("surgery", "widening"):
+        import torch_pruning
     try:
         with _in_dtype(model, x.dtype), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it cannot follow is refused below

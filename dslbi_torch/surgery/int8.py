@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_list, check_tensor
+from ..optional import brought_by
 from ..safe_files import atomic
 from ..text import one_line
 from .saving import save_onnx
@@ -38,13 +39,9 @@ def save_int8(model: nn.Module, example_input: Tensor, batches: Iterable, file: 
     ValueError
         For no batches, and for batches that the model does not take.
     """
-    try:
+    with brought_by("export", "int8"):
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise ImportError(
-            "int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
-        ) from error
     given = [
         check_tensor("batches", batch[0] if isinstance(batch, list | tuple) and batch else batch)
         for batch in check_list("batches", batches)

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from ..arguments import check_file, check_kind, check_model
 from ..bits import pack_bits, unpack_bits
 from ..forward import evaluating, run_example
+from ..optional import brought_by
 from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
 from .saved_sizes import fit_sizes_, sizes_of
@@ -222,10 +223,8 @@ def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None
     ImportError
         Without the packages onnx and onnxscript.
     """
-    try:
+    with brought_by("export", "ONNX"):
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError("ONNX needs the package onnxscript: pip install onnxscript") from error
     with atomic(file) as temporary:
         torch.onnx.export(
             _program(model, example_input),

@@ -33,6 +33,7 @@ INNER_NAMES = INNER_OF_SELECTION | {
     "nets_layers.cross_entropy_back",
     "nets_layers.require",
     "losses.check_numbers",
+    "optional.brought_by",
     "path.follow",
     *(f"shrinkage.{name}" for name in ("shrink", "crossing", "positive_part", "with_factors")),
     "penalties.factor",

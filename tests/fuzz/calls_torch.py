@@ -41,6 +41,7 @@ INNER_NAMES = {
     "masks.checks.check_masks",
     "masks.checks.check_same_tensors",
     "masks.swap.drop_gathered",
+    "optional.brought_by",
     "penalties.factor",
     "penalties.one_of",
     "surgery.channels.is_output",

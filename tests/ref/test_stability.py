@@ -119,7 +119,7 @@ def test_processes_change_nothing(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     stability_selection(iss_path, X, y, first=2, pairs=1)
-    with pytest.raises(ImportError, match="n_jobs needs joblib: pip install joblib"):
+    with pytest.raises(ImportError, match="^n_jobs needs joblib: pip install 'dslbi.estimators.'$"):
         stability_selection(iss_path, X, y, n_jobs=1)
 
 

@@ -52,6 +52,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ...optional import brought_by
 from .class_folders import find
 from .in_memory import PicturesInMemory
 from .mnist_and_cifar import DIGITS, cifar, mnist
@@ -60,7 +61,8 @@ from .sources import Parts, Wanted
 
 
 def _digits(root, _):
-    from sklearn.datasets import load_digits
+    with brought_by("train", "dataset digits"):
+        from sklearn.datasets import load_digits
 
     found = load_digits()
     x, y = found.images[:, None], found.target

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+
+from ...optional import brought_by
+
+_PICTURES = "train", "a data set of picture files"
 
 
 class PicturesOnDisk:
@@ -155,10 +158,9 @@ class _Decoder(Dataset):
                     unreadable[str(path)] = error.strerror
                     return pixels, y, broken, unreadable
                 try:
-                    picture = Image.open(io.BytesIO(content)).convert("RGB")
-                except _UNDECODABLE as error:
-                    reason = str(error).split("<")[0].strip() or type(error).__name__
-                    broken[str(path)] = reason
+                    picture = _decoded(content)
+                except _Undecodable as error:
+                    broken[str(path)] = str(error)
                     continue
                 pixels[row], y[row] = self._transformed(picture, seed), int(self.y[k])
                 break
@@ -174,11 +176,21 @@ class _Decoder(Dataset):
             torch.set_rng_state(state)
 
 
-# What Pillow raises for damaged files: SyntaxError is its own for PNG.
-_UNDECODABLE = (
-    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
-    Image.DecompressionBombError,
-)
+class _Undecodable(Exception):
+    """A file that is no picture; the message is the reason."""
+
+
+def _decoded(content):
+    """The picture of a file's bytes."""
+    with brought_by(*_PICTURES):
+        from PIL import Image
+    # What Pillow raises for damaged files: SyntaxError is its own for PNG.
+    damaged = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except (*damaged, Image.DecompressionBombError) as error:
+        reason = str(error).split("<")[0].strip() or type(error).__name__
+        raise _Undecodable(reason) from error
 
 
 def _as_it_is(batch):
@@ -201,13 +213,15 @@ def _end_by(parent):
 
 
 def _random_crop(size, flip):
-    from torchvision.transforms import v2  # here: it takes seconds that smaller sets need not pay
+    with brought_by(*_PICTURES):  # here: it takes seconds that smaller sets need not pay
+        from torchvision.transforms import v2
 
     mirror = [v2.RandomHorizontalFlip()] if flip else []
     return v2.Compose([v2.RandomResizedCrop(size), *mirror, v2.PILToTensor()])
 
 
 def _middle(size):
-    from torchvision.transforms import v2
+    with brought_by(*_PICTURES):
+        from torchvision.transforms import v2
 
     return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()])

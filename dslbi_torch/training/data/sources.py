@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...optional import brought_by
 from ...text import one_line
 
 
@@ -53,7 +54,8 @@ def torchvision_sets(
     """
     # Imported here only: it takes longer than loading the data, and complete files need no
     # download.
-    import torchvision
+    with brought_by("train", f"to download {name}"):
+        import torchvision
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # seconds without an answer

@@ -5,6 +5,8 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import nn
 
+from ...optional import brought_by
+
 
 class Pad(nn.Module):
     """Shortcut option A: every second row and column, and zeros for the new channels."""
@@ -133,7 +135,8 @@ def mobilenet_v2(n_classes=10, in_channels=3):
     parameters. Elsewhere residual blocks that change the width have a projection (2,296,922
     parameters).
     """
-    from torchvision.models import MobileNetV2
+    with brought_by("train", "model mobilenetv2"):
+        from torchvision.models import MobileNetV2
 
     # expansion, width, blocks, stride
     stages = [

@@ -44,6 +44,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from ...optional import brought_by
 from . import cifar, fast, small
 
 
@@ -58,7 +59,8 @@ class NetRow(NamedTuple):
 
 def torchvision_net(name, n_classes=1000, in_channels=3):
     """Return a net for ImageNet as torchvision makes it, without its trained weights."""
-    from torchvision.models import get_model
+    with brought_by("train", f"model {name}"):
+        from torchvision.models import get_model
 
     if in_channels != 3:
         raise ValueError(f"model {name} takes pictures of 3 channels, got {in_channels}")

@@ -24,6 +24,7 @@ import torch
 from torch.optim import Optimizer
 
 from ...dessilbi import DessiLBI
+from ...optional import brought_by
 from .bregman import AdaBreg, LinBreg
 
 
@@ -37,12 +38,8 @@ class OptimizerRow(NamedTuple):
 
 
 def _adabound(groups, lr):
-    try:
+    with brought_by("train", "optimizer adabound"):
         from pytorch_optimizer import AdaBound
-    except ImportError as error:
-        raise ImportError(
-            "optimizer adabound needs the package pytorch-optimizer: pip install pytorch-optimizer"
-        ) from error
     return AdaBound(groups, lr=lr)
 
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 from tqdm.auto import tqdm
 
+from ...optional import brought_by
 from .evaluate import EVALUATED
 from .state import Run
 
@@ -47,12 +48,8 @@ def tensorboard_writer(run: Run):
     """Return a writer for TensorBoard, or None, as a context."""
     if not (run.config.tensorboard and run.processes.first):
         return nullcontext()
-    try:
+    with brought_by("train", "tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "tensorboard needs the package of that name: pip install tensorboard"
-        ) from error
     return SummaryWriter(run.config.folder / "tensorboard", purge_step=run.at.epoch + 1)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...optional import brought_by
 from ...path import NEVER
 from ...recorded_path import RecordedPath
 from ...text import text_table
@@ -70,7 +71,8 @@ def draw_path(folder: str | Path) -> Path:
     Accuracies and densities by epoch on the left; on the right, for the first three tensors that
     are split by groups, the norm of every group of Gamma.
     """
-    from matplotlib.figure import Figure  # here: the text above needs no matplotlib
+    with brought_by("figures", "the picture of a path"):  # here: the text above needs none
+        from matplotlib.figure import Figure
 
     from ... import figures
 

@@ -148,7 +148,10 @@ def test_l1_in_the_loss_moves_weights_by_their_sign(tmp_path):
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pytorch_optimizer", None)
-    with pytest.raises(ImportError, match="adabound needs the package pytorch-optimizer"):
+    with pytest.raises(
+        ImportError,
+        match="^optimizer adabound needs pytorch_optimizer: pip install 'dslbi.train.'$",
+    ):
         make_optimizer(Config(optimizer="adabound"), zoo.build("digits-net"))
 
 
@@ -419,7 +422,7 @@ def test_tensorboard_gets_every_number_of_the_log(tmp_path):
 
 def test_tensorboard_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match="tensorboard needs the package of that name"):
+    with pytest.raises(ImportError, match="^tensorboard needs .*: pip install 'dslbi.train.'$"):
         train.train(tiny(tmp_path / "new", tensorboard=True), progress=False)
 
 
