@@ -30,6 +30,7 @@ extensions = [
     "myst_nb",
     "docstrings",
     "finish",
+    "live_widgets",
     "offline_mathjax",
     "path_costs",
     "public_names",

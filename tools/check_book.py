@@ -3,8 +3,9 @@
 First without a browser: links lead to pages and headings that exist, pictures are described, the
 site is not too large. Then in headless Chromium, from a local server and again from ``file://``:
 formulas are drawn, the console is silent, nothing is asked from another machine, axe finds nothing,
-in light and in dark, nothing overflows the screen of a phone; sliders move, code can be copied, the
-notebook downloaded, and the search finds. One line per page; exit status 1 if there is a fault.
+in light and in dark, nothing overflows the screen of a phone; sliders and widgets move, code can be
+copied, the notebook downloaded, and the search finds. One line per page; exit status 1 if there is
+a fault.
 
 ``--without-browser`` stops after the first part.
 """
@@ -186,6 +187,44 @@ def sliders(tab):
     return len(figures)
 
 
+def widgets(tab):
+    """Each slider of each widget changes its picture, by the keys; Play lets the time run, and with
+    less motion makes one step. Returns how many widgets there are.
+    """
+    found = tab.page.locator("[data-live]").all()
+    for widget in found:
+        name = widget.evaluate("e => e.localName")
+        picture, words = widget.locator("[role=img]"), widget.locator("p")
+        tab.expect(words.inner_text().strip(), f"{name} says nothing")
+        tab.expect(not widget.locator("> img").is_visible(), f"{name} shows its picture twice")
+        for handle in widget.locator("input").all():
+            before, value = picture.inner_html(), handle.get_attribute("aria-valuetext")
+            handle.press("PageDown")  # to where it may be already
+            handle.press("PageUp")
+            handle.press("PageUp")
+            moved = handle.get_attribute("aria-valuetext") != value
+            tab.expect(moved and picture.inner_html() != before, f"{name}: {value} does not move")
+        for button in widget.locator("button").all():
+            plays(tab, name, button, widget.locator(".time input"))
+    return len(found)
+
+
+def plays(tab, name, button, time):
+    time.press("Home")
+    button.click()
+    tab.page.wait_for_timeout(300)
+    button.click()
+    tab.expect(0 < float(time.input_value()), f"{name}: Play does not move the time")
+    tab.page.emulate_media(reduced_motion="reduce")
+    time.press("Home")
+    button.click()
+    after = time.input_value()
+    tab.page.wait_for_timeout(200)
+    tab.expect(0 < float(after), f"{name}: no step where less motion is wanted")
+    tab.expect(time.input_value() == after, f"{name} moves by itself where less motion is wanted")
+    tab.page.emulate_media(reduced_motion="no-preference")
+
+
 def notebook(tab, name):
     """Its first block of code can be copied, and the file downloaded."""
     block = tab.page.locator("div.highlight:has(.copybtn)").first
@@ -225,7 +264,7 @@ def browse(site, pages, faults):
                 tab.page.wait_for_url("**/book/index.html")
             colours(tab)
             widths(tab)
-            moved = sliders(tab)
+            moved, live = sliders(tab), widgets(tab)
             if here.startswith("notebooks/"):
                 notebook(tab, Path(here).with_suffix(".ipynb").name)
             if here == "search.html":
@@ -233,11 +272,12 @@ def browse(site, pages, faults):
             local = Tab(context)
             local.open((site / here).resolve().as_uri())
             sliders(local)
+            widgets(local)
             if here == "search.html":
                 search(local, site.resolve().as_uri())
             faults[here] += tab.take() + [f"from a file: {fault}" for fault in local.take()]
             local.page.close()
-            yield here, f"{formulas} formulas, {moved} sliders"
+            yield here, f"{formulas} formulas, {moved} sliders, {live} widgets"
 
 
 def main():

@@ -89,6 +89,31 @@ def draw_clocks(axes, curves):
         axes[0].axhline(level, color="0.6", ls="--", lw=1)
 
 
+def staircase():
+    """The graph of the sub-differential, and of its sum with gamma/kappa, with a path's states."""
+    X, y = orthogonal()
+    flow, kappa = iss_path(X, y).at(1.0), 2.0
+    slow = lbi_path(X, y, kappa=kappa, alpha=1e-3, times=[1.0])
+    gamma = np.linspace(-2.2, 2.2, 441)
+    return {
+        "flow": np.array([flow.gamma, flow.z]),
+        "slow": np.array([slow.gamma[0], slow.z[0]]),
+        "steps": np.array([[-2.2, 0, 0, 2.2], [-1, -1, 1, 1]]),
+        "ramp": np.array([elastic_net(kappa).inverse(gamma), gamma]),
+    }
+
+
+def draw_staircase(axes, curves):
+    titles = (r"$\partial|\gamma|$", r"with $\gamma/\kappa$ added, $\kappa = 2$")
+    pairs = (("steps", "flow"), ("ramp", "slow"))
+    for ax, (graph, dots), title in zip(axes, pairs, titles, strict=True):
+        ax.plot(*curves[graph], color="0.6")
+        for j, (x, z) in enumerate(curves[dots].T):
+            ax.plot(x, z, f"C{j}o", ms=6)
+        ax.set(xlabel=r"$\gamma_j$", title=title, xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
+    axes[0].set_ylabel(r"dual variable")
+
+
 def speeds():
     X, y = orthogonal()
     t = np.linspace(0.5, 4, 351)
@@ -222,6 +247,17 @@ FIGURES = {
         "zero to these slopes at the same times.",
         r"An orthogonal design with $c = (2, -1.25, 0.8, 0.3)$: $\rho_j$ runs with slope $c_j$ "
         r"until it meets a border, and $\gamma_j$ jumps to $c_j$ then.",
+    ),
+    "staircase": Figure(
+        staircase,
+        draw_staircase,
+        2,
+        "Two panels of the dual variable against gamma. Left, a staircase: level at -1, a riser at "
+        "gamma = 0 up to 1, level again; two dots lie on the riser, one on each level. Right, the "
+        "levels slope upwards, and the two dots on them lie nearer to zero.",
+        r"The staircase, and four coefficients at $t = 1$ of the same design. Left, a coefficient "
+        "climbs the riser while it sleeps, and at its edge is free to go anywhere along the level. "
+        r"Right, a finite $\kappa$ tilts the levels: the dual variable says where $\gamma$ is.",
     ),
     "speeds": Figure(
         speeds,

@@ -64,6 +64,17 @@ def test_clocks_and_speeds(figures):
         assert_allclose(curves[rf"$\kappa = {kappa}$"], closed, atol=2e-3)
 
 
+def test_the_states_lie_on_the_staircase(figures):
+    curves = figures.staircase()
+    gamma, rho = curves["flow"]
+    assert_allclose(gamma, np.where(np.abs(C) >= 1, C, 0), atol=1e-9)
+    assert_allclose(rho, np.clip(C, -1, 1), atol=1e-9)
+    gamma, z = curves["slow"]
+    assert_allclose(gamma, 2 * np.sign(z) * np.maximum(np.abs(z) - 1, 0), atol=1e-12)
+    assert_allclose(gamma, np.interp(z, *curves["ramp"][::-1]), atol=0.02)
+    assert_allclose(gamma[:2], C[:2] * (1 - np.exp(-2 * (1 - 1 / np.abs(C[:2])))), atol=2e-3)
+
+
 def test_springs_delay_by_one_plus_nu(figures):
     curves = figures.springs()
     t = curves["t"][:, None]

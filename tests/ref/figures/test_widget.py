@@ -1,0 +1,193 @@
+"""The widgets: their JavaScript says what the reference says, and what is on the page at first."""
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from dslbi_ref import (
+    dessilbi_states,
+    iss_path,
+    mirror_descent_states,
+    record,
+    soft_threshold,
+)
+from dslbi_ref.figures.widget import WIDGETS, source, widget
+from dslbi_ref.mirror_maps import elastic_net, hypentropy
+
+FOLDER = files("dslbi_ref.figures") / "widgets"
+LIMIT = 50_000  # bytes of one widget
+
+
+def run(name, expression):
+    """Return the value of an expression among the scripts of a widget."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("the scripts of the widgets are run by node, and there is none")
+    # JSON has no infinity
+    text = f"JSON.stringify({expression}, (_, v) => v === Infinity ? 'inf' : v)"
+    script = f"{{{source(name)}\nprocess.stdout.write({text})}}"
+    done = subprocess.run([node, "-e", script], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def numbers(values):
+    return np.array([float(x) for x in values])
+
+
+def reference(*, start, want, kappa, nu, lam, alpha, steps, rest=0):
+    states = dessilbi_states(
+        {"w": np.array(start, float)},
+        lambda W: {"w": W["w"] - np.array(want, float)},
+        penalties={"w": "l1"},
+        **dict(alpha=alpha, kappa=kappa, nu=nu, lam=lam, momentum=0.0, release=rest),
+    )
+    return record(states, steps + rest)
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_the_page_has_a_picture_and_asks_nothing_from_elsewhere(name):
+    page = widget(name)
+    assert page == widget(name)._repr_html_() and repr(page) == "<widget>"
+    assert len(page.encode()) < LIMIT
+    shown = re.fullmatch(
+        rf'<dslbi-{name}><img alt="([^"]+)" src="data:image/svg\+xml,([^"]+)"></dslbi-{name}>'
+        r"\n<script>\n\{.*\}\n</script>",
+        page,
+        re.DOTALL,
+    )
+    assert len(shown[1]) > 80
+    assert ElementTree.fromstring(unquote(shown[2])).tag.endswith("svg")
+    assert set(re.findall(r"https?://[^\"%]*", unquote(page))) == {"http://www.w3.org/2000/svg"}
+    assert " id=" not in page and page.count("</script>") == 1
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_the_picture_is_what_the_script_draws_at_first(name):
+    drawn = run(name, f"scene({name}, {{}}).svg")
+    assert drawn + "\n" == (FOLDER / f"{name}.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_impossible_values_stop_at_their_bounds(name):
+    inputs = run(name, f"{name}.inputs")
+    for wild, bound in (("-1e9", "min"), ("1e9", "max"), ("Infinity", "max"), ("NaN", "value")):
+        asked = "{" + ", ".join(f"{one['name']}: {wild}" for one in inputs) + "}"
+        got = run(name, f"bounded({name}.inputs, {asked})")
+        assert got == {one["name"]: one[bound] for one in inputs}
+        # at the corners of its box a widget still draws, of finite numbers
+        drawn = run(name, f"scene({name}, {asked})")
+        assert not re.search("NaN|Infinity|undefined", drawn["svg"] + drawn["words"])
+        ElementTree.fromstring(drawn["svg"])
+
+
+def test_no_widget_can_be_asked_for_what_the_method_refuses():
+    for name in WIDGETS:
+        for one in run(name, f"{name}.inputs"):
+            assert one["min"] <= one["value"] <= one["max"]
+            if one["name"] in ("kappa", "nu", "lam", "s"):
+                assert one["min"] > 0
+
+
+def test_another_name_is_refused():
+    with pytest.raises(ValueError, match="^name must be one of machine, .*, got 'engine'$"):
+        widget("engine")
+
+
+@pytest.mark.parametrize(
+    ("nu", "lam", "kappa", "start"), [(1, 1, 10, 0), (0.2, 0.5, 20, 2), (4, 2, 0.5, 0.7)]
+)
+def test_the_machine_makes_the_steps_of_the_reference(nu, lam, kappa, start):
+    own = f"{{nu: {nu}, lam: {lam}, kappa: {kappa}, start: {start}}}"
+    alpha, paths = run("machine", f"[stepSize({kappa}, {nu}), machine.solve({own})]")
+    assert 0 < alpha <= 1 / (kappa * (1 + 2 / nu))  # half of what is safe, or less
+    steps = len(paths[0]["t"]) - 1
+    want = run("machine", "WANTED")
+    path = reference(
+        start=[start] * 3, want=want, kappa=kappa, nu=nu, lam=lam, alpha=alpha, steps=steps
+    )
+    assert_allclose(paths[0]["t"], path.t, rtol=1e-12)
+    for j, mine in enumerate(paths):
+        for letter, theirs in (("W", path.W), ("V", path.V), ("Gamma", path.Gamma)):
+            assert_allclose(mine[letter], theirs["w"][:, j], rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_machine_says_first_is_the_theory():
+    """Entry at lam (nu + 1) / w, plus the moment in which a weight grows."""
+    paths = run("machine", "machine.solve(bounded(machine.inputs, {}))")
+    entry = [path["t"][np.flatnonzero(path["Gamma"])[0]] for path in paths]
+    assert_allclose(entry, [1, 2, 8], atol=0.15)
+    said = run("machine", "scene(machine, {time: 12}).words")
+    assert said.startswith("Awake now: 3 of 3.") and "wanted at 0.25 wakes at 8.1" in said
+    assert "sleeps to the end" in run("machine", "scene(machine, {lam: 2}).words")
+
+
+@pytest.mark.parametrize(("kappa", "s"), [(4, 0.05), (0.3, 3), (15, 0.002)])
+def test_balls_touch_the_line_where_mirror_descent_ends(kappa, s):
+    a, origin = np.array([1.0, 2.0]), np.zeros(2)
+    solved = run("ball", f"ball.solve({{kappa: {kappa}, s: {s}}})")
+    for m, alpha, one in zip(
+        (elastic_net(kappa), hypentropy(s)), (0.05 / kappa, 0.02), solved, strict=True
+    ):
+        states = mirror_descent_states(lambda x: a * (a @ x - 2), m, origin, alpha=alpha)
+        assert_allclose(record(states, 6000).x[-1], one["end"], atol=1e-6)
+        radius = m.divergence(np.array(one["end"]), origin)
+        points = np.array(one["points"])
+        assert_allclose([m.divergence(x, origin) for x in points], radius, rtol=1e-9)
+        assert (points @ a).max() <= 2 + 1e-9  # the ball only touches the line
+
+
+@pytest.mark.parametrize("c", [(2, -1.25, 0.8, 0.3), (-0.5, 0.5, 1.9, 0)])
+def test_entries_are_those_of_the_exact_path(c):
+    n = 20
+    X = np.linalg.qr(np.random.default_rng(0).standard_normal((n, 4)))[0] * n**0.5
+    path = iss_path(X, X @ np.array(c, float), t_max=50)
+    own = "{" + ", ".join(f"c{j + 1}: {x}" for j, x in enumerate(c)) + "}"
+    assert_allclose(numbers(run("entries", f"entries.solve({own}).entry")), path.entry_times())
+    for t in (0.1, 0.7, 1.3, 4.9):
+        parts = run(
+            "entries", f"(s => [s.rho({t}), s.gamma({t}), s.lasso({t})])(entries.solve({own}))"
+        )
+        state = path.at(t)
+        for mine, theirs in zip(
+            parts, (state.z, state.gamma, soft_threshold(np.array(c, float), 1 / t)), strict=True
+        ):
+            assert_allclose(mine, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kappa", "rest"), [(0.02, 0), (0.02, 60), (1, 0)])
+def test_births_enter_as_in_the_reference(kappa, rest):
+    born, asked, alpha = run("births", f"[BORN, ASKED, stepSize({kappa}, LEASH)]")
+    solved = run("births", f"births.solve({{kappa: {kappa}, rest: {rest}}})")
+    path = reference(
+        start=born,
+        want=asked,
+        **dict(kappa=kappa, nu=10, lam=1, alpha=alpha, steps=round(60 / alpha)),
+        rest=round(rest / alpha),
+    )
+    on = path.Gamma["w"] != 0
+    entry = np.where(on.any(axis=0), path.t[on.argmax(axis=0)], np.inf)
+    assert np.isfinite(entry).all()
+    assert_allclose(numbers(solved["times"]), entry, rtol=1e-9)
+
+
+def test_birth_decides_without_a_rest_and_the_loss_after_one():
+    from scipy.stats import spearmanr
+
+    born, asked = run("births", "[BORN, ASKED]")
+    before, after = run("births", "[0, 200].map(rest => births.solve({kappa: 0.02, rest}))")
+    assert before["birth"] > 0.99 and abs(before["asked"]) < 0.1
+    assert after["asked"] > 0.99 and abs(after["birth"]) < 0.1
+    for one in (before, after):
+        late = -numbers(one["times"])
+        assert_allclose(one["birth"], spearmanr(late, born)[0], atol=1e-12)
+        assert_allclose(one["asked"], spearmanr(late, asked)[0], atol=1e-12)
+    ties = run("births", "rankCorrelation([1, 1, 2, 3], [4, 2, 2, 9])")
+    assert_allclose(ties, spearmanr([1, 1, 2, 3], [4, 2, 2, 9])[0], atol=1e-12)
