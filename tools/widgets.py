@@ -16,7 +16,7 @@ def main():
     if node is None:
         sys.exit("node is needed to draw the scenes of the widgets, and none was found")
     for name in WIDGETS:
-        script = f"{{{source(name)}\nprocess.stdout.write(scene({name}, {{}}).svg)}}"
+        script = source(name, f"process.stdout.write(scene({name}, {{}}).svg);")
         drawn = subprocess.run([node, "-e", script], capture_output=True, text=True, check=True)
         (FOLDER / f"{name}.svg").write_text(drawn.stdout + "\n", encoding="utf-8")
 

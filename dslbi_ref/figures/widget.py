@@ -42,10 +42,14 @@ class Widget(str):
         return "<widget>"
 
 
-def source(name):
-    """Return the JavaScript of a widget with all that it needs, as one block."""
+def source(name, then):
+    """Return the JavaScript of a widget with all that it needs, and what to do ``then``.
+
+    A strict function keeps what it declares from the page and from other widgets.
+    """
     folder = files(__package__) / "widgets"
-    return "\n".join((folder / f"{part}.js").read_text("utf-8") for part in ("frame", name))
+    frame, own = ((folder / f"{part}.js").read_text("utf-8") for part in ("frame", name))
+    return f'(() => {{\n"use strict";\n{frame}\n{own}\n{then}\n}})()'
 
 
 def widget(name):
@@ -69,10 +73,10 @@ def widget(name):
     """
     check_word("name", name, tuple(WIDGETS))
     picture = (files(__package__) / "widgets" / f"{name}.svg").read_text("utf-8")
-    # the block keeps what two widgets of one page declare apart
+    script = source(name, f'mount("{name}", {name});')
     return Widget(
         f'<dslbi-{name}><img alt="{escape(WIDGETS[name])}" '
         f'src="data:image/svg+xml,{quote(picture, safe=" !$()*+,-./:;=?@[]^_`{|}~")}">'
         f"</dslbi-{name}>\n"
-        f'<script>\n{{\n{source(name)}\nmount("{name}", {name});\n}}\n</script>'
+        f"<script>\n{script}\n</script>"
     )

@@ -33,7 +33,7 @@ def run(name, expression):
         pytest.skip("the scripts of the widgets are run by node, and there is none")
     # JSON has no infinity
     text = f"JSON.stringify({expression}, (_, v) => v === Infinity ? 'inf' : v)"
-    script = f"{{{source(name)}\nprocess.stdout.write({text})}}"
+    script = source(name, f"process.stdout.write({text});")
     done = subprocess.run([node, "-e", script], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -59,7 +59,7 @@ def test_the_page_has_a_picture_and_asks_nothing_from_elsewhere(name):
     assert len(page.encode()) < LIMIT
     shown = re.fullmatch(
         rf'<dslbi-{name}><img alt="([^"]+)" src="data:image/svg\+xml,([^"]+)"></dslbi-{name}>'
-        r"\n<script>\n\{.*\}\n</script>",
+        r"\n<script>\n\(\(\) => \{\n\"use strict\";.*\}\)\(\)\n</script>",
         page,
         re.DOTALL,
     )
@@ -144,6 +144,11 @@ def test_balls_touch_the_line_where_mirror_descent_ends(kappa, s):
         assert (points @ a).max() <= 2 + 1e-9  # the ball only touches the line
 
 
+def test_the_corner_of_the_elastic_net_holds_from_speed_one_on():
+    ends = run("ball", "[0.9, 1, 4].map(kappa => ball.solve({kappa, s: 1})[0].end[0])")
+    assert ends[0] > 0.01 and ends[1:] == [0, 0]
+
+
 @pytest.mark.parametrize("c", [(2, -1.25, 0.8, 0.3), (-0.5, 0.5, 1.9, 0)])
 def test_entries_are_those_of_the_exact_path(c):
     n = 20
@@ -189,5 +194,7 @@ def test_birth_decides_without_a_rest_and_the_loss_after_one():
         late = -numbers(one["times"])
         assert_allclose(one["birth"], spearmanr(late, born)[0], atol=1e-12)
         assert_allclose(one["asked"], spearmanr(late, asked)[0], atol=1e-12)
+    fast = run("births", "births.solve({kappa: 1, rest: 0})")
+    assert fast["asked"] > 0.99 and abs(fast["birth"]) < 0.1
     ties = run("births", "rankCorrelation([1, 1, 2, 3], [4, 2, 2, 9])")
     assert_allclose(ties, spearmanr([1, 1, 2, 3], [4, 2, 2, 9])[0], atol=1e-12)
