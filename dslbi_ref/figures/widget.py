@@ -75,7 +75,7 @@ def widget(name):
     picture = (files(__package__) / "widgets" / f"{name}.svg").read_text("utf-8")
     script = source(name, f'mount("{name}", {name});')
     return Widget(
-        f'<dslbi-{name}><img alt="{escape(WIDGETS[name])}" '
+        f'<dslbi-{name}><img width="640" alt="{escape(WIDGETS[name])}" '
         f'src="data:image/svg+xml,{quote(picture, safe=" !$()*+,-./:;=?@[]^_`{|}~")}">'
         f"</dslbi-{name}>\n"
         f"<script>\n{script}\n</script>"

@@ -21,7 +21,7 @@ from dslbi_ref import (
     release,
     shrinkage,
 )
-from dslbi_ref.figures import paths, slider
+from dslbi_ref.figures import paths, slider, widget
 
 # Modules of what their callers have checked, or that check.
 INNER = """checks design problem weighting fitting units solvers.active_newton
@@ -45,6 +45,8 @@ INNER_NAMES = INNER_OF_SELECTION | {
     "estimators.chosen_time",
     "estimators.PathEstimator",
     "figures.slider.Slider",
+    "figures.widget.Widget",
+    "figures.widget.source",
 }
 
 # ---- Checks of results -----------------------------------------------------------------------
@@ -226,4 +228,5 @@ CALLS = {
         slider.draw_frames,
         given(draw=lambda figure, value: None, values=[1.0], kind="svg", figsize=None),
     ),
+    "figures.widget.widget": Call(widget.widget, given(name="machine")),
 }

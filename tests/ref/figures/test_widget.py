@@ -58,7 +58,8 @@ def test_the_page_has_a_picture_and_asks_nothing_from_elsewhere(name):
     assert page == widget(name)._repr_html_() and repr(page) == "<widget>"
     assert len(page.encode()) < LIMIT
     shown = re.fullmatch(
-        rf'<dslbi-{name}><img alt="([^"]+)" src="data:image/svg\+xml,([^"]+)"></dslbi-{name}>'
+        rf'<dslbi-{name}><img width="640" alt="([^"]+)" '
+        rf'src="data:image/svg\+xml,([^"]+)"></dslbi-{name}>'
         r"\n<script>\n\(\(\) => \{\n\"use strict\";.*\}\)\(\)\n</script>",
         page,
         re.DOTALL,
