@@ -23,10 +23,10 @@ from dslbi_ref import (
 )
 from dslbi_ref.figures import paths, slider, widget
 
-# Modules of what their callers have checked, or that check.
+# Modules of what their callers have checked, or that check (exercises: any answer is judged).
 INNER = """checks design problem weighting fitting units solvers.active_newton
     solvers.active_set solvers.gradients solvers.linear_system solvers.start solvers.packed
-    solvers.gram solvers.blocks""".split()
+    solvers.gram solvers.blocks exercises""".split()
 # Parts of one algorithm in a file that begins with its checks; what a forward layer returned.
 INNER_NAMES = INNER_OF_SELECTION | {
     *(f"nets_layers.{name}_back" for name in ("linear", "conv2d", "max_pool", "relu", "softplus")),
