@@ -60,7 +60,7 @@ MISTAKES = [
     (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
     (
         ("train", "digits", "--conv", "l2"),
-        f"conv must be one of {', '.join(PENALTIES)}, none, got 'l2'",
+        f"conv must be one of {', '.join(PENALTIES)}, channel, none, got 'l2'",
     ),
     (
         ("train", "digits", "--conv", "none", "--linear", "none"),
