@@ -1,7 +1,23 @@
 """A picture that is drawn into the folder of the build, and placed on the page."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def saved_figure(path, *shape, **options):
+    """Yield the axes of a figure in the book's style, of ``plt.subplots``; then save it as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.style.context("dslbi_ref.figures.book"):
+        fig, axes = plt.subplots(*shape, **options)
+        yield axes
+        fig.savefig(path, metadata={"Date": None})
+        plt.close(fig)
 
 
 def drawn_figure(directive, name, draw, alt, caption):

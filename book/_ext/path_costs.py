@@ -8,7 +8,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from drawn import drawn_figure
+from drawn import drawn_figure, saved_figure
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "paths.json"
@@ -91,13 +91,7 @@ def large(record):
 
 def draw(record, path):
     """The picture of the scaling, as an SVG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.style.context("dslbi_ref.figures.book"):
-        fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.6), sharey=True)
+    with saved_figure(path, 2, 2, figsize=(7.6, 5.6), sharey=True) as axes:
         for ax, (key, label) in zip(axes.flat, PANELS.items(), strict=True):
             rows = record["scaling"][key]
             size, ms = rows["size"], [1e3 * s for s in rows["seconds"]]
@@ -117,8 +111,6 @@ def draw(record, path):
             ax.set_ylabel("CPU milliseconds")
             ax.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1000"])
         axes[0, 0].legend(loc="upper right")
-        fig.savefig(path, metadata={"Date": None})
-        plt.close(fig)
 
 
 TABLES = {"peers": peers, "end": end, "large": large}

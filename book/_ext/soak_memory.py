@@ -8,7 +8,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from drawn import drawn_figure
+from drawn import drawn_figure, saved_figure
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.json"
@@ -30,21 +30,13 @@ def caption(record):
 
 def draw(record, path):
     """The picture, as an SVG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.style.context("dslbi_ref.figures.book"):
-        fig, ax = plt.subplots(figsize=(7.0, 2.8))
+    with saved_figure(path, figsize=(7.0, 2.8)) as ax:
         seconds, mb = zip(*record["seconds, MB"], strict=True)
         ax.plot([t / 60 for t in seconds], mb, "C0-", label="resident memory")
         level = record["level_MB"]
         ax.axhline(level, color="C1", ls="--", label=f"median after ten minutes: {level:.0f} MB")
         ax.set(xlabel="minutes", ylabel="MB", ylim=(0, 1.25 * max(mb)), xlim=(0, seconds[-1] / 60))
         ax.legend(loc="lower right")
-        fig.savefig(path, metadata={"Date": None})
-        plt.close(fig)
 
 
 class Soak(SphinxDirective):

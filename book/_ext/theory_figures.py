@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from drawn import drawn_figure
+from drawn import drawn_figure, saved_figure
 from sphinx.util.docutils import SphinxDirective
 
 from dslbi_ref import dessilbi_states, iss_path, lbi_path, record, split_iss_path
@@ -181,18 +181,19 @@ def draw_direct(axes, curves):
     axes[1].axhline(1, color="0.6", ls="--", lw=1)
 
 
-def quadratic():
+def quadratic(nu=1.0, kappa=20.0, steps=5000):
+    """Weights and twins of the loss |W - B|^2 / 2, every tenth of steps of 0.002."""
     B = np.array([[2.0], [1.0], [0.25]])
     states = dessilbi_states(
         {"w": np.zeros((3, 1))},
         lambda W: {"w": W["w"] - B},
         penalties={"w": "l1"},
         alpha=0.002,
-        kappa=20.0,
-        nu=1.0,
+        kappa=kappa,
+        nu=nu,
         momentum=0.0,
     )
-    path = record(states, 5000, every=10)
+    path = record(states, steps, every=10)
     return {"t": path.t, "W": path.W["w"][..., 0], "Gamma": path.Gamma["w"][..., 0]}
 
 
@@ -313,17 +314,9 @@ FIGURES = {
 
 def draw(figure, path):
     """The picture, as an SVG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.style.context("dslbi_ref.figures.book"):
-        size = (7.6, 2.9) if figure.panels > 1 else (5.6, 3.0)
-        fig, axes = plt.subplots(1, figure.panels, figsize=size, squeeze=False)
+    size = (7.6, 2.9) if figure.panels > 1 else (5.6, 3.0)
+    with saved_figure(path, 1, figure.panels, figsize=size, squeeze=False) as axes:
         figure.draw(axes[0], figure.curves())
-        fig.savefig(path, metadata={"Date": None})
-        plt.close(fig)
 
 
 class TheoryFigure(SphinxDirective):

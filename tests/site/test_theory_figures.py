@@ -133,22 +133,12 @@ def test_solutions_of_the_chapter_on_split_lbi(figures):
         assert round(sure, digits) == bound and sure <= 2 / (10 * np.linalg.eigvalsh(joint).max())
 
 
-def test_solutions_of_the_chapter_on_dessilbi():
-    B = np.array([[2.0], [1.0], [0.25]])
+def test_solutions_of_the_chapter_on_dessilbi(figures):
     for nu, entry, part in ((1.0, [1, 2, 8], 0.5), (3.0, [2, 4, 16], 0.75)):
-        states = dessilbi_states(
-            {"w": np.zeros((3, 1))},
-            lambda W: {"w": W["w"] - B},
-            penalties={"w": "l1"},
-            alpha=0.002,
-            kappa=50.0,
-            nu=nu,
-            momentum=0.0,
-        )
-        path = record(states, 9000, every=5)
-        Gamma, W = path.Gamma["w"][..., 0], path.W["w"][..., 0]
-        assert_allclose(path.t[(Gamma > 0).argmax(axis=0)], entry, atol=0.05)
-        assert_allclose(W[50], part * B[:, 0], atol=1e-3)  # t = 0.5: all of them wait
+        path = figures.quadratic(nu=nu, kappa=50.0, steps=9000)
+        assert_allclose(path["t"][(path["Gamma"] > 0).argmax(axis=0)], entry, atol=0.05)
+        waiting = part * np.array([2.0, 1.0, 0.25])
+        assert_allclose(path["W"][25], waiting, atol=1e-3)  # t = 0.5: all of them wait
     for kappa, lam, enters in ((1.0, 1.0, True), (2.0, 0.74, True), (2.0, 0.76, False)):
         states = dessilbi_states(
             {"w": np.array([[0.9, 1.2]])},
