@@ -100,7 +100,8 @@ def attempt(task, yours, expected=None, *, sealed=None, tolerance=1e-3):
     """
     check_positive(tolerance=tolerance)
     if (expected is None) == (sealed is None):
-        raise ValueError("an attempt needs either the expected answer or its seal")
+        given = "neither" if expected is None else "both"
+        raise ValueError(f"an attempt needs either the expected answer or its seal, got {given}")
     if yours is None or any(item is None for item in _items(yours)):
         print(f"{task}: your turn")
     elif (
