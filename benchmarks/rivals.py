@@ -31,6 +31,7 @@ from dslbi_torch import (
 )
 from dslbi_torch.training.run.bregman import AdaBreg, LinBreg, sparsify_
 from dslbi_torch.training.run.exchange import RigL, drawn_masks, scale_up_
+from dslbi_torch.training.run.make_optimizer import split_weights
 from dslbi_torch.training.run.pruning import Pruning
 
 MOMENTUM, DECAY = 0.9, 5e-4
@@ -56,8 +57,7 @@ def groups_of(model, **options):
 
 def weights_of(model):
     """Names and tensors of what is made sparse."""
-    pairs = (pair for g in groups_of(model) if g["penalty"] for pair in g["params"])
-    return dict(pairs)
+    return split_weights(groups_of(model))
 
 
 def largest(model, density):

@@ -192,6 +192,13 @@ class Config:
         return OPTIMIZERS[self.optimizer].sparse
 
     @property
+    def first_share(self) -> float:
+        """The share of the split weights that levels select as the run begins."""
+        if self.sparse:
+            return self.first * self.target
+        return 1.0 if self.dense_start else 0.0
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.out or f"runs/{self.recipe or self.dataset}")

@@ -28,7 +28,7 @@ from ..data import datasets
 from ..nets import zoo
 from ..run import report, train
 from ..run import run_folder as folders
-from ..run.make_optimizer import groups_of
+from ..run.make_optimizer import groups_of, split_weights
 from ..run.processes import pick_device, require_one
 from ..run.sessions import environment
 from ..run.set_up import open_run
@@ -292,7 +292,7 @@ def measured(run: Run) -> dict:
     config = run.config
     whole = zoo.build(config.model, len(run.data.classes), run.data.shape[0])
     groups = groups_of(config, whole, run.data.example())
-    sizes = {name: p.numel() for g in groups if g["penalty"] for name, p in g["params"]}
+    sizes = {name: W.numel() for name, W in split_weights(groups).items()}
     try:
         small = compact(run.model, None, run.data.example())
     except ValueError:  # a dead layer, or a net that cannot be followed

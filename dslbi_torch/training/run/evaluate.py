@@ -9,10 +9,10 @@ from ...forward import evaluating
 from ...masks.density import density
 from ...masks.swap import gamma_weights, sparse_weights
 from ...sharding import whole
+from ...units import families
 from ..config import Config
 from ..data.in_memory import PicturesInMemory
 from ..data.on_disk import PicturesOnDisk
-from .make_optimizer import groups_of
 from .processes import Processes
 from .state import Run
 
@@ -116,8 +116,10 @@ def evaluate(run: Run, between=None) -> dict[str, dict[str, float]]:
         for name in ("sparse", "gamma"):
             rows[name] |= densities
     elif run.config.sparse or run.pruning is not None:
-        groups = groups_of(run.config, model, run.data.example())
-        split = [name for group in groups if group["penalty"] for name, _ in group["params"]]
+        if run.config.sparse:
+            split = {name for family in families(optimizer) for name in family.names}
+        else:
+            split = run.pruning.weights
         rows["sparse"] = rows["dense"] | _zeros(model, split)
     return rows
 

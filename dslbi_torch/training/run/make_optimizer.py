@@ -24,9 +24,8 @@ def make_optimizer(
     if config.lr_biases != 1:
         groups = _with_lr_of_biases(config, groups)
     if config.sparse:
-        weights = {name: W for g in groups if g["penalty"] for name, W in g["params"]}
-        share = config.first * config.target
-        sparsify_(weights, share, torch.Generator().manual_seed(config.seed))
+        generator = torch.Generator().manual_seed(config.seed)
+        sparsify_(split_weights(groups), config.first_share, generator)
     elif not config.splits:
         keys = ("params", "weight_decay", "lr")
         groups = [{key: group[key] for key in keys if key in group} for group in groups]
@@ -53,6 +52,11 @@ def groups_of(
         weight_decay=config.weight_decay,
         apart=bool(config.release_power or config.per_layer or config.at_least or config.cost),
     )
+
+
+def split_weights(groups: list[dict]) -> dict[str, torch.Tensor]:
+    """Return by name the tensors of parameter groups that have a penalty."""
+    return {name: W for group in groups if group["penalty"] for name, W in group["params"]}
 
 
 def _with_lr_of_biases(config, groups):

@@ -12,7 +12,7 @@ from ...masks.ranking import magnitude_ranking
 from ...masks.whole_filters import whole_filters
 from ..config import Config
 from .exchange import RigL, drawn_masks, scale_up_
-from .make_optimizer import groups_of
+from .make_optimizer import groups_of, split_weights
 
 EXCHANGES = 50
 
@@ -39,7 +39,7 @@ def keep_sparse(
     groups = groups_of(config, model, example_input)
     end = round(config.ramp * config.epochs * steps_per_epoch)
     if config.prune == "rigl":
-        weights = {name: W for g in groups if g["penalty"] for name, W in g["params"]}
+        weights = split_weights(groups)
         generator = torch.Generator().manual_seed(config.seed)
         masks = drawn_masks(weights, config.target, "erk", generator)
         scale_up_(weights, masks)
@@ -112,6 +112,7 @@ class Pruning:
         ramp: float = 0.5,
     ):
         self.model, self.groups, self.target = model, groups, target
+        self.weights = split_weights(groups)
         self.example_input, self.epoch, self.step = example_input, epoch, 0
         self.end = max(1, round(ramp * epochs * epoch))
         self.every = max(1, self.end // 50)  # steps between two prunings

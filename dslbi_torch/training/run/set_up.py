@@ -161,8 +161,7 @@ def _controller(config, optimizer, steps, model, data):
     if config.target is None and config.cost is None:
         return None
     steps *= config.epochs
-    first = 1.0 if config.dense_start else config.first * config.target if config.sparse else 0.0
-    options = dict(steps=steps, ramp=config.ramp, first=first)
+    options = dict(steps=steps, ramp=config.ramp, first=config.first_share)
     if config.cost is not None:
         options |= config.cost | {"at_least": config.at_least or 1}
         return TargetCost(optimizer, model, data.example(), **options)
