@@ -66,8 +66,16 @@ def _opens(task, yours, sealed, tolerance):
     return any(_hashed(task, list(tried)) == sealed for tried in product(*places))
 
 
+def _array(answer):
+    """Return the answer as an array: one of objects where its rows are not equally long."""
+    try:
+        return np.asarray(answer)
+    except ValueError:
+        return np.array(answer, dtype=object)
+
+
 def _agrees(yours, expected, tolerance):
-    if np.shape(yours) != np.shape(expected):
+    if _array(yours).shape != np.shape(expected):
         return False
     try:
         return bool(np.abs(np.subtract(yours, expected, dtype=float)).max() <= tolerance)
@@ -111,5 +119,5 @@ def attempt(task, yours, expected=None, *, sealed=None, tolerance=1e-3):
     ):
         print(f"{task}: right")
     else:
-        shown = np.array2string(np.asarray(yours), precision=4, threshold=8, edgeitems=3)
+        shown = np.array2string(_array(yours), precision=4, threshold=8, edgeitems=3)
         print(f"{task}: not yet, got {shown}")

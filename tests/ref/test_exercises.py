@@ -67,6 +67,8 @@ def test_a_computed_answer_wants_its_shape_and_its_tolerance(capsys):
     assert said(capsys, expected + 2e-3, expected) == "task: not yet, got [0.127 7.877]"
     assert "not yet" in said(capsys, expected[:1], expected)
     assert "not yet" in said(capsys, "a word", 2.0)
+    for ragged in ([[0.125], [7.875, 0.0]], [0.125, [7.875]]):
+        assert "task: not yet, got [" in said(capsys, ragged, expected)
     assert said(capsys, [True, False], [True, False]) == "task: right"
 
 
