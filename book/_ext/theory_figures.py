@@ -246,7 +246,7 @@ FIGURES = {
         "Two panels against time. Left, four straight lines from zero with slopes 2, -1.25, 0.8 "
         "and 0.3, each level once it meets plus or minus one. Right, four coefficients jump from "
         "zero to these slopes at the same times.",
-        r"An orthogonal design with $c = (2, -1.25, 0.8, 0.3)$: $\rho_j$ runs with slope $c_j$ "
+        r"The design of the staircase in time: $\rho_j$ runs with slope $c_j$ "
         r"until it meets a border, and $\gamma_j$ jumps to $c_j$ then.",
     ),
     "staircase": Figure(
@@ -256,7 +256,8 @@ FIGURES = {
         "Two panels of the dual variable against gamma. Left, a staircase: level at -1, a riser at "
         "gamma = 0 up to 1, level again; two dots lie on the riser, one on each level. Right, the "
         "levels slope upwards, and the two dots on them lie nearer to zero.",
-        r"The staircase, and four coefficients at $t = 1$ of the same design. Left, a coefficient "
+        r"The staircase, and four coefficients at $t = 1$ of an orthogonal design with "
+        r"$c = (2, -1.25, 0.8, 0.3)$. Left, a coefficient "
         "climbs the riser while it sleeps, and at its edge is free to go anywhere along the level. "
         r"Right, a finite $\kappa$ tilts the levels: the dual variable says where $\gamma$ is.",
     ),
