@@ -2,7 +2,8 @@
 
 Here: one file for each algorithm, the tables of penalties and losses, what is said about paths,
 estimators, and what judges the answers to the book's exercises. Not here: what makes them fast,
-which is :mod:`dslbi_ref.solvers`, and what draws, :mod:`dslbi_ref.figures`. torch is never imported.
+which is :mod:`dslbi_ref.solvers`, and what draws, :mod:`dslbi_ref.figures`; torch is never
+imported.
 """
 
 from .dessilbi import dessilbi_states
