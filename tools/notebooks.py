@@ -142,6 +142,8 @@ def _text_faults(nb, path):
         yield "exercises need solutions folded in <details> ... </details>"
     if re.search(r"</summary>\n(?!\n)", text):
         yield "leave an empty line after </summary>, or its Markdown is not drawn"
+    if any("\\\\" in m and "\\tag" in m for m in re.findall(r"\$\$.*?\$\$", text, re.DOTALL)):
+        yield "lines of a formula with a tag end with \\cr: the site draws no tag beside \\\\"
 
 
 def _exercise_faults(nb):

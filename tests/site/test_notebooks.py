@@ -113,6 +113,7 @@ CHANGES = {
     "behind a prediction must be folded": lambda nb: nb.cells[12].metadata.pop("tags"),
     "an exercise is solved": _text("exercise 1, times: right\n"),
     "empty line after </summary>": _set(14, "<details><summary>S</summary>\nx\n</details>"),
+    "end with \\cr: the site draws no tag": _set(1, "## Goal\n\n$$a \\\\ b \\tag{1}$$"),
     "absolute path in the source": _set(2, 'open("/home/me/data.csv")'),
     "MyST or GitHub markup": _set(1, "## Goal\n\n:::{note}\nhere\n:::"),
     "that JupyterLab shows raw": _set(1, "## Goal\n\nsee {cite:t}`someone`"),
