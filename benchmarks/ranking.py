@@ -240,11 +240,14 @@ def differences(rows, ours, other, density, key):
 
 
 def made_on(folder, command):
-    """Where and when the runs of a folder were begun, kept beside them."""
-    file = folder / "about"
-    if not file.exists():
-        file.write_text(json.dumps(environment(torch.device("cpu")) | {"command": command}))
-    return json.loads(file.read_text())
+    """Where and when the runs of a folder were begun, kept beside them, and the revisions of the
+    code at which they went on."""
+    file, now = folder / "about", environment(torch.device("cpu"))
+    about = json.loads(file.read_text()) if file.exists() else now | {"command": command}
+    if now["revision"] not in (about["revision"], *about.get("later", ())):
+        about["later"] = [*about.get("later", ()), now["revision"]]
+    save(file, about)
+    return about
 
 
 def record(rows, about):

@@ -12,6 +12,12 @@ LINES = {
     "weight": "the same run, by the size of W",
     "gradual": "gradual magnitude pruning, a run for each",
     "magnitude": "magnitude pruning, one run of SGD",
+    "linbreg": "LinBreg, a run for each",
+    "adabreg": "AdaBreg, a run for each",
+    "rigl": "RigL, a run for each",
+    "pat": "PAT (torchao), a run for each",
+    "str": "STR, a run for each",
+    "random": "random masks, a run for each",
 }
 
 
