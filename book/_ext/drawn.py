@@ -1,8 +1,20 @@
 """A picture that is drawn into the folder of the build, and placed on the page."""
 
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """Curves by name, what draws them on so many axes, and the words beside the picture."""
+
+    curves: Callable
+    draw: Callable
+    panels: int
+    alt: str
+    caption: str
 
 
 @contextmanager
