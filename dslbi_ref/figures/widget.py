@@ -26,7 +26,7 @@ WIDGETS = {
         "four coefficients jump when these arrive; the dashed lasso creeps from the same moments."
     ),
     "births": (
-        "Entry times of eight twins. Against the size of the weights at birth they fall along a "
+        "Entry times of eight weights. Against their size at birth they fall along a "
         "curve; against the size that the loss asks for they are scattered."
     ),
 }

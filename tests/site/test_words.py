@@ -70,6 +70,14 @@ def test_a_page_says_dual_variable(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_leaves_zero_enters(page):
+    found = re.findall(
+        r"\b(?:wak(?:es?|ing)|woken?|awake|asleep|sle(?:eps?|pt|eping|epers?))\b", prose(page), re.I
+    )
+    assert not found, f"{page.name} should say that it enters, not {sorted(set(found))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_kappa_is_a_speed(page):
     text = prose(page).replace("Other texts call it damping, though a larger one damps less.", "")
     assert not re.search(r"\bdamp(ing|ed)\b", text, re.I)

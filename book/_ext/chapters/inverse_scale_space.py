@@ -89,7 +89,8 @@ FIGURES = {
         "levels slope upwards, and the two dots on them lie nearer to zero.",
         r"The staircase, and four coefficients at $t = 1$ of an orthogonal design with "
         r"$c = (2, -1.25, 0.8, 0.3)$. Left, a coefficient "
-        "climbs the riser while it sleeps, and at its edge is free to go anywhere along the level. "
+        "climbs the riser while it is zero, and at its edge is free to go anywhere along the "
+        "level. "
         r"Right, a finite $\kappa$ tilts the levels: the dual variable says where $\gamma$ is.",
     ),
     "speeds": Figure(

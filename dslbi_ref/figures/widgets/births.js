@@ -1,4 +1,4 @@
-// Eight weights that are born at random, and what decides when their twins wake.
+// Eight weights that are born at random, and what decides when they enter.
 
 const BORN = [1.9, 0.3, 1.2, 0.6, 0.15, 1.5, 0.9, 0.45];
 const ASKED = [0.8, 1.6, 0.3, 1.2, 0.6, 2.0, 0.4, 1.0];
@@ -15,7 +15,7 @@ function rankCorrelation(x, y) {
 
 const births = {
   alt:
-    "The time at which each of eight twins wakes, left against the size of its weight at birth, " +
+    "The time at which each of eight weights enters, left against its size at birth, " +
     "right against the size that the loss asks for. With a small kappa and no rest the left points " +
     "fall along a curve: what was born large enters first. After a rest the right ones do.",
   inputs: [
@@ -55,10 +55,10 @@ const births = {
   },
 
   say(values, { times, birth, asked }) {
-    const awake = times.filter(Number.isFinite).length;
-    const others = awake < 8 ? "; the others are empty circles above" : "";
+    const entered = times.filter(Number.isFinite).length;
+    const others = entered < 8 ? "; the others are empty circles above" : "";
     return (
-      `${awake} of 8 twins wake by time 60${others}. Rank correlation of early entry with size at ` +
+      `${entered} of 8 weights enter by time 60${others}. Rank correlation of early entry with size at ` +
       `birth ${birth.toFixed(2)}, with the size asked for ${asked.toFixed(2)}.`
     );
   },

@@ -39,7 +39,7 @@ function follow({ start, want, kappa, nu, lam, time, rest = 0 }) {
   return path;
 }
 
-// The time at which a twin wakes; Infinity if it does not.
+// The time at which a weight enters; Infinity if it does not.
 function entry({ t, Gamma }) {
   const k = Gamma.findIndex((x) => x !== 0);
   return k < 0 ? Infinity : t[k];

@@ -41,11 +41,11 @@ const machine = {
     const entries = paths.map(entry);
     const words = entries.map((t, j) =>
       Number.isFinite(t)
-        ? `the twin of the weight wanted at ${WANTED[j]} wakes at ${t.toFixed(1)}`
-        : `that of ${WANTED[j]} sleeps to the end`,
+        ? `the weight wanted at ${WANTED[j]} enters at ${t.toFixed(1)}`
+        : `that wanted at ${WANTED[j]} never does`,
     );
-    const awake = entries.filter((t) => t <= values.time).length;
-    return `Awake now: ${awake} of 3. In this run ${words.join(", ")}.`;
+    const inside = entries.filter((t) => t <= values.time).length;
+    return `Entered so far: ${inside} of 3. In this run ${words.join(", ")}.`;
   },
 };
 

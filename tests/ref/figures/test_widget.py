@@ -126,8 +126,8 @@ def test_what_the_machine_says_first_is_the_theory():
     entry = [path["t"][np.flatnonzero(path["Gamma"])[0]] for path in paths]
     assert_allclose(entry, [1, 2, 8], atol=0.15)
     said = run("machine", "scene(machine, {time: 12}).words")
-    assert said.startswith("Awake now: 3 of 3.") and "wanted at 0.25 wakes at 8.1" in said
-    assert "sleeps to the end" in run("machine", "scene(machine, {lam: 2}).words")
+    assert said.startswith("Entered so far: 3 of 3.") and "wanted at 0.25 enters at 8.1" in said
+    assert "never does" in run("machine", "scene(machine, {lam: 2}).words")
 
 
 @pytest.mark.parametrize(("kappa", "s"), [(4, 0.05), (0.3, 3), (15, 0.002)])
