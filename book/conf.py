@@ -29,6 +29,7 @@ exclude_patterns = ["**/_build", "**.ipynb_checkpoints", ".venv*"]
 extensions = [
     "myst_nb",
     "docstrings",
+    "figure_list",
     "finish",
     "live_widgets",
     "offline_mathjax",
@@ -108,6 +109,7 @@ ogp_enable_meta_description = True
 
 if book_url:
     html_baseurl = book_url
+    ogp_use_first_image = True  # of a page without one, and of a drawing as SVG:
     ogp_image = "_static/filters_path.png"
     ogp_image_alt = "Filters enter one after the other while a network trains"
     extensions.append("sphinx_sitemap")

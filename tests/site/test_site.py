@@ -3,6 +3,7 @@
 ``make book`` builds the whole, and ``make check-book`` reads all of it in a browser.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ format: jb-book
 root: book/index
 chapters:
   - file: notebooks/01_mirror_descent
+  - file: book/figures
 """
 ADDRESS = "https://example.org/books/dslbi"
 REPOSITORY = "https://github.com/someone/dslbi"
@@ -28,12 +30,12 @@ REPOSITORY = "https://github.com/someone/dslbi"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The first page and a notebook, with the book's own settings."""
+    """The first page, a notebook and the list of figures, with the book's own settings."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "toc.yml").write_text(TOC)
     settings = {
         "external_toc_path": folder / "toc.yml",
-        "include_patterns": "book/index.md,notebooks/01_mirror_descent.ipynb",
+        "include_patterns": "book/index.md,book/figures.md,notebooks/01_mirror_descent.ipynb",
     }
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", "book"]
     command += [f"-D{key}={value}" for key, value in settings.items()]
@@ -53,13 +55,34 @@ def metas(text):
     return dict(re.findall(r'<meta (?:property|name)="([^"]+)" content="([^"]*)"', text))
 
 
-def test_previews_and_search_engines_are_told_what_the_page_is(page):
+def test_previews_and_search_engines_are_told_what_the_page_is(page, site):
     found = metas(page)
     assert found["og:url"] == f"{ADDRESS}/notebooks/01_mirror_descent.html"
     assert found["og:title"] == "Mirror descent: one loss, many geometries"
-    assert found["og:image"] == f"{ADDRESS}/_static/filters_path.png"
+    image = found["og:image"].removeprefix(f"{ADDRESS}/")
+    assert (site / image).read_bytes()[1:4] == b"PNG" and image.startswith("_images/")
+    assert found["og:image:alt"].startswith("Three panels with the same grey line")
     assert len(found["description"]) > 80 and found["og:description"] == found["description"]
     assert f'<link rel="canonical" href="{found["og:url"]}"' in page
+
+
+def test_a_page_without_a_picture_of_its_own_is_shown_by_that_of_the_book(site):
+    found = metas((site / "book" / "figures.html").read_text(encoding="utf-8"))
+    assert found["og:image"] == f"{ADDRESS}/_static/filters_path.png"
+
+
+def test_the_list_of_figures_has_every_picture_and_leads_to_it(site):
+    listed = (site / "book" / "figures.html").read_text(encoding="utf-8")
+    article = listed.split("<article", 1)[1].split("</article>", 1)[0]
+    found = re.findall(r'<li><p><a class="reference internal" href="([^"#]+)#([^"]+)">', article)
+    cells = json.loads((ROOT / "notebooks/01_mirror_descent.ipynb").read_text())["cells"]
+    drawn = [o["data"] for c in cells for o in c.get("outputs", []) if "data" in o]
+    names = [name for name, _ in found]
+    assert names.count("../notebooks/01_mirror_descent.html") == len(drawn) > 5
+    assert names.count("index.html") == 2  # the machine, the family
+    for name, anchor in found:
+        assert f'id="{anchor}"' in (site / "book" / name).read_text(encoding="utf-8")
+    assert "Three panels with the same grey line of solutions." in article
 
 
 @pytest.mark.parametrize("name", ["404", "genindex", "search"])
@@ -71,7 +94,9 @@ def test_pages_without_a_source_are_described(site, name):
 def test_the_sitemap_names_the_pages(site):
     names = ElementTree.parse(site / "sitemap.xml").findall(".//{*}loc")
     found = {element.text.removeprefix(ADDRESS) for element in names}
-    assert found == {"/book/index.html", "/notebooks/01_mirror_descent.html"}
+    assert found == {
+        f"/{name}.html" for name in ("book/index", "book/figures", "notebooks/01_mirror_descent")
+    }
 
 
 def test_launch_links_point_at_files_of_the_repository(page):
