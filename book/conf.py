@@ -35,6 +35,7 @@ extensions = [
     "offline_mathjax",
     "path_costs",
     "public_names",
+    "records",
     "soak_memory",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

@@ -4,8 +4,8 @@ First without a browser: links lead to pages and headings that exist, pictures a
 site is not too large. Then in headless Chromium, from a local server and again from ``file://``:
 formulas are drawn, the console is silent, nothing is asked from another machine, axe finds nothing,
 in light and in dark, nothing overflows the screen of a phone, and no formula that of a desk;
-sliders and widgets move, code can be copied, the notebook downloaded, and the search finds. One
-line per page; exit status 1 if there is a fault.
+sliders and widgets move, tables of records are sorted, code can be copied, the notebook downloaded,
+and the search finds. One line per page; exit status 1 if there is a fault.
 
 ``--without-browser`` stops after the first part.
 """
@@ -20,6 +20,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.browser import DRAWN, SITE, chromium, serve, site_folder
+from tools.moving_parts import sliders, tables, widgets
 
 SIZE_LIMIT = 40e6  # bytes of the whole site
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
@@ -178,64 +179,6 @@ def widths(tab):
     tab.expect(not scrolled, f"formulas with a scroll bar at {DESK['width']}: {scrolled}")
 
 
-def sliders(tab):
-    """The arrow keys show the next picture and its label; returns how many sliders there are."""
-    figures = tab.page.locator("figure.slider").all()
-    for figure in figures:
-        handle, words = figure.locator("input"), figure.locator("span")
-        before = words.inner_text()
-        first = figure.locator("img:visible").get_attribute("data-label")
-        at_end = handle.input_value() == handle.get_attribute("max")
-        handle.press("ArrowLeft" if at_end else "ArrowRight")
-        shown = figure.locator("img:visible")
-        tab.expect(shown.count() == 1, f"a slider must show one picture, got {shown.count()}")
-        moved = shown.first.get_attribute("data-label") not in (None, first)
-        tab.expect(
-            moved and words.inner_text() != before, f"the slider at {before!r} does not move"
-        )
-        loaded = shown.first.evaluate("image => image.decode().then(() => image.naturalWidth)")
-        tab.expect(loaded, f"a picture of the slider at {before!r} does not load")
-    return len(figures)
-
-
-def widgets(tab):
-    """Each slider of each widget changes its picture, by the keys; Play lets the time run, and with
-    less motion makes one step. Returns how many widgets there are.
-    """
-    found = tab.page.locator("[data-live]").all()
-    for widget in found:
-        name = widget.evaluate("e => e.localName")
-        picture, words = widget.locator("[role=img]"), widget.locator("p")
-        tab.expect(words.inner_text().strip(), f"{name} says nothing")
-        tab.expect(not widget.locator("> img").is_visible(), f"{name} shows its picture twice")
-        for handle in widget.locator("input").all():
-            scenes = []
-            for key in ("Home", "End"):
-                handle.press(key)
-                scenes.append((handle.get_attribute("aria-valuetext"), picture.inner_html()))
-            moved = all(low != high for low, high in zip(*scenes, strict=True))
-            tab.expect(moved, f"{name}: the slider at {scenes[0][0]} does not move")
-        for button in widget.locator("button").all():
-            plays(tab, name, button, widget.locator(".time input"))
-    return len(found)
-
-
-def plays(tab, name, button, time):
-    time.press("Home")
-    button.click()
-    tab.page.wait_for_timeout(300)
-    button.click()
-    tab.expect(0 < float(time.input_value()), f"{name}: Play does not move the time")
-    tab.page.emulate_media(reduced_motion="reduce")
-    time.press("Home")
-    button.click()
-    after = time.input_value()
-    tab.page.wait_for_timeout(200)
-    tab.expect(0 < float(after), f"{name}: no step where less motion is wanted")
-    tab.expect(time.input_value() == after, f"{name} moves by itself where less motion is wanted")
-    tab.page.emulate_media(reduced_motion="no-preference")
-
-
 def notebook(tab, name):
     """Its first block of code can be copied, and the file downloaded."""
     block = tab.page.locator("div.highlight:has(.copybtn)").first
@@ -275,7 +218,7 @@ def browse(site, pages, faults):
                 tab.page.wait_for_url("**/book/index.html")
             colours(tab)
             widths(tab)
-            moved, live = sliders(tab), widgets(tab)
+            moved, live, sorts = sliders(tab), widgets(tab), tables(tab)
             if here.startswith("notebooks/"):
                 notebook(tab, Path(here).with_suffix(".ipynb").name)
             if here == "search.html":
@@ -288,7 +231,8 @@ def browse(site, pages, faults):
                 search(local, site.resolve().as_uri())
             faults[here] += tab.take() + [f"from a file: {fault}" for fault in local.take()]
             local.page.close()
-            yield here, f"{formulas} formulas, {moved} sliders, {live} widgets"
+            what = f"{formulas} formulas, {moved} sliders, {live} widgets"
+            yield here, f"{what}, {sorts} tables of records" if sorts else what
 
 
 def main():

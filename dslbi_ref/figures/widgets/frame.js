@@ -60,8 +60,8 @@ function picture(height, body) {
   );
 }
 
-// Axes, and what turns values into places on them.
-function panel({ left, top, width, height, x, y, xTicks, yTicks, xLabel, title }) {
+// Axes, and what turns values into places on them. A tick is called by xName or yName.
+function panel({ left, top, width, height, x, y, xTicks, yTicks, xLabel, title, xName, yName }) {
   const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * width;
   const py = (v) => top + height - ((v - y[0]) / (y[1] - y[0])) * height;
   const rule = (x1, y1, x2, y2) =>
@@ -69,9 +69,13 @@ function panel({ left, top, width, height, x, y, xTicks, yTicks, xLabel, title }
     `stroke="${RULE}"/>`;
   const [right, low] = [left + width, top + height];
   const axes = [
-    ...xTicks.map((v) => rule(px(v), top, px(v), low) + text(px(v), low + 16, v, middle)),
+    ...xTicks.map(
+      (v) => rule(px(v), top, px(v), low) + text(px(v), low + 16, xName?.(v) ?? v, middle),
+    ),
     ...yTicks.map(
-      (v) => rule(left, py(v), right, py(v)) + text(left - 6, py(v) + 4, v, 'text-anchor="end"'),
+      (v) =>
+        rule(left, py(v), right, py(v)) +
+        text(left - 6, py(v) + 4, yName?.(v) ?? v, 'text-anchor="end"'),
     ),
     `<path d="M${left} ${top}V${low}H${right}" fill="none" stroke="${QUIET}"/>`,
     text(left, top - 8, title),
