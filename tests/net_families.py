@@ -174,6 +174,10 @@ class GPT(nn.Module):
         return self.head(self.norms[2](x))
 
 
+def resnext(groups=4, width=4):
+    return tv.ResNet(Bottleneck, [1, 1, 1, 1], 5, groups=groups, width_per_group=width)
+
+
 def regnet(se_ratio):
     widths = dict(w_0=16, w_a=16.0, w_m=2.0, group_width=8)
     return tv.regnet.RegNet(
@@ -206,7 +210,7 @@ def swin():
 
 FAMILIES = {
     "resnet": lambda: tv.ResNet(Bottleneck, [2, 1, 1, 1], 5, width_per_group=16),
-    "resnext": lambda: tv.ResNet(Bottleneck, [1, 1, 1, 1], 5, groups=4, width_per_group=4),
+    "resnext": resnext,
     "regnet x": lambda: regnet(None),
     "regnet y": lambda: regnet(0.25),
     "densenet": lambda: tv.DenseNet(4, (2, 2), 8, num_classes=5),
@@ -238,3 +242,20 @@ def make_family(name):
     if name in IDS:
         return net, {"input_ids": torch.randint(0, 30, (2, 7))}
     return net, torch.randn(2, 3, 32, 32, dtype=torch.float64)
+
+
+def half_of(coupling, model, seed):
+    """Masks that leave half of the units of every family, rounded down, and one at least."""
+    generator, masks = torch.Generator().manual_seed(seed), {}
+    for family in coupling.families:
+        order = torch.randperm(family.units, generator=generator)
+        alive = torch.zeros(family.units, dtype=torch.bool)
+        alive[order[: max(1, family.units // 2)]] = True
+        for name in family.names:
+            W = model.get_parameter(name)
+            shape = [-1 if d == family.group_dim else 1 for d in range(W.ndim)]
+            each = alive.repeat_interleave(
+                W.shape[family.group_dim] // (family.parts * family.units)
+            )
+            masks[name] = each.repeat(family.parts).view(shape).expand(W.shape).clone()
+    return masks

@@ -2,10 +2,11 @@
 
 A unit is all that one channel is written by: filters of the convolutions that are added on a
 residual stream, the depthwise filter that it passes, branches, gates, both sides of a gated linear
-unit; the rows of queries, keys and values of a head; a whole group of a grouped convolution. It is
-zero-invariant (Chen et al., *Only Train Once*, 2021): only writers belong to it, so units do not
-overlap, and a unit that is zero emits zero once what follows it (biases, scales, shifts, positions)
-is masked with it, as :func:`dslbi_torch.whole_filters` does.
+unit; the rows of queries, keys and values of a head; of a grouped convolution a whole group, or the
+same channel of every group, of which there are more (equally many: the latter, which costs the
+square of what is left). It is zero-invariant (Chen et al., *Only Train Once*, 2021): only writers
+belong to it, so units do not overlap, and a unit that is zero emits zero once what follows it
+(biases, scales, shifts, positions) is masked with it, as :func:`dslbi_torch.whole_filters` does.
 """
 
 from typing import NamedTuple
@@ -93,15 +94,14 @@ def _owner(model, name):
 
 
 class _Units:
-    """The unit that every atom belongs to: of a grid, heads or groups, else its longest axis."""
+    """The unit that every atom belongs to: of a grid, heads, else its longest axis."""
 
     def __init__(self, trace):
         self.trace, relations = trace, trace.relations
         least, pinned = relations.classes(), np.zeros(relations.count, dtype=bool)
         for atoms, _ in relations.pins:
             pinned[least[atoms]] = True
-        marked = [*trace.heads, *trace.groups.values()]
-        marked = least[np.concatenate(marked)] if marked else np.zeros(0, dtype=int)
+        marked = least[np.concatenate(trace.heads)] if trace.heads else np.zeros(0, dtype=int)
         rows = []
         for grid in (step for step in relations.steps if isinstance(step, Product)):
             subs = [d for d, sub in enumerate(grid.subs) if sub is not None]
@@ -110,7 +110,7 @@ class _Units:
             if not free:
                 pinned[least[grid.flat]] = True
                 continue
-            d = max(first or free, key=lambda d: grid.sizes[d])
+            d = max(first or reversed(free), key=lambda d: grid.sizes[d])
             shape = [-1 if i == d else 1 for i in range(len(grid.sizes))]
             laid = np.broadcast_to(grid.subs[d].reshape(shape), grid.sizes).reshape(-1)
             rows.append(Same(grid.flat, laid))

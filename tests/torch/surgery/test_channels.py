@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from net_families import FAMILIES, make_family
+from net_families import FAMILIES, half_of, make_family, resnext
 from torch import nn
 
 from dslbi_torch import DessiLBI, apply_masks_, compact, split_groups, support_masks, whole_filters
@@ -20,23 +20,6 @@ from dslbi_torch.units import families
 # attention of torchvision's Swin and what is shuffled in a ShuffleNet stay whole; in an MLP-Mixer,
 # what mixes tokens writes all channels.)
 LEFT = {"shufflenet v2": 0.75, "swin": 0.8, "mixer": 0.9}
-
-
-def half_of(coupling, model, seed):
-    """Masks that remove half of the units of every family."""
-    generator, masks = torch.Generator().manual_seed(seed), {}
-    for family in coupling.families:
-        order = torch.randperm(family.units, generator=generator)
-        alive = torch.ones(family.units, dtype=torch.bool)
-        alive[order[: family.units // 2]] = False
-        for name in family.names:
-            W = model.get_parameter(name)
-            shape = [-1 if d == family.group_dim else 1 for d in range(W.ndim)]
-            each = alive.repeat_interleave(
-                W.shape[family.group_dim] // (family.parts * family.units)
-            )
-            masks[name] = each.repeat(family.parts).view(shape).expand(W.shape).clone()
-    return masks
 
 
 def outputs(model, x):
@@ -112,9 +95,6 @@ def test_all_that_writes_a_channel_is_one_unit():
     assert stream.names[1:] == ["layer1.0.downsample.0.weight", "layer1.1.conv3.weight"]
     assert (stream.units, stream.size) == (256, 16 + 64 + 16)
     assert alone == {"fc.weight": "the outputs of the net"}
-    groups = members("resnext")[0]["layer1.0.conv1.weight"]
-    assert groups.names == ["layer1.0.conv1.weight", "layer1.0.conv2.weight"]
-    assert (groups.units, groups.block, groups.size) == (4, 4, 4 * 64 + 4 * 4 * 9)
     heads = members("vit")[0]["attention.qkv.weight"]
     assert (heads.units, heads.block, heads.parts, heads.heads) == (4, 6, 3, True)
     heads = members("vit of torchvision")[0]
@@ -135,6 +115,19 @@ def test_multiplications_of_a_unit_are_those_of_its_filters_and_of_their_readers
     table = channel_table(net, torch.randn(2, 3, 8, 8)).splitlines()
     assert table[1].split() == ["0.weight", "channels", "8", "27", "1,116"]
     assert table[-1] == "2.weight: the outputs of the net"
+
+
+def test_units_of_a_grouped_convolution_are_what_there_are_more_of():
+    """Groups, or channels of every group: these are cut on both sides of the weight."""
+    net = resnext(groups=8, width=2)
+    found = {f.names[0]: f for f in coupled_channels(net, torch.randn(2, 3, 32, 32)).families}
+    groups = found["layer1.0.conv1.weight"]
+    assert groups.names == ["layer1.0.conv1.weight", "layer1.0.conv2.weight"]
+    assert (groups.units, groups.block, groups.size) == (8, 2, 2 * 64 + 2 * 2 * 9)
+    found = members("resnext")[0]  # four groups of four channels
+    read, written = found["layer1.0.conv1.weight"], found["layer1.0.conv2.weight"]
+    assert read.names == ["layer1.0.conv1.weight"] and written.names == ["layer1.0.conv2.weight"]
+    assert (written.units, written.block, written.parts, written.size) == (4, 1, 4, 4 * 4 * 9)
 
 
 @pytest.mark.parametrize("name", ["resnet", "resnext", "vit", "llama", "gpt"])
