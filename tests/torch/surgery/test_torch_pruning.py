@@ -8,7 +8,6 @@ import copy
 import warnings
 
 import pytest
-import torch
 import torch_pruning
 from net_families import half_of, make_family
 from torch import nn
