@@ -8,7 +8,7 @@ command line imports it.
 
 from .clock import FallingNu, forecast, suggest
 from .dessilbi import DessiLBI
-from .groups import split_groups, split_table
+from .groups import split_groups
 from .masks.apply import apply_masks_, masked
 from .masks.budget import density_curve, random_masks, ranked_masks
 from .masks.crossing import crossing_masks, crossing_weights
@@ -25,6 +25,7 @@ from .path_momentum import GammaMomentum
 from .recorded_path import RecordedPath
 from .release import Release, release_
 from .split import Split
+from .split_table import split_table
 from .surgery.compact import compact
 from .surgery.fold_norms import fold_norms
 from .surgery.int8 import save_int8

@@ -5,18 +5,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
-from .arguments import check_flag, check_kind, check_list, check_model, shown
-from .penalties import PENALTIES, penalty_named
-from .slices import checked_units, unit_size, units_of
+from .arguments import check_flag, check_kind, check_model, shown
+from .kinds import Owned, inputs_first, output_weights, owned_tensors
+from .penalties import PENALTIES
 from .surgery.channels import Coupling, coupled_channels, is_output
-from .text import text_table
-from .units import named
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # What a rule may say of a weight: the axes along which groups are slices, and the least number of
 # axes of the weight.
 _GROUPINGS = {
@@ -43,6 +38,7 @@ def split_groups(
     weight_decay: float = 0.0,
     weight: str | None = None,
     apart: bool = False,
+    outputs: bool = False,
     example_input=None,
     uncoupled: str = "slices",
     **options,
@@ -60,8 +56,9 @@ def split_groups(
         coupling, block, parts, joint, ...``) of which those left out keep their default. Where
         several rules match, the later one wins, option by option.
     conv, linear : penalty or None
-        Of the weights of convolutions and of linear layers. What else there is, is split by rules
-        only.
+        Of the weights of convolutions and of linear layers. To these belong the projections of
+        ``nn.MultiheadAttention`` and the ``Conv1D`` of Hugging Face. What else there is, is split
+        by rules only: embeddings, also where they are tied to a linear layer, norms, biases.
     lam : float > 0, or dict with the keys "conv" and "linear"
         Penalty level; of a dict, what only a rule splits has level 1.
     weight_decay : float >= 0
@@ -71,6 +68,11 @@ def split_groups(
     apart : bool
         Every split tensor (every joint family) has a parameter group of its own, so that its level
         can be set by itself.
+    outputs : bool
+        Whether layers that give the outputs of the model are split as others are. Otherwise they
+        are left whole where they are known (:func:`dslbi_torch.kinds.output_weights`): the model
+        says which they are, as those of Hugging Face and timm do, or there is an example. A rule
+        splits them all the same.
     example_input : Tensor, or tuple or dict of tensors
         What the model takes; needed where something is split by "channel" or "head".
     uncoupled : "slices", "dense" or "refuse"
@@ -85,7 +87,8 @@ def split_groups(
     -------
     list of dict
         One group per set of options (see ``apart``), with named parameters; the last holds what is
-        not split. Every trainable parameter is in exactly one group. :func:`split_table` shows it.
+        not split. Every trainable parameter is in exactly one group, under its first name.
+        :func:`dslbi_torch.split_table` shows it.
 
     Raises
     ------
@@ -112,20 +115,25 @@ def split_groups(
     """
     check_model(model)
     check_flag("apart", apart)
+    check_flag("outputs", outputs)
     check_kind("rules", {} if rules is None else rules, Mapping, "a dict of rules")
     defaults = _defaults(conv, linear, lam, dict(weight=weight, **options))
     rules = {key: _as_options(key, rule) for key, rule in (rules or {}).items()}
-    parameters = list(_parameters(model))
+    parameters = [own for own in owned_tensors(model) if own.tensor.requires_grad]
     _check_used(rules, parameters, model)
+    left = [] if outputs else [id(W) for W in output_weights(model, example_input)]
     words = {conv, linear, *(rule.get("penalty") for rule in rules.values())}
     coupling = _coupling(model, example_input, words, uncoupled)
     split, plain, said = {}, {}, {}  # in the order of the model
-    for name, p, module in parameters:
-        layer = isinstance(module, (*_CONV, nn.Linear)) and p is module.weight
-        layer |= name in coupling.axes and not isinstance(module, nn.Embedding)
-        kind = ("conv" if isinstance(module, _CONV) else "linear") if layer else "other"
-        matching = {key: rule for key, rule in rules.items() if _matches(key, name, p, module)}
-        chosen = dict(defaults[kind])
+    for own in parameters:
+        (name, *_), p, _, kind = own
+        if kind == "other" and name in coupling.axes:  # it writes channels, as a linear layer does
+            kind = "linear"
+        layer = kind in ("conv", "linear")
+        matching = {key: rule for key, rule in rules.items() if _matches(key, own)}
+        chosen = dict(defaults[kind if layer else "other"])
+        if id(p) in left:
+            chosen["penalty"] = None
         for rule in matching.values():
             chosen |= rule
         chosen["weight_decay"] = weight_decay if layer or matching else 0.0
@@ -133,11 +141,13 @@ def split_groups(
         if chosen["penalty"] is None:
             found, group = plain, {k: chosen[k] for k in _PLAIN if k in chosen}
         else:
-            found, group = split, chosen | _grouping(name, p, module, chosen)
+            found, group = split, chosen | _grouping(own, chosen)
         joint = next((k for k, rule in reversed(matching.items()) if rule.get("joint")), family)
         alone = apart and chosen["penalty"] is not None and joint is None
         key = repr((joint, name if alone else None, sorted(group.items())))
         found.setdefault(key, (group, []))[1].append((name, p))
+    if not split and "head" in words:
+        raise ValueError("the model must have heads of attention to split by 'head', found none")
     if not split and (conv or linear or rules):
         raise ValueError(
             f"the model must have a trainable layer to split for conv={conv!r}, linear={linear!r}, "
@@ -234,40 +244,30 @@ def _as_options(key, rule):
     return options
 
 
-def _parameters(model):
-    """Yield name, tensor and owner of every trainable parameter, shared ones once."""
-    seen = set()
-    for prefix, module in model.named_modules():
-        for name, p in module.named_parameters(recurse=False):
-            if p.requires_grad and id(p) not in seen:
-                seen.add(id(p))
-                yield f"{prefix}.{name}" if prefix else name, p, module
-
-
-def _matches(key, name, p, module):
+def _matches(key, own: Owned):
     if isinstance(key, type):
-        return isinstance(module, key) and p is getattr(module, "weight", None)
-    return fnmatchcase(name, key) or fnmatchcase(name, f"{key}.weight")
+        return isinstance(own.module, key) and own.tensor is getattr(own.module, "weight", None)
+    return any(fnmatchcase(name, key) or fnmatchcase(name, f"{key}.weight") for name in own.names)
 
 
 def _check_used(rules, parameters, model):
     """Refuse a rule that matches nothing, with what is called like it."""
     for key in rules:
-        if any(_matches(key, *parameter) for parameter in parameters):
+        if any(_matches(key, own) for own in parameters):
             continue
         if isinstance(key, type):
-            own, names = key.__name__, {type(m).__name__ for _, _, m in parameters}
+            own, names = key.__name__, {type(own.module).__name__ for own in parameters}
         else:
             modules = (name for name, module in model.named_modules() if hasattr(module, "weight"))
-            own, names = key, {name for name, _, _ in parameters}.union(modules)
+            own, names = key, {name for own in parameters for name in own.names}.union(modules)
         near = get_close_matches(own, sorted(names), n=5, cutoff=0.5)
         like = f"such as {', '.join(near)}" if near else "and none is called like it"
         raise ValueError(f"rule {own!r} must match a trainable parameter, {like}")
 
 
-def _grouping(name, p, module, chosen):
+def _grouping(own: Owned, chosen):
     """Return the options ``penalty`` and ``group_dim`` that a word means for a weight."""
-    word = chosen["penalty"]
+    word, p = chosen["penalty"], own.tensor
     if word in PENALTIES and not PENALTIES[word].sliced:
         return dict(penalty=word)
     if word in PENALTIES and "group_dim" in chosen:
@@ -275,59 +275,7 @@ def _grouping(name, p, module, chosen):
     dim, least = _GROUPINGS.get(word, _GROUPINGS["group"])
     matrix = word in ("row", "column")
     if p.ndim < least or (matrix and p.ndim != 2):
-        raise ValueError(f"{name} of shape {tuple(p.shape)} has no groups of kind {word!r}")
-    if isinstance(module, _TRANSPOSED) and isinstance(dim, int):
-        dim = 1 - dim  # its first axis is the input
+        raise ValueError(f"{own.names[0]} of shape {tuple(p.shape)} has no groups of kind {word!r}")
+    if inputs_first(own.module) and isinstance(dim, int):
+        dim = 1 - dim
     return dict(penalty=word if word in PENALTIES else "group", group_dim=dim)
-
-
-def split_table(groups: list[dict] | Optimizer) -> str:
-    """Return what :func:`split_groups` or an optimizer splits, as a table of one line per tensor.
-
-    Brackets hold the axes along which groups are slices. The last line is what is left unpenalised.
-    In a joint family, each line says how many entries of a unit its tensor holds.
-    """
-    if isinstance(groups, Optimizer):
-        groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
-    rows, left = [], []
-    for group in check_list("groups", groups):
-        for name, p in pairs_of(group):
-            if group.get("penalty") is None:
-                left.append((name, p.numel()))
-            else:
-                rows.append((name, "x".join(map(str, p.shape)), *_shown(p, group)))
-    head = ("tensor", "shape", "penalty", "groups", "of size", "lam", "nu", "weight")
-    total, names = sum(n for _, n in left), ", ".join(name for name, _ in left)
-    return (
-        f"{text_table(head, rows, '<<<>>>>>')}\n"
-        f"unpenalised: {len(left)} tensors, {total:,} parameters ({names})"
-    )
-
-
-def pairs_of(group: dict) -> list[tuple[str, Tensor]]:
-    """Return the parameters of a group with their names; refuse what is not of split_groups."""
-    whole = isinstance(group, dict) and "params" in group
-    pairs = check_list("params", group["params"]) if whole else [None]
-    for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
-            raise ValueError(f"groups must have named params, got {shown(group)}")
-    if group.get("penalty") is not None:
-        penalty_named(group["penalty"])
-        checked_units(units_of(group))
-    return pairs
-
-
-def _shown(p, group):
-    """Return penalty, number and size of the groups of a tensor, and its options, as text."""
-    size, penalty = 1, group["penalty"]
-    if PENALTIES[penalty].sliced:
-        units = units_of(group)
-        size = unit_size([p], units)
-        dim = units.group_dim
-        kept = (dim,) if isinstance(dim, int) else dim
-        penalty += f"[{','.join(map(str, kept))}]"
-        penalty += "".join(f" {k} {n}" for k in ("block", "parts") if (n := getattr(units, k)) > 1)
-        penalty += " joint" if group.get("joint") else ""
-    options = (group.get(key) for key in ("lam", "nu", "weight"))
-    options = ("-" if x is None else x if isinstance(x, str) else f"{x:g}" for x in options)
-    return penalty, p.numel() // size, size, *options

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from ..arguments import check_flag, check_kind, check_list, check_model
 from ..forward import layers_and_norms
-from ..groups import pairs_of
 from ..layers import weight_names
 from ..path import NEVER, PathRecorder
 from ..penalties import one_of
 from ..sharding import whole
 from ..slices import by_family
+from ..split_table import pairs_of
 from ..units import Family, families, gammas, norms, scores, spread
 
 

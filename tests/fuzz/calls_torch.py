@@ -24,7 +24,7 @@ from dslbi_torch.masks import algebra, ranking, semi_structured
 
 # Modules of what their callers have checked, or that check; the laboratory has its command line.
 INNER = """bits crossings forward layers options arguments routes safe_files sharding slices state
-    steering torch_private units training __main__ masks.hold recorded_path""".split()
+    steering torch_private units kinds training __main__ masks.hold recorded_path""".split()
 RULES = """channel_factors contraction_rules coupling cut_costs equality followers insertion
     live_axes moving_rules needed plain_rules relations resizing saved_sizes tracing unknowns
     whole_norm"""
@@ -32,7 +32,7 @@ INNER += [f"surgery.{name}" for name in RULES.split()]
 # Parts of one room, which its public functions call.
 INNER_NAMES = {
     "clock.lr_course",
-    "groups.pairs_of",
+    "split_table.pairs_of",
     "dessilbi.one_by_one_",
     "dessilbi.unchecked_gamma",
     "dessilbi.step_",  # the optimizer checks what it is given
@@ -70,7 +70,7 @@ OPTIONS |= dict(parts=1, joint=False, weight=None, momentum=0.9, dampening=0.0, 
 OPTIONS |= dict(decoupled=False, nesterov=False, coupling="outside", maximize=False, foreach=None)
 OPTIONS |= dict(fused=None, capturable=False)
 GROUPS = dict(rules=None, conv="group", linear="l1", lam=0.5, weight_decay=0.0, weight=None)
-GROUPS |= dict(apart=False, nu=10.0, kappa=1.0)
+GROUPS |= dict(apart=False, outputs=False, nu=10.0, kappa=1.0)
 
 
 UNITS = dict(group_dim=0, weight=None)
@@ -102,7 +102,7 @@ CALLS = {
         foreign="optimizer.py",
         says=("penalty", "rule"),
     ),
-    "groups.split_table": Call(d.split_table, world("groups")),
+    "split_table.split_table": Call(d.split_table, world("groups", "model")),
     "penalties.soft_threshold": Call(
         penalties.soft_threshold, world(v=ones(3, 2), lam=0.1), is_prox
     ),

@@ -48,6 +48,7 @@ def groups_of(
         linear=config.linear,
         lam={"conv": config.lam_conv, "linear": config.lam_linear},
         weight=config.weight,
+        outputs=True,
         example_input=example_input,
         weight_decay=config.weight_decay,
         apart=bool(config.release_power or config.per_layer or config.at_least or config.cost),
