@@ -17,13 +17,6 @@ def percent(share, digits=2):
     return f"{100 * share + 1e-9:.{digits}f}"  # 0.015 becomes 0.02, whatever its last bit
 
 
-def with_spread(values, digits=2):
-    """Mean and half the spread of shares, in percent; of one value, that."""
-    if len(values) == 1:
-        return percent(values[0], digits)
-    return f"{percent(mean(values), digits)} ± {percent((max(values) - min(values)) / 2, digits)}"
-
-
 def ticket_errors(part, method, dataset="mnist"):
     return [
         1 - row["accuracy"]
@@ -33,7 +26,10 @@ def ticket_errors(part, method, dataset="mnist"):
 
 
 def with_interval(values, digits=2):
-    """Mean of shares and half the width of its interval of 95 % (Student's t), in percent."""
+    """Mean of shares and half the width of its interval of 95 % (Student's t), in percent; of one
+    value, that."""
+    if len(values) == 1:
+        return percent(values[0], digits)
     return f"{percent(mean(values), digits)} ± {percent(half_width(values), digits)}"
 
 
@@ -43,7 +39,7 @@ def with_interval(values, digits=2):
 def test_the_table_of_lenet5_is_the_recorded_one(recipe):
     runs = record("mnist")[recipe]["runs"]
     shown = {"acc_dense": 2, "acc_sparse": 2, "nonzero_all": 1}
-    cells = [with_spread([run[key] for run in runs], digits) for key, digits in shown.items()]
+    cells = [with_interval([run[key] for run in runs], digits) for key, digits in shown.items()]
     row = quoted(RESULTS).split(f"| `{recipe}` |")[1].split(" | `")[0]
     assert f"| {' | '.join(cells)} |" in row
 
@@ -62,10 +58,10 @@ def test_the_table_of_the_front_page_is_the_recorded_one(recipe, line):
 @pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
 def test_the_errors_of_tickets_are_the_recorded_ones(page):
     text = quoted(page)
-    assert f"{with_spread(ticket_errors('filters', 'ticket'))} %" in text
-    assert with_spread(ticket_errors("weights", "ticket")) in text
+    assert f"{with_interval(ticket_errors('filters', 'ticket'))} %" in text
+    assert with_interval(ticket_errors("weights", "ticket")) in text
     if page == RESULTS:
-        assert f"{with_spread(ticket_errors('weights', 'tuned'))} % from those" in text
+        assert f"{with_interval(ticket_errors('weights', 'tuned'))} % from those" in text
 
 
 COMPARED = {
@@ -111,7 +107,7 @@ def test_the_grown_net_is_the_recorded_one(page):
     runs = record("growing")["runs"]
     parameters = {run["rounds"][-1]["parameters"] for run in runs}
     assert len(parameters) == 1 and f"{parameters.pop():,} parameters" in quoted(page)
-    assert f"{with_spread([run['last']['accuracy'] for run in runs])} %" in quoted(page)
+    assert f"{with_interval([run['last']['accuracy'] for run in runs])} %" in quoted(page)
 
 
 @pytest.mark.parametrize("page", [RESULTS, REPRODUCING])
@@ -171,8 +167,8 @@ def test_the_layers_of_lenet300_are_the_recorded_ones():
     shares = [[run["layers"][f"fc{k}.weight"] for run in runs] for k in (1, 2, 3)]
     for first, second, third in zip(*shares, strict=True):
         assert first < second < third  # larger layers get sparser, whatever the seed
-    cells = [f"`fc{k}` {with_spread(own, 1)} %" for k, own in enumerate(shares, start=1)]
-    dense, sparse = (with_spread(lasts(runs, f"acc_{key}")) for key in ("dense", "sparse"))
+    cells = [f"`fc{k}` {with_interval(own, 1)} %" for k, own in enumerate(shares, start=1)]
+    dense, sparse = (with_interval(lasts(runs, f"acc_{key}")) for key in ("dense", "sparse"))
     words = f"{', '.join(cells)}; dense {dense} %, sparse {sparse} %"
     assert words in quoted(REPRODUCING)
 
