@@ -18,8 +18,8 @@ magnitude  one run of SGD for all densities: masks of its largest weights.
 plain      one run of SGD, which stays dense, with the settings that are best for that.
 The others are in ``benchmarks/rivals.py``, with a run of their own for each density.
 
-Settings were chosen on 10,000 held-out training pictures (``--trials``: as many settings for each
-method, at 2.5 % of the weights, seed 100; the best without fine-tuning),
+Settings were chosen on 10,000 held-out training pictures (``--trials``: eight settings for each
+method and four more for STR, at 2.5 % of the weights, seed 100; the best without fine-tuning),
 and are in ``benchmarks/results/ranking_trials.json``. They were committed before the test set was
 read. Those of the path go back to a study on the same held-out pictures, of about forty runs.
 

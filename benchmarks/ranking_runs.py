@@ -29,7 +29,8 @@ RAMP = 0.98  # the path has 10 % before its end
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
 ONE_RUN = ("dessilbi", "magnitude", "plain")  # the others have a run for each density
 
-# The settings that are tried, on held-out pictures: eight for each method.
+# The settings that are tried, on held-out pictures: eight for each method, but twelve for STR, whose
+# share is found: each density has a decay of its own.
 _PATH = dict(nu=10.0, nu_first=5.0, dwell=1.5, power=0.5, pull=0.1, lr=0.1)
 _PLAIN = [dict(lr=lr, decay=d) for lr, d in product((0.05, 0.1), (5e-4, 1e-3, 2e-3))]
 _PLAIN += [dict(lr=0.2, decay=5e-4), dict(lr=0.02, decay=1e-3)]
@@ -65,7 +66,10 @@ GRIDS = {
     "pat": [dict(lr=lr, warm=0.1, heal=part) for lr, part in _RAMPS],
     "str": [
         dict(lr=0.1, start=start, decay=decay)
-        for start, decay in product((-8.0, -5.0), (5e-5, 1e-4, 2e-4, 4e-4))
+        for start, decay in (
+            *product((-8.0, -5.0), (5e-5, 1e-4, 2e-4, 4e-4)),
+            *product((-5.0,), (6e-4, 8e-4, 1.2e-3, 1.6e-3)),
+        )
     ],
     "random": _DRAWN,
 }
