@@ -8,7 +8,7 @@
 ============================  ===========================================================
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,10 +17,11 @@ from torch.nn.utils import parametrize
 
 from ..arguments import check_file, check_kind, check_model
 from ..bits import pack_bits, unpack_bits
-from ..forward import evaluating, run_example
+from ..forward import call, evaluating, examples_in, map_tensors, run_example, tensors_of
 from ..optional import brought_by
 from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
+from ..torch_private import leaves
 from .saved_sizes import fit_sizes_, sizes_of
 
 _CONV_OPTIONS = (
@@ -192,31 +193,58 @@ def _unpacked(x):
 def _program(model, example_input):
     """The exported computation in evaluation mode, for batches of any size.
 
-    The example serves by its shape only: torch writes the input into the file, and where that is a
+    The example serves by its shapes only: torch writes tensors into the file, and where one is a
     slice, all of the tensor behind it.
     """
-    if not isinstance(example_input, Tensor) or not example_input.ndim:
-        raise ValueError(f"example_input must be a batch, got a {type(example_input).__name__}")
+    if not any(x.ndim for x in tensors_of(example_input)):
+        raise ValueError("example_input must be a batch, got a number")
     run_example(model, example_input)
-    x = example_input.new_zeros((2, *example_input.shape[1:]))
+    count, shapes = examples_in(example_input), torch.export.ShapesCollection()
+
+    def of_any_size(x):
+        in_batch = x.ndim > 0 and len(x) == count
+        zeros = x.new_zeros((2, *x.shape[1:]) if in_batch else x.shape)
+        shapes[zeros] = {0: torch.export.Dim("batch")} if in_batch else {}
+        return zeros
+
+    x = map_tensors(of_any_size, example_input)
+    by_name = x if isinstance(x, Mapping) else {}
+    args = () if by_name else x if isinstance(x, tuple) else (x,)
     with evaluating(model):
-        return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        return torch.export.export(model, args, by_name, dynamic_shapes=shapes)
 
 
-def save_program(model: nn.Module, example_input: Tensor, file: str | Path) -> None:
+def save_program(model: nn.Module, example_input, file: str | Path) -> None:
     """Write the computation of a model by ``torch.export``, for batches of any size.
 
-    ``torch.export.load(file).module()`` runs it; neither this package nor the model's code is
-    needed. The suffix should be ``.pt2``.
+    ``torch.export.load(file).module()`` runs it, called as the model is; neither this package nor
+    the model's code is needed. The suffix should be ``.pt2``.
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is.
+    example_input : Tensor, or tuple or dict of tensors
+        What the model takes. Tensors as long as the first one are batches, and stay equally long;
+        others keep their shapes, and what is no tensor its value.
+    file : path
+        Replaced whole or not at all.
     """
     with atomic(file) as temporary:
         torch.export.save(_program(model, example_input), temporary)
 
 
-def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None:
+def save_onnx(model: nn.Module, example_input, file: str | Path) -> None:
     """Write the computation of a model as ONNX, for batches of any size.
 
-    Its input is called "input", its output "output".
+    Its input is called "input"; of a tuple or a dict, inputs are called as the model's ``forward``
+    calls them. Its output is called "output"; outputs in a dict by their keys, other ones
+    "output_0", "output_1", ...
+
+    Parameters
+    ----------
+    model, example_input, file
+        As in :func:`save_program`.
 
     Raises
     ------
@@ -232,6 +260,17 @@ def save_onnx(model: nn.Module, example_input: Tensor, file: str | Path) -> None
             dynamo=True,
             verbose=False,
             external_data=False,
-            input_names=["input"],
-            output_names=["output"],
+            input_names=["input"] if isinstance(example_input, Tensor) else None,
+            output_names=_output_names(model, example_input),
         )
+
+
+@torch.no_grad()
+def _output_names(model, x):
+    """The names of what a model gives."""
+    with evaluating(model):
+        result = call(model, x)
+    if isinstance(result, Mapping) and all(isinstance(y, Tensor) for y in result.values()):
+        return list(result)
+    count = sum(isinstance(y, Tensor) for y in leaves(result))
+    return ["output"] if count == 1 else [f"output_{k}" for k in range(count)]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..arguments import check_kind, check_model
+from ..forward import call
 from ..layers import NORM
 from ..masks.support import support_masks
 from ..masks.whole_filters import whole_filters
@@ -39,7 +40,7 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    model: nn.Module, optimizer: Optimizer, example_input: Tensor, batches: Iterable | None = None
+    model: nn.Module, optimizer: Optimizer, example_input, batches: Iterable | None = None
 ) -> Shrunk:
     """Cut a net down to the support of its path: masks, whole units, smaller layers, folded norms.
 
@@ -49,7 +50,7 @@ def shrink(
         Left as it is.
     optimizer : DessiLBI or Split
         That splits it.
-    example_input : Tensor
+    example_input : Tensor, or tuple or dict of tensors
         What the model takes; times are those of this batch.
     batches : iterable, optional
         Batches of training inputs, or pairs of inputs and labels, as a loader gives them: from them
@@ -82,7 +83,8 @@ def renew_statistics_(model: nn.Module, batches: Iterable) -> nn.Module:
     ----------
     model : Module
     batches : iterable
-        Batches of inputs, or lists or tuples that begin with them. All are read.
+        Batches of inputs (tensors, or dicts of them), or lists or tuples that begin with them. All
+        are read.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def renew_statistics_(model: nn.Module, batches: Iterable) -> nn.Module:
             count += 1
             inputs = batch[0] if isinstance(batch, list | tuple) else batch
             try:
-                model(inputs)
+                call(model, inputs)
             except Exception as error:
                 raise ValueError(
                     f"the model must take every batch in training, but of batch {count}: "

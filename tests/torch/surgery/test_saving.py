@@ -9,7 +9,7 @@ from torch import nn
 
 from dslbi_torch import compact, load_masks, save_masks, whole_filters
 from dslbi_torch.safe_files import read_tensors, write_tensors
-from dslbi_torch.surgery.saving import load_compact, save_compact, save_program
+from dslbi_torch.surgery.saving import load_compact, save_compact, save_onnx, save_program
 
 
 class Plain(nn.Conv2d):
@@ -152,8 +152,48 @@ def test_a_program_holds_no_examples(tmp_path):
     torch.testing.assert_close(program.module()(x[:5]), net(x[:5]))
 
 
+class Scored(nn.Module):
+    """Takes tokens, a mask, positions that all examples share, and a number; gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(10, 6), nn.Linear(6, 3)
+
+    def forward(self, ids, mask=None, positions=None, *, scale=1.0):
+        x = self.embed(ids) + positions
+        x = x if mask is None else x * mask[..., None]
+        return {"scores": scale * self.head(x.mean(1)), "states": x}
+
+
+def batch_of(n):
+    generator = torch.Generator().manual_seed(n)
+    return torch.randint(0, 10, (n, 5), generator=generator), torch.rand(n, 5, generator=generator)
+
+
+@pytest.mark.parametrize("count", [1, 2])  # of one row, as the positions, or of more
+def test_tuples_and_dicts_are_exported_for_any_batch(count, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net, positions = Scored(), torch.randn(5, 6)
+    ids, mask = batch_of(count)
+    options = {"ids": ids, "mask": mask, "positions": positions, "scale": 2.0}
+    ids, mask = batch_of(3)
+    more, file = options | {"ids": ids, "mask": mask}, tmp_path / "net"
+    expected = net(**more)
+    save_program(net, options, file)
+    torch.testing.assert_close(torch.export.load(file).module()(**more), expected)
+    save_program(net, tuple(options.values())[:3], file)
+    found = torch.export.load(file).module()(ids, mask, positions)
+    torch.testing.assert_close(found["scores"], expected["scores"] / 2)
+    save_onnx(net, options, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    tensors = {key: x.numpy() for key, x in more.items() if isinstance(x, torch.Tensor)}
+    found = session.run(["scores", "states"], tensors)
+    torch.testing.assert_close(list(map(torch.from_numpy, found)), list(expected.values()))
+
+
 def test_arguments_of_another_kind_are_named(tmp_path):
     with pytest.raises(ValueError, match="architecture must be a dict, got a list"):
         save_compact(nn.Linear(2, 2), tmp_path / "net.pt", [1])
-    with pytest.raises(ValueError, match="example_input must be a batch, got a NoneType"):
+    with pytest.raises(ValueError, match="example_input must be a tensor, got a NoneType"):
         save_program(nn.Linear(2, 2), None, tmp_path / "net.pt2")

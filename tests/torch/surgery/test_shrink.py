@@ -79,7 +79,8 @@ def test_statistics_are_the_mean_of_those_of_the_batches():
     labels = torch.zeros(5)
     first = [net.conv1(batch) for batch in batches]
     momentum, weights = net.bn1.momentum, copy.deepcopy(dict(net.named_parameters()))
-    for given in (batches, [(batch, labels) for batch in batches]):
+    by_name = [{"x": batch} for batch in batches]
+    for given in (batches, [(batch, labels) for batch in batches], by_name):
         net.bn1.running_mean.fill_(7.0)
         assert renew_statistics_(net, iter(given)) is net
         mean = sum(y.mean((0, 2, 3)) for y in first) / 2
