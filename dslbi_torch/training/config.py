@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import config_checks as checks
 from .data.datasets import DATASETS
+from .nets.trained import INSTALLED
 from .nets.zoo import NETS
 from .run.optimizers import OPTIMIZERS
 
@@ -32,6 +33,10 @@ class Config:
     dataset: str = option("digits", f"data set: {', '.join(DATASETS)}")
     model: str = option("digits-net", f"net: {', '.join(NETS)}")
     normalize: bool = option(True, "subtract mean and divide by std; no: pixel values in [0, 1]")
+    statistics: str = option(
+        "own",
+        "normalize: by mean and deviation of the data set (own), or by half of the pixel values",
+    )
     shift: int = option(0, "training pictures are moved by up to this many pixels each way")
     flip: bool = option(False, "training pictures are mirrored left to right by chance")
     alternate: bool = option(False, "flip: not by chance, but each picture in every other epoch")
@@ -66,7 +71,11 @@ class Config:
     l1_scales: float = option(0.0, "coefficient of the l1 norm of BatchNorm's scales in the loss")
 
     # From where, and how much of the net
-    initial: str | None = option(None, "checkpoint of a run whose weights are the initial ones")
+    initial: str | None = option(
+        None,
+        "weights to begin with: a checkpoint of a run, a file of weights of such a net (of "
+        f"torchvision, timm), or what can be installed: {', '.join(INSTALLED)}",
+    )
     masks: str | None = option(None, "file of masks under which the net is trained")
     cut: str | None = option(
         None, "masks: cut the net by them, and keep its initial weights or draw new ones: keep, new"

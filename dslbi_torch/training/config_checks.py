@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 
 from ..penalties import PENALTIES
-from .data.datasets import DATASETS
+from .data.datasets import DATASETS, STATISTICS
 from .nets.zoo import NETS
 from .run.optimizers import OPTIMIZERS
 
@@ -63,6 +63,7 @@ def check_words(config) -> None:
         "model": NETS,
         "optimizer": OPTIMIZERS,
         "init": ("torch", "he"),
+        "statistics": STATISTICS,
         "schedule": ("constant", "step", "cosine", "triangle"),
         "nu_schedule": ("constant", "lr"),
         "conv": (*PENALTIES, "channel", None),
@@ -269,6 +270,7 @@ NEEDS = {
     **dict.fromkeys(("milestones", "factor"), _STEP),
     "lr_min": ("schedule cosine or triangle", lambda c: c.schedule in ("cosine", "triangle")),
     "alternate": ("flip", lambda c: c.flip),
+    "statistics": ("normalize", lambda c: c.normalize),
     **dict.fromkeys(("kappa", "nu", "elements"), _PATH),
     **dict.fromkeys(("lam_conv", "lam_linear", "lam_named"), _LEVELS),
     "first": ("optimizer linbreg or adabreg", lambda c: c.sparse),

@@ -19,8 +19,10 @@ from .sources import Parts, Wanted, torchvision_sets
 # Where below the root a data set may lie, or else the root is the data set.
 FOLDERS = {
     "imagenette": ("imagenette", "imagenette2-320", "imagenette2"),
+    "imagenette-144": ("imagenette-144", "imagenette2-160"),
     "imagenet": ("imagenet",),
 }
+_DOWNLOADED = {"imagenette": "320px", "imagenette-144": "160px"}  # the shorter side
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -51,12 +53,12 @@ def find(name: str, root: Path, _: Wanted) -> Parts:
     folder = next(filter(_holds_classes, places), None)
     if folder is None:
         missing = f"train/WNID/*.JPEG and val/WNID/*.JPEG not found in {places[0]} or {root}"
-        if name != "imagenette":
+        if name not in _DOWNLOADED:
             raise FileNotFoundError(
                 f"{name}: {missing}. Get ILSVRC2012 from image-net.org, one folder for each class, "
                 "then pass --data ROOT or set DSLBI_DATA=ROOT"
             )
-        size = {"size": "320px"}
+        size = {"size": _DOWNLOADED[name]}
         torchvision_sets(
             name, "Imagenette", root, missing, {"split": "train", **size}, {"split": "val", **size}
         )

@@ -9,6 +9,7 @@ name               pictures                training + test  where it comes from
 ``cifar10``        32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
 ``cifar100``       32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
 ``imagenette``     size x size x 3, 10     9,469 + 3,925    ``ROOT/imagenette``, as ImageNet
+``imagenette-144`` same, 128 or less       same             ``ROOT/imagenette-144``, small files
 ``imagenet``       size x size x 3, any    as in ROOT       ``ROOT/imagenet/{train,val}/CLASS/*``
 ``synthetic``      noise, 1,000 classes    1,024 + 256      drawn here, for timing
 =================  ======================  ===============  ======================================
@@ -18,8 +19,8 @@ there is downloaded through torchvision, but for ImageNet, which cannot be. The 
 MNISTs may lie there unpacked or as ``.gz``; those of CIFAR in the official binary version
 (preferred) or the Python version. What is checked of them: ``mnist_and_cifar.py``. ``imagenet`` is
 any data set with one folder for each class; ROOT may also be that data set, or a single part of it
-for training and test: ``class_folders.py``. The pictures of ``imagenette`` and ``imagenet`` stay
-files and are decoded in every epoch; all others are tensors on the device.
+for training and test: ``class_folders.py``. The pictures of Imagenette and ``imagenet`` stay files
+and are decoded in every epoch; all others are tensors on the device.
 
 Normalisation subtracts the mean and divides by the standard deviation of each channel over all
 pixels of the training pictures, with pixel values in [0, 1]:
@@ -33,10 +34,13 @@ name               mean                    standard deviation
 ``cifar10``        0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
 ``cifar100``       0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
 ``imagenette``     as ImageNet             as ImageNet
+``imagenette-144`` as ImageNet             as ImageNet
 ``imagenet``       0.485, 0.456, 0.406     0.229, 0.224, 0.225
 =================  ======================  ======================
 
 ImageNet's are the customary numbers; its deviation is the mean of those within single pictures.
+With ``statistics="half"`` they are 127/255 and 128/255 for all, as nets are trained that come from
+TensorFlow: EfficientNet-Lite0 loses nine points of its accuracy under ImageNet's.
 A data set is one row of ``DATASETS``, and nothing else lists them.
 
 The usual augmentation of CIFAR is ``shift=4, flip=True``; of ImageNet random crops, which its
@@ -105,9 +109,13 @@ DATASETS = {
         partial(cifar, "cifar100"), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
     ),
     "imagenette": DatasetRow(partial(find, "imagenette"), *_IMAGENET, any_size=True, n_classes=10),
+    "imagenette-144": DatasetRow(
+        partial(find, "imagenette-144"), *_IMAGENET, any_size=True, n_classes=10
+    ),
     "imagenet": DatasetRow(partial(find, "imagenet"), *_IMAGENET, any_size=True),
     "synthetic": DatasetRow(_synthetic, (0.0,) * 3, (1.0,) * 3, white=1, any_size=True),
 }
+STATISTICS = ("own", "half")  # what pixels are normalised by
 
 
 class Data(NamedTuple):
@@ -133,6 +141,7 @@ def load(
     data: str | Path | None = None,
     *,
     normalize: bool = True,
+    statistics: str = "own",
     holdout: int = 0,
     train_size: int = 0,
     shift: int = 0,
@@ -154,6 +163,8 @@ def load(
     normalize : bool
         True: subtract the mean and divide by the standard deviation of the table above. False:
         pixel values in [0, 1].
+    statistics : "own" or "half"
+        With ``normalize``: the numbers of the table above, or 127/255 and 128/255.
     holdout : int >= 0
         Number of training pictures, the same for every seed, that are taken out of the training
         set and returned in place of the test set: for choosing settings.
@@ -183,6 +194,10 @@ def load(
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
     row = DATASETS[name]
+    if statistics not in STATISTICS:
+        raise ValueError(f"statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
+    if statistics == "half":
+        row = row._replace(mean=(127 / 255,) * len(row.mean), std=(128 / 255,) * len(row.std))
     if image_size and not row.any_size:
         raise ValueError(f"image_size must be 0 for {name}, got {image_size}")
     wanted = Wanted(train_size, holdout, image_size, n_classes)
@@ -204,8 +219,8 @@ def load(
         shape = train[0].shape[1:]
     else:
         size = image_size or 224
-        statistics = (row.mean, row.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
-        options = dict(size=size, statistics=statistics, workers=workers, corrupt=corrupt)
+        numbers = (row.mean, row.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        options = dict(size=size, statistics=numbers, workers=workers, corrupt=corrupt)
         part = partial(PicturesOnDisk, found.folder, **options, **place)
         augmentation, shape = dict(crop=True, flip=flip), (3, size, size)
     return Data(name, part(*train, **augmentation), part(*test), found.classes, tuple(shape))

@@ -30,10 +30,12 @@ name                   pictures               parameters    source
 ``resnet18``           3x224x224, any           11,689,512  torchvision
 ``resnet34``           same                     21,797,672  torchvision
 ``resnet50``           same                     25,557,032  torchvision
+``efficientnet-lite0`` 3x224x224, any            4,652,008  Tan and Le 2019, as timm names it
 =====================  =====================  ============  ===================================
 
-Parameters are counted at 10 classes, those of the last four at 1,000; these four take 3 channels
-only, the others any number. Shortcuts A and B: :class:`dslbi_torch.training.nets.cifar.BasicBlock`.
+Parameters are counted at 10 classes, those of the last five at 1,000; torchvision's four for
+ImageNet take 3 channels only, the others any number. Shortcuts A and B:
+:class:`dslbi_torch.training.nets.cifar.BasicBlock`.
 """
 
 import math
@@ -45,7 +47,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ...optional import brought_by
-from . import cifar, fast, small
+from . import cifar, efficientnet, fast, small
 
 
 class NetRow(NamedTuple):
@@ -101,6 +103,7 @@ NETS = {
         name: _any_size(partial(torchvision_net, name))
         for name in ("resnet18", "resnet34", "resnet50")
     },
+    "efficientnet-lite0": _any_size(efficientnet.EfficientNetLite0, smallest=32),
 }
 
 

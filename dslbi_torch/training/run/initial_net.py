@@ -1,6 +1,8 @@
 """The net that a run begins with: what seed, ``init``, ``whiten``, ``initial``, ``masks`` and
 ``cut`` of a config do."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from ...masks.files import load_masks
 from ...surgery.compact import compact_with_masks
 from ..config import Config
 from ..data.datasets import Data
-from ..nets import zoo
+from ..nets import trained, zoo
 from . import run_folder as folders
 
 
@@ -28,7 +30,7 @@ def initial_net(
         model.whiten_(next(data.train.batches(config.whiten))[0])
     if config.initial:
         state = folders.read_weights(folders.source(config, "initial"))
-        load_initial_(model, state, len(data.classes))
+        load_initial_(model, state, data.classes)
     if not config.masks:
         return model, None
     masks = _masks(config, model, data)
@@ -41,18 +43,21 @@ def initial_net(
     return small, None
 
 
-def load_initial_(model: nn.Module, state: dict[str, Tensor], n_classes: int) -> None:
+def load_initial_(model: nn.Module, state: dict[str, Tensor], classes: Sequence[str]) -> None:
     """Give a net the weights of another, of the same kind.
 
     Where the other tells another number of classes apart, its last layer is left out: the net keeps
-    the one that it has.
+    the one that it has. Of one for ImageNet's 1,000 classes, a net for Imagenette's ten takes their
+    rows. Names may be those of another library
+    (:func:`dslbi_torch.training.nets.trained.renamed`).
 
     Raises
     ------
     ValueError
         For weights of a net of another kind.
     """
-    own = model.state_dict()
+    own, n_classes = model.state_dict(), len(classes)
+    state = trained.renamed(state, own)
     other = sorted(set(own) ^ set(state))
     if other:
         raise ValueError(f"initial must be of the same kind of net, which differs in {other[0]}")
@@ -60,7 +65,11 @@ def load_initial_(model: nn.Module, state: dict[str, Tensor], n_classes: int) ->
     for name, value in state.items():
         if value.shape == own[name].shape:
             fitting[name] = value
-        elif not _differs_in_classes(own[name], value, n_classes):
+        elif _differs_in_classes(own[name], value, n_classes):
+            rows = [trained.IMAGENET_ROWS.get(word) for word in classes]
+            if len(value) == 1000 and None not in rows:
+                fitting[name] = value[rows]
+        else:
             raise ValueError(
                 f"initial must be of the same kind of net: {name} has shape {tuple(value.shape)} "
                 f"there, {tuple(own[name].shape)} here"

@@ -21,13 +21,16 @@ see ``grow_folder.py``.
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import torch
 
+from ...optional import brought_by
 from ...safe_files import atomic, check_sums, with_sum, without_sum
 from ...text import one_line
 from .. import config as configs
+from ..nets import trained
 
 FILES = ("config.json", "environment.json", "log.jsonl", "path.npz", "checkpoint.pt")
 
@@ -195,10 +198,9 @@ def require_config(config: configs.Config, what: str) -> None:
 def _load(path, device, look):
     """A checkpoint, and what ``look`` sees in it; Unreadable where the file is none."""
     try:
-        check_sums(path)
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = _read(path, device)
         return checkpoint, look(checkpoint)
-    except (FileNotFoundError, configs.OtherFormat):
+    except (FileNotFoundError, ImportError, configs.OtherFormat):
         raise
     # torch raises any of RuntimeError, EOFError, UnpicklingError, ... for a damaged file
     except Exception as error:
@@ -206,6 +208,19 @@ def _load(path, device, look):
             f"{path} cannot be read, it is truncated or not a checkpoint of a run "
             f"({one_line(error, 120)})"
         ) from error
+
+
+def _read(path, device):
+    """What lies in a file of torch, or in one of tensors alone."""
+    if Path(path).suffix == ".safetensors":
+        with brought_by("timm", f"{path}"):
+            from safetensors.torch import load_file
+        return load_file(path, str(device))
+    with open(path, "rb") as file:  # torch's form before 2020 has no checksums
+        old = file.read(2) == b"\x80\x02" and not zipfile.is_zipfile(file)
+    if not old:
+        check_sums(path)
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def is_finished(config: configs.Config) -> bool:
@@ -222,13 +237,19 @@ def source(config: configs.Config, name: str) -> Path:
     """Return the file that ``initial`` or ``masks`` names; once a run has begun, its own copy."""
     own = config.folder / f"{name}.pt"
     begun = own.exists() and (config.folder / "checkpoint.pt").exists()
-    return own if begun else Path(getattr(config, name))
+    return own if begun else _given(getattr(config, name))
+
+
+def _given(name):
+    """The file of a name: of weights that a package brings, or a path."""
+    return trained.installed_file(name) if name in trained.INSTALLED else Path(name)
 
 
 def read_weights(file: str | Path, device="cpu") -> dict[str, torch.Tensor]:
-    """Return the state of the net of a checkpoint, whatever run it belongs to."""
+    """Return the state of the net of a checkpoint, whatever run it belongs to, or of a file of
+    weights."""
     try:
-        return _load(file, device, lambda c: c["model"])[1]
+        return _load(file, device, trained.state_of)[1]
     except FileNotFoundError:
         raise FileNotFoundError(
             f"initial must be a checkpoint, but {file} does not exist"
@@ -239,7 +260,7 @@ def keep_sources(config: configs.Config) -> None:
     """Copy what a run takes from other files into its folder, which then is enough to repeat it."""
     if config.initial:
         with atomic(config.folder / "initial.pt") as temporary:
-            torch.save({"model": read_weights(config.initial)}, temporary)
+            torch.save({"model": read_weights(_given(config.initial))}, temporary)
     if config.masks:
         with atomic(config.folder / "masks.pt") as temporary:
             shutil.copyfile(config.masks, temporary)

@@ -132,6 +132,7 @@ def _load(config, device):
         config.dataset,
         config.data,
         normalize=config.normalize,
+        statistics=config.statistics,
         holdout=config.holdout,
         train_size=config.train_size,
         shift=config.shift,

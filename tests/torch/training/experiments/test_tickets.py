@@ -202,7 +202,7 @@ def test_what_is_no_weight_of_the_net_is_not_drawn_anew():
 def test_weights_for_other_classes_come_without_the_last_layer():
     ten, three = (zoo.build("digits-net", n, in_channels=1) for n in (10, 3))
     before = three.fc2.weight.detach().clone()
-    initial_net.load_initial_(three, ten.state_dict(), 3)
+    initial_net.load_initial_(three, ten.state_dict(), "abc")
     equal({"w": three.fc1.weight.detach()}, {"w": ten.fc1.weight.detach()})
     equal({"w": three.fc2.weight.detach()}, {"w": before})
     for other, message in (
@@ -213,7 +213,7 @@ def test_weights_for_other_classes_come_without_the_last_layer():
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            initial_net.load_initial_(three, other.state_dict(), 3)
+            initial_net.load_initial_(three, other.state_dict(), "abc")
 
 
 def test_masks_for_other_classes_leave_the_last_layer_whole(masks_file):

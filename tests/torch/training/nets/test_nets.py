@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dslbi_torch import split_groups
 from dslbi_torch.training.nets import zoo
 
-IMAGENET = ("alexnet", "resnet18", "resnet34", "resnet50")
+IMAGENET = ("alexnet", "resnet18", "resnet34", "resnet50", "efficientnet-lite0")
 
 # Parameters at 10 classes (ImageNet: 1,000). From the DessiLBI authors' code: lenet5, lenet300,
 # resnet20 to 56 and mobilenetv2 (weight pruning), vgg16-bn (lottery tickets). caffe-lenet5: the
@@ -56,6 +56,7 @@ PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
+    "efficientnet-lite0": 4_652_008,
 }
 
 # Multiplications and additions of one picture, in millions. ImageNet: torchvision's documentation;
@@ -71,6 +72,7 @@ MACS = {
     "resnet18": (224, 1814, 0.5),
     "resnet34": (224, 3664, 0.5),
     "resnet50": (224, 4089, 0.5),
+    "efficientnet-lite0": (224, 385, 0.5),  # 407 in its README with all other operations
 }
 
 
