@@ -29,6 +29,7 @@ from .split_table import split_table
 from .surgery.compact import compact
 from .surgery.fold_norms import fold_norms
 from .surgery.int8 import save_int8
+from .surgery.layer_times import layer_times
 from .surgery.saving import load_compact, save_compact
 from .surgery.shrink import renew_statistics_, shrink
 from .surgery.widen import widen_
@@ -59,6 +60,7 @@ __all__ = [
     "forecast",
     "gamma_ranking",
     "gamma_weights",
+    "layer_times",
     "load_compact",
     "load_masks",
     "magnitude_ranking",

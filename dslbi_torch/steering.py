@@ -70,7 +70,7 @@ class Controller:
         """Stop steering; the levels stay as they are."""
         self._hook.remove()
         for group in self._groups():
-            for key in ("level", "steered", "rested"):
+            for key in ("level", "steered", "rested", "times"):
                 group.pop(key, None)
 
     def _after_step(self, *_):

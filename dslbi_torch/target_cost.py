@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .arguments import check_model, check_number
+from .arguments import check_model, check_number, shown
 from .sharding import whole
 from .steering import Controller, Evidence, check_floor, evidence, level_of
 from .surgery.channel_factors import channel_factors
 from .surgery.costs import count_macs
 from .surgery.cut_costs import mac_costs, parameter_costs, widths_of
+from .surgery.layer_times import times_of
 from .surgery.live_axes import live_axes
+from .surgery.measure import machine_of
+from .surgery.time_costs import LayerTimes, plain_times, read_times, time_costs
 from .units import families, spread
 
 
@@ -36,10 +39,14 @@ class TargetCost(Controller):
         Whose weights the optimizer splits.
     example_input : Tensor
         What the model takes.
-    macs, parameters : float in (0, 1]
-        One of them: the share of the dense net's multiply-accumulates (of one example), or of its
-        parameters, that :func:`dslbi_torch.compact` is to leave, with the masks of
+    macs, parameters, ms : float in (0, 1]
+        One of them: the share of the dense net's multiply-accumulates (of one example), of its
+        parameters, or of the milliseconds of a pass of ``example_input``, that
+        :func:`dslbi_torch.compact` is to leave, with the masks of
         :func:`dslbi_torch.whole_filters`.
+    times : LayerTimes, optional
+        For ``ms``: what :func:`dslbi_torch.layer_times` has measured on this machine, or what JSON
+        made of it. None: those that a loaded checkpoint holds, or they are measured now.
     steps, ramp, first, every
         As in TargetDensity; the cost grows from ``first`` to the target.
     at_least : int >= 0
@@ -50,7 +57,8 @@ class TargetCost(Controller):
     ValueError
         For a value outside these intervals, a cost below what the floor leaves, a floor of more
         units than a layer has, split tensors that share a level (where there is a floor), a model
-        that does not take the example, and one that cannot be followed.
+        that does not take the example, one that cannot be followed, and for times of another
+        machine (processor, threads, version of torch) or of another net.
 
     Notes
     -----
@@ -59,6 +67,10 @@ class TargetCost(Controller):
     are units by themselves, a channel may go or stay with the sign of a shift: it is counted as
     alive, so that the cut net costs what was asked at most. As joint units they are counted
     exactly.
+
+    Milliseconds are met as well as measured layers tell those of the net: within a few percent.
+    The times are in the first steered group (``times``), so that a run goes on by those that it
+    began with.
     """
 
     def __init__(
@@ -70,6 +82,8 @@ class TargetCost(Controller):
         steps: int,
         macs: float | None = None,
         parameters: float | None = None,
+        ms: float | None = None,
+        times: LayerTimes | None = None,
         ramp: float = 0.5,
         first: float = 0.0,
         every: int = 10,
@@ -77,25 +91,35 @@ class TargetCost(Controller):
     ):
         found = families(optimizer)
         check_model(model)
-        self.kind, self.share = _only(macs=macs, parameters=parameters)
+        self.kind, self.share = _only(macs=macs, parameters=parameters, ms=ms)
+        if ms is None and times is not None:
+            raise ValueError(f"times must be left out without ms, got {shown(times)}")
         check_floor(found, at_least)
         self.at_least, self.names = at_least, _names(model, found)
         self.axes = live_axes(model, example_input)
         self.widths = widths_of(self.axes)
+        groups = optimizer.param_groups
+        steered = [i for i, g in enumerate(groups) if any(g is f.group for f in found)]
         if self.kind == "macs":
             self.costs = mac_costs(self.axes, self.widths)
             self.dense = count_macs(model, example_input)[""]
-        else:
+        elif self.kind == "parameters":
             self.costs = parameter_costs(self.axes, self.widths)
             self.dense = sum(p.numel() for p in model.parameters())
+        else:
+            self.model, self.dense, group = model, 1.0, groups[steered[0]]
+            if times is None and "times" not in group:
+                times = times_of(model, self.axes, self.widths, example_input)
+            self._take(group["times"] if times is None else plain_times(times))
+            group["times"] = self.times
         self._check_least(found)
-        groups = optimizer.param_groups
-        steered = [i for i, g in enumerate(groups) if any(g is f.group for f in found)]
         super().__init__(optimizer, steered, steps=steps, ramp=ramp, first=first, every=every)
 
     @torch.no_grad()
     def control(self) -> None:
         """Set the levels now, for the cost that is due."""
+        if self.kind == "ms" and (loaded := self._groups()[0]["times"]) != self.times:
+            self._take(loaded)
         found = families(self.optimizer)
         levels = [level_of(family.group) for family in found]
         rows = list(zip(found, levels, strict=True))
@@ -113,6 +137,16 @@ class TargetCost(Controller):
         found = families(self.optimizer)
         known = evidence([(family, family.group["lam"]) for family in found])
         return self._cost(self._alive_below(found, known) > 1) / self.dense
+
+    def _take(self, times):
+        """Cost by these times, if they are of this machine."""
+        known, here = read_times(times), machine_of(self.model)
+        if known.machine != here:
+            raise ValueError(
+                f"ms must be asked for where its times were measured, on {known.machine}, got "
+                f"{here}: measure here, and give them as times=layer_times(model, example_input)"
+            )
+        self.times, self.costs = times, time_costs(self.axes, self.widths, known)
 
     def _cost(self, alive):
         return self.costs.total(self.widths.counts(alive))

@@ -9,9 +9,9 @@ know what the cut net costs.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..layers import LAYERS, own_parameter, unit_axis
+from ..layers import LAYERS, own_parameter, unit_axis, weight_names
 from .costs import count_macs
 from .live_axes import LiveAxes
 
@@ -38,6 +38,14 @@ class Widths(NamedTuple):
         """Return what is left of every axis where these channels are alive; float64."""
         dead = (~alive[self.channels]).double()
         return self.sizes - torch.bincount(self.axis, dead, minlength=len(self.sizes))
+
+    def sizes_of(self, small: nn.Module) -> Tensor:
+        """Return the lengths of the axes in a net that was cut; float64."""
+        sizes = self.sizes.clone()
+        for name, p in small.named_parameters():
+            if name in self.rows:  # a bias that is new is in none
+                sizes[self.rows[name]] = sizes.new_tensor(p.shape)
+        return sizes
 
 
 def widths_of(axes: LiveAxes) -> Widths:
@@ -73,41 +81,43 @@ class Costs(NamedTuple):
         return float((self.factors * lengths.prod(1)).sum())
 
 
-def _costs(terms):
-    """The costs of pairs of a factor and the axes that it is multiplied by."""
-    most = max(len(axes) for _, axes in terms)
+def sum_of_products(terms: list[tuple[float, list[int]]]) -> Costs:
+    """Return the costs of pairs of a factor and the axes that it is multiplied by."""
+    most = max([1, *(len(axes) for _, axes in terms)])
+    terms = terms or [(0.0, [])]
     rows = [list(axes) + [-1] * (most - len(axes)) for _, axes in terms]
     return Costs(torch.tensor([f for f, _ in terms], dtype=torch.float64), torch.tensor(rows))
 
 
 def parameter_costs(axes: LiveAxes, widths: Widths) -> Costs:
     """Return the parameters of a net as a function of the lengths of its axes."""
-    return _costs([(1.0, widths.rows[name]) for name, _ in axes.model.named_parameters()])
+    return sum_of_products([(1.0, widths.rows[name]) for name, _ in axes.model.named_parameters()])
 
 
-def mac_costs(axes: LiveAxes, widths: Widths) -> Costs:
+def mac_costs(axes: LiveAxes, widths: Widths, but: set[str] = frozenset()) -> Costs:
     """Return the multiply-accumulates of a net for one example, in the same way.
 
-    Products of activations (attention) go with the inputs of the layer that reads them, or where a
-    module computes layers itself with its weights.
+    ``but`` are names of weights of layers that are left out. Products of activations (attention) go
+    with the inputs of the layer that reads them, or where a module computes layers itself with its
+    weights.
     """
     net = axes.model
-    macs, terms, inside = count_macs(net, axes.example), [], {}
+    macs, terms, inside, names = count_macs(net, axes.example), [], {}, weight_names(net)
     for name, module in net.named_modules():
         children = [child for child, _ in module.named_children()]
         inside[name] = macs[name] - sum(macs[f"{name}.{c}".lstrip(".")] for c in children)
         weight = own_parameter(module, "weight")
         if isinstance(module, LAYERS) and weight is not None and macs[name]:
-            row = widths.rows[f"{name}.weight".lstrip(".")]
-            terms.append((macs[name] / weight.numel(), row))
+            row = widths.rows[names[module]]  # of a weight that is tied, the first one's
+            terms += [] if names[module] in but else [(macs[name] / weight.numel(), row)]
     for name, rest in inside.items():
         module = net.get_submodule(name)
         if rest > 0 and not isinstance(module, LAYERS):
-            terms += _products_of(name, module, rest, macs, widths)
-    return _costs(terms)
+            terms += _products_of(name, module, rest, macs, widths, names)
+    return sum_of_products(terms)
 
 
-def _products_of(name, module, rest, macs, widths):
+def _products_of(name, module, rest, macs, widths, names):
     """The terms of what a module multiplies itself."""
     prefix = f"{name}.".lstrip(".")
     called = [n for n, m in module.named_modules() if isinstance(m, LAYERS) and macs[prefix + n]]
@@ -118,6 +128,6 @@ def _products_of(name, module, rest, macs, widths):
         return [(rest / size, widths.rows[prefix + n]) for n in own]
     if called:
         reader = module.get_submodule(called[-1])
-        axis = widths.rows[f"{prefix}{called[-1]}.weight"][1 - unit_axis(reader, "weight")]
+        axis = widths.rows[names[reader]][1 - unit_axis(reader, "weight")]
         return [(rest / float(widths.sizes[axis]), [axis])]
     return [(float(rest), [])]

@@ -197,7 +197,7 @@ def _probed(axes, writers):
         free = own[~torch.isin(own, handed)]
         if len(own.unique()) < 2 or probed[own].any():
             continue
-        parts = [_died(axes, leaf) for leaf in _leaves(axes, (free if len(free) else own)[0])]
+        parts = [gone_with(axes, leaf) for leaf in _leaves(axes, (free if len(free) else own)[0])]
         parts = [p for p in parts if not (p & axes.always).any() and not p[way.outputs].all()]
         if parts:
             probed |= min(reversed(parts), key=lambda part: int(part.sum()))  # heads lie last
@@ -215,7 +215,7 @@ def _leaves(axes, channel):
     return list(dict.fromkeys(map(int, found))) or [int(channel)]
 
 
-def _died(axes, leaf):
+def gone_with(axes, leaf):
     """The channels that go with one: of a grid its row, and of rows that are gone their axis."""
     dead = torch.zeros(axes.count, dtype=torch.bool)
     dead[leaf], before = True, 0

@@ -1,5 +1,6 @@
 """What nets cost on this machine: milliseconds, and bytes on disk."""
 
+import platform
 import statistics
 import tempfile
 import time
@@ -36,13 +37,40 @@ def batch_times(
             break
         for name, net in nets.items():
             with evaluating(net):
-                begin = time.perf_counter()
-                call(net, x)
-                if any(part.is_cuda for part in tensors_of(x)):
-                    torch.cuda.synchronize()
+                taken = seconds_of_pass(net, x)
                 if k >= 0:
-                    seconds[name].append(time.perf_counter() - begin)
+                    seconds[name].append(taken)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def seconds_of_pass(net: nn.Module, x) -> float:
+    """Return the seconds of a forward pass.
+
+    On one thread of a CPU it is the time of this thread, which other programs do not lengthen by
+    taking the processor.
+    """
+    on_gpu = any(part.is_cuda for part in tensors_of(x))
+    clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.thread_time
+    begin = clock()
+    call(net, x)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def machine_of(model: nn.Module) -> str:
+    """Return what the times of a model depend on here: processor, threads, version of torch."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    rows, file = {}, Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        key, _, value = line.partition(":")
+        rows.setdefault(key.strip(), value.strip())
+    name = rows.get("model name") or platform.processor() or platform.machine()
+    numbers = [rows[key] for key in ("cpu family", "model", "stepping") if key in rows]
+    threads = f"threads {torch.get_num_threads()}"
+    return f"{' '.join([name, *numbers])}, {threads}, torch {torch.__version__}"
 
 
 def bytes_on_disk(net: nn.Module) -> int:

@@ -26,8 +26,8 @@ from dslbi_torch.masks import algebra, ranking, semi_structured
 INNER = """bits crossings forward layers options arguments routes safe_files sharding slices state
     steering torch_private units kinds training __main__ masks.hold recorded_path""".split()
 RULES = """channel_factors contraction_rules coupling cut_costs equality followers insertion
-    live_axes moving_rules needed plain_rules relations resizing saved_sizes tracing unknowns
-    whole_norm"""
+    live_axes moving_rules narrowing needed plain_rules relations resizing saved_sizes time_costs
+    tracing unknowns whole_norm"""
 INNER += [f"surgery.{name}" for name in RULES.split()]
 # Parts of one room, which its public functions call.
 INNER_NAMES = {
@@ -50,6 +50,9 @@ INNER_NAMES = {
     "surgery.compact.watched",
     "surgery.costs.attention_in_parts",
     "surgery.fold_norms.has_foldable",
+    "surgery.layer_times.times_of",
+    "surgery.measure.machine_of",
+    "surgery.measure.seconds_of_pass",
     "target_cost.factor_of_cost",
     "surgery.widen.reset",
     "target.factors_of_density",

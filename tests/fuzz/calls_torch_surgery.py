@@ -53,6 +53,9 @@ CALLS = {
     "surgery.measure.size_table": Call(
         measure.size_table, world(nets=lambda: {"a": make_net()}, x=ones(2, 1, 6, 6)), slow=20
     ),
+    "surgery.layer_times.layer_times": Call(
+        lambda **given: d.layer_times(**given).layers, world("model", "example_input"), slow=50
+    ),
     "target_cost.TargetCost": Call(
         attached(d.TargetCost),
         world("optimizer", "model", "example_input", steps=3, macs=0.9, ramp=0.5, at_least=0),

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from costed import NETS, cut, dense, make, one_unit, walk
 from net_families import make_family
 from torch import nn
 from torch.nn import functional as F
@@ -12,66 +13,14 @@ from dslbi_torch import (
     DessiLBI,
     Split,
     TargetCost,
-    compact,
     split_groups,
     support_masks,
-    whole_filters,
 )
 from dslbi_torch.surgery.costs import count_macs
 from dslbi_torch.surgery.cut_costs import mac_costs, parameter_costs, widths_of
-from dslbi_torch.surgery.live_axes import _died, live_axes
+from dslbi_torch.surgery.live_axes import live_axes
 from dslbi_torch.target_cost import factor_of_cost
 from dslbi_torch.training.nets import zoo
-from dslbi_torch.training.nets.cifar import ResNet
-
-
-class Branches(nn.Module):
-    """A depthwise convolution, a concatenation, a flattening, a gate and two linear layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 5, 3)
-        self.wide = nn.Conv2d(11, 12, 1)
-        self.depth = nn.Conv2d(12, 12, 3, groups=12, bias=False)
-        self.norm = nn.BatchNorm2d(12)
-        self.up = nn.ConvTranspose2d(12, 7, 2)
-        self.gate = nn.Linear(7, 7)
-        self.fc1, self.fc2 = nn.Linear(7 * 25, 9), nn.Linear(9, 4)
-
-    def forward(self, x):
-        x = torch.cat([self.a(x), self.b(x)], 1).relu()
-        x = self.up(self.norm(self.depth(self.wide(x))).relu())
-        x = x * self.gate(x.mean((2, 3))).sigmoid()[:, :, None, None]
-        return self.fc2(self.fc1(x.flatten(1)).relu())
-
-
-NETS = {
-    "branches": (Branches, (3, 8, 8)),
-    "stream with padding": (lambda: ResNet((1, 2, 1), (5, 7, 9), "A"), (3, 8, 8)),
-    "stream with projections": (lambda: ResNet((1, 2), (5, 7), "B"), (3, 8, 8)),
-    "digits-net": (lambda: zoo.build("digits-net"), (1, 8, 8)),
-}
-
-
-def make(name):
-    torch.manual_seed(0)
-    build, shape = NETS[name]
-    return build().eval(), torch.randn(2, *shape)
-
-
-def cut(net, masks, x):
-    small = compact(net, whole_filters(net, masks, x), x)
-    return {
-        "macs": count_macs(small, x)[""],
-        "parameters": sum(p.numel() for p in small.parameters()),
-    }
-
-
-def dense(net, x):
-    return {
-        "macs": count_macs(net, x)[""],
-        "parameters": sum(p.numel() for p in net.parameters()),
-    }
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -123,6 +72,13 @@ def test_attention_costs_what_its_inputs_are():
     assert costs.total(sizes) == 3 * 5 * 64 + 5 * 24 + 2 * 25 * 3
 
 
+def test_a_weight_that_is_tied_counts_where_it_is_read():
+    net, x = make_family("gpt")  # whose head is its embedding
+    axes = live_axes(net, x)
+    widths = widths_of(axes)
+    assert mac_costs(axes, widths).total(widths.sizes) == count_macs(net, x)[""]
+
+
 # The controller
 
 JOINT = {"joint": True, "penalty": "filter"}
@@ -135,14 +91,6 @@ def steered(name="stream with padding", around=None, rules=None, **options):
     groups = split_groups(net, rules, linear=None, apart=True, nu=2.0)
     optimizer = Split(around(groups, lr=0.02)) if around else DessiLBI(groups, lr=0.05, momentum=0)
     return net, x, optimizer, TargetCost(optimizer, net, x, **{"steps": 30, **options})
-
-
-def walk(net, optimizer, n_steps, start=0):
-    for k in range(start, start + n_steps):
-        generator = torch.Generator().manual_seed(k)
-        for p in net.parameters():
-            p.grad = (1e-2 * torch.randn(p.shape, generator=generator)).to(p.dtype)
-        optimizer.step()
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -164,14 +112,6 @@ def test_without_joint_units_the_cut_net_costs_what_was_asked_at_most():
     walk(net, optimizer, 30)
     whole, found = dense(net, x)["macs"], cut(net, support_masks(optimizer), x)["macs"]
     assert 0.3 * whole < found <= controller.expected() * whole
-
-
-def one_unit(controller):
-    """The largest share of the cost that a channel alone takes with it."""
-    axes = controller.axes
-    rest = [controller._cost(~_died(axes, k)) for k in range(axes.count) if not axes.always[k]]
-    whole = controller._cost(torch.ones(axes.count, dtype=torch.bool))
-    return (whole - min(rest)) / controller.dense
 
 
 @pytest.mark.parametrize("around", [None, torch.optim.AdamW])
@@ -320,8 +260,9 @@ def test_the_factor_is_that_of_trying_all(seed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of macs, parameters must be given, got none"),
+        ({}, "one of macs, parameters, ms must be given, got none"),
         (dict(macs=0.5, parameters=0.5), "must be given, got macs and parameters"),
+        (dict(macs=0.5, times=()), r"times must be left out without ms, got \(\)"),
         (dict(macs=0.0), r"macs must be in \(0, 1\], got 0.0"),
         (dict(parameters=float("nan")), r"parameters must be in \(0, 1\], got nan"),
         (
