@@ -189,6 +189,9 @@ class Split(Optimizer):
             raise ValueError("state_dict must be of a Split, got groups without penalty")
         with duals_kept(self.base):
             self.base.load_state_dict(state_dict)
+        loaded = [p for p in self.begun if "V" in self.state.get(p, {})]
+        for p in loaded:  # it would take the place of the one that is loaded
+            del self.begun[p]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Do what the base does."""

@@ -165,6 +165,26 @@ def test_from_dense_to_sparse():
     assert reached == pytest.approx([0.68, 0.36, 0.2, 0.2, 0.2], abs=0.02)
 
 
+@pytest.mark.parametrize("made", OPTIMIZERS)
+def test_a_run_from_dense_to_sparse_goes_on_from_its_checkpoint(made):
+    """Also where the path was released anew before the checkpoint came."""
+    model = net()
+    optimizer = OPTIMIZERS[made](model)
+    release_(optimizer, dense=True)
+    walk(model, optimizer, 3)
+    again = net()
+    going_on = OPTIMIZERS[made](again)
+    release_(going_on, dense=True)
+    again.load_state_dict(copy.deepcopy(model.state_dict()))
+    going_on.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for own, o in ((model, optimizer), (again, going_on)):
+        walk(own, o, 2, start=3)
+    same(model, again)
+    for one, two in zip(families(optimizer), families(going_on), strict=True):
+        for V, U in zip(one.Vs, two.Vs, strict=True):
+            torch.testing.assert_close(V, U, rtol=0, atol=0)
+
+
 def test_levels_follow_the_scale_of_the_weights_and_a_typical_one_stays():
     model = net()
     with torch.no_grad():
