@@ -14,6 +14,7 @@ import numpy as np
 
 from .checks import check_positive
 
+TOLERANCE = 1e-3  # of a check and of a seal, where nothing else is said
 MOST_SEALED = 8  # numbers in one sealed answer: with each, three times as many seals are tried
 
 
@@ -36,7 +37,7 @@ def _places(item, tolerance):
     return nearest, nearest - 1, nearest + 1
 
 
-def seal(task, answer, tolerance=1e-2):
+def seal(task, answer, tolerance=TOLERANCE):
     """Return the seal of an answer, for the author of an exercise.
 
     Parameters
@@ -83,7 +84,7 @@ def _agrees(yours, expected, tolerance):
         return False
 
 
-def attempt(task, yours, expected=None, *, sealed=None, tolerance=1e-3):
+def attempt(task, yours, expected=None, *, sealed=None, tolerance=TOLERANCE):
     """Print whether an answer is right, and never what the right one is.
 
     Parameters
