@@ -1,18 +1,18 @@
 """Data sets by name: what they hold, how they are normalised and divided.
 
-=================  ======================  ===============  ======================================
-name               pictures                training + test  where it comes from
-=================  ======================  ===============  ======================================
-``digits``         8x8, 10 digits          1,437 + 360      ships with scikit-learn
-``mnist``          28x28, 10 digits        60,000 + 10,000  ``ROOT/MNIST/raw``
-``fashion-mnist``  28x28, 10 garments      60,000 + 10,000  ``ROOT/FashionMNIST/raw``
-``cifar10``        32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
-``cifar100``       32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
-``imagenette``     size x size x 3, 10     9,469 + 3,925    ``ROOT/imagenette``, as ImageNet
-``imagenette-144`` same, 128 or less       same             ``ROOT/imagenette-144``, small files
-``imagenet``       size x size x 3, any    as in ROOT       ``ROOT/imagenet/{train,val}/CLASS/*``
-``synthetic``      noise, 1,000 classes    1,024 + 256      drawn here, for timing
-=================  ======================  ===============  ======================================
+==================  ======================  ===============  ======================================
+name                pictures                training + test  where it comes from
+==================  ======================  ===============  ======================================
+``digits``          8x8, 10 digits          1,437 + 360      ships with scikit-learn
+``mnist``           28x28, 10 digits        60,000 + 10,000  ``ROOT/MNIST/raw``
+``fashion-mnist``   28x28, 10 garments      60,000 + 10,000  ``ROOT/FashionMNIST/raw``
+``cifar10``         32x32x3, 10 classes     50,000 + 10,000  ``ROOT/cifar-10-batches-bin``, ``-py``
+``cifar100``        32x32x3, 100 classes    50,000 + 10,000  ``ROOT/cifar-100-binary``, ``-python``
+``imagenette``      size x size x 3, 10     9,469 + 3,925    ``ROOT/imagenette``, as ImageNet
+``imagenette-144``  same, 128 or less       same             ``ROOT/imagenette-144``, small files
+``imagenet``        size x size x 3, any    as in ROOT       ``ROOT/imagenet/{train,val}/CLASS/*``
+``synthetic``       noise, 1,000 classes    1,024 + 256      drawn here, for timing
+==================  ======================  ===============  ======================================
 
 ``ROOT`` is the ``data`` of the call, else ``$DSLBI_DATA``, else ``~/.cache/dslbi``. What is absent
 there is downloaded through torchvision, but for ImageNet, which cannot be. The files of the two
@@ -25,18 +25,18 @@ and are decoded in every epoch; all others are tensors on the device.
 Normalisation subtracts the mean and divides by the standard deviation of each channel over all
 pixels of the training pictures, with pixel values in [0, 1]:
 
-=================  ======================  ======================
-name               mean                    standard deviation
-=================  ======================  ======================
-``digits``         0.3049                  0.3759
-``mnist``          0.1307                  0.3081
-``fashion-mnist``  0.2860                  0.3530
-``cifar10``        0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
-``cifar100``       0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
-``imagenette``     as ImageNet             as ImageNet
-``imagenette-144`` as ImageNet             as ImageNet
-``imagenet``       0.485, 0.456, 0.406     0.229, 0.224, 0.225
-=================  ======================  ======================
+==================  ======================  ======================
+name                mean                    standard deviation
+==================  ======================  ======================
+``digits``          0.3049                  0.3759
+``mnist``           0.1307                  0.3081
+``fashion-mnist``   0.2860                  0.3530
+``cifar10``         0.4914, 0.4822, 0.4465  0.2470, 0.2435, 0.2616
+``cifar100``        0.5071, 0.4865, 0.4409  0.2673, 0.2564, 0.2762
+``imagenette``      as ImageNet             as ImageNet
+``imagenette-144``  as ImageNet             as ImageNet
+``imagenet``        0.485, 0.456, 0.406     0.229, 0.224, 0.225
+==================  ======================  ======================
 
 ImageNet's are the customary numbers; its deviation is the mean of those within single pictures.
 With ``statistics="half"`` they are 127/255 and 128/255 for all, as nets are trained that come from

@@ -1,37 +1,37 @@
 """The nets by name: classifiers that return logits, with layers that paths and figures can name.
 
-=====================  =====================  ============  ===================================
-name                   pictures               parameters    source
-=====================  =====================  ============  ===================================
-``digits-net``         1x8x8                        13,962  ours
-``one-conv``           1x28x28                       1,510  ours, after S2-LBI (1904.10873)
-``small-net``          1x28x28                       2,858  ours, to be grown
-``lenet5``             1x28x28                      61,706  DessiLBI's own example
-``caffe-lenet5``       1x28x28                     431,080  Caffe's MNIST example
-``lenet300``           1x28x28                     266,610  LeCun et al. 1998
-``conv2``              3x32x32                   4,301,642  Frankle and Carbin 2019
-``conv4``              3x32x32                   2,425,930  same
-``conv6``              3x32x32                   2,262,602  same
-``resnet20``           3x32x32, any                269,722  He et al. 2016, shortcuts A
-``resnet32``           same                        464,154  same
-``resnet44``           same                        658,586  same
-``resnet56``           same                        853,018  same
-``resnet110``          same                      1,727,962  same
-``resnet20-b``         same                        272,474  same, shortcuts B; so to 110
-``resnet18-32``        same                     11,173,962  He et al. 2016, 3x3 stem, no max-pool
-``vgg11``              3x32x32, from 16          9,225,610  Simonyan and Zisserman 2015, one fc
-``vgg16``              same                     14,719,818  same
-``vgg19``              same                     20,029,514  same
-``vgg16-bn``           same                     14,728,266  same, batch norm; also 11 and 19
-``mobilenetv2``        3x32x32, any              2,236,682  torchvision, two strides fewer
-``cifar10-fast``       3x32x32, 25 to 48         1,972,792  after cifar10-airbench
-``cifar10-fast-half``  same                        498,104  same, half of the widths
-``alexnet``            3x224x224, from 63       61,100,840  torchvision
-``resnet18``           3x224x224, any           11,689,512  torchvision
-``resnet34``           same                     21,797,672  torchvision
-``resnet50``           same                     25,557,032  torchvision
-``efficientnet-lite0`` 3x224x224, any            4,652,008  Tan and Le 2019, as timm names it
-=====================  =====================  ============  ===================================
+======================  =====================  ============  ===================================
+name                    pictures               parameters    source
+======================  =====================  ============  ===================================
+``digits-net``          1x8x8                        13,962  ours
+``one-conv``            1x28x28                       1,510  ours, after S2-LBI (1904.10873)
+``small-net``           1x28x28                       2,858  ours, to be grown
+``lenet5``              1x28x28                      61,706  DessiLBI's own example
+``caffe-lenet5``        1x28x28                     431,080  Caffe's MNIST example
+``lenet300``            1x28x28                     266,610  LeCun et al. 1998
+``conv2``               3x32x32                   4,301,642  Frankle and Carbin 2019
+``conv4``               3x32x32                   2,425,930  same
+``conv6``               3x32x32                   2,262,602  same
+``resnet20``            3x32x32, any                269,722  He et al. 2016, shortcuts A
+``resnet32``            same                        464,154  same
+``resnet44``            same                        658,586  same
+``resnet56``            same                        853,018  same
+``resnet110``           same                      1,727,962  same
+``resnet20-b``          same                        272,474  same, shortcuts B; so to 110
+``resnet18-32``         same                     11,173,962  He et al. 2016, 3x3 stem, no max-pool
+``vgg11``               3x32x32, from 16          9,225,610  Simonyan and Zisserman 2015, one fc
+``vgg16``               same                     14,719,818  same
+``vgg19``               same                     20,029,514  same
+``vgg16-bn``            same                     14,728,266  same, batch norm; also 11 and 19
+``mobilenetv2``         3x32x32, any              2,236,682  torchvision, two strides fewer
+``cifar10-fast``        3x32x32, 25 to 48         1,972,792  after cifar10-airbench
+``cifar10-fast-half``   same                        498,104  same, half of the widths
+``alexnet``             3x224x224, from 63       61,100,840  torchvision
+``resnet18``            3x224x224, any           11,689,512  torchvision
+``resnet34``            same                     21,797,672  torchvision
+``resnet50``            same                     25,557,032  torchvision
+``efficientnet-lite0``  3x224x224, any            4,652,008  Tan and Le 2019, as timm names it
+======================  =====================  ============  ===================================
 
 Parameters are counted at 10 classes, those of the last five at 1,000; torchvision's four for
 ImageNet take 3 channels only, the others any number. Shortcuts A and B:
