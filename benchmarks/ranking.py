@@ -18,10 +18,10 @@ magnitude  one run of SGD for all densities: masks of its largest weights.
 plain      one run of SGD, which stays dense, with the settings that are best for that.
 The others are in ``benchmarks/rivals.py``, with a run of their own for each density.
 
-Settings were chosen on 10,000 held-out training pictures (``--trials``: eight settings for each
-method and four more for STR, at 2.5 % of the weights, seed 100; the best without fine-tuning),
-and are in ``benchmarks/results/ranking_trials.json``. They were committed before the test set was
-read. Those of the path go back to a study on the same held-out pictures, of about forty runs.
+Settings were chosen on 10,000 held-out training pictures (``--trials``: eight settings or more for
+each method, at 2.5 % of the weights, seed 100; the best without fine-tuning), and are in
+``benchmarks/results/ranking_trials.json``. They were committed before the test set was read. Those
+of the path go back to a study on the same held-out pictures, of about forty runs.
 
 What is finished lies in ``--runs`` and is not computed again: the command may be stopped and given
 again. It prints the table, and writes ``results/ranking.json`` with the seeds that are complete.
