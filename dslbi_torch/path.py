@@ -1,5 +1,6 @@
 """The recorder of a path: when each group entered, and how norms and supports grew."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -100,11 +101,36 @@ class PathRecorder:
                     self._supports[name] = []
         self.record()
         self.crossings = Crossings(optimizer, at, model=model, host=host)
-        self._hook = optimizer.register_step_post_hook(self._after_step)
+        self._hooks = [optimizer.register_step_post_hook(self._after_step)]
+        self._due: int | None = None  # steps of the optimizer's record, where not as many as here
+        self._counts = getattr(optimizer, "path_recorder", None) is None  # the first one does
+        if self._counts:
+            optimizer.path_recorder = self
+            self._compare_steps()  # a state may have been loaded before
+            loads = getattr(optimizer, "base", optimizer)  # a Split leaves it to its base
+            self._hooks.append(loads.register_load_state_dict_post_hook(self._compare_steps))
 
     def detach(self) -> None:
         """Stop recording; what was recorded stays."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
+        if self.optimizer.path_recorder is self:
+            self.optimizer.path_recorder = None
+            for group in self.optimizer.param_groups:
+                group.pop("recorded", None)
+
+    def _compare_steps(self, *_):
+        recorded = families(self.optimizer)[0].group.get("recorded", 0)
+        self._due = None if recorded == self.step else recorded
+
+    def _warn_unless_restored(self):
+        due, self._due = self._due, None
+        if due is not None and due != self.step:
+            warnings.warn(
+                f"the record must be restored with its optimizer, which comes with {due} recorded "
+                f"steps, got one of {self.step}: load_state_dict takes what state_dict gave",
+                stacklevel=2,
+            )
 
     def families(self):
         """Return the families; ValueError where they are not those of the beginning."""
@@ -121,12 +147,15 @@ class PathRecorder:
 
     @torch.no_grad()
     def _after_step(self, *_):
+        self._warn_unless_restored()
         self.step += 1
         found = self.families()
         resting = found[0].group.get("rest", 0)  # in how many steps the path is released
         if not resting:
             self.time += self.optimizer.alpha(found[0].group)
         for family in found:
+            if self._counts:
+                family.group["recorded"] = self.step
             if family.names[0] not in self.entry:
                 continue
             for name, score in zip(family.names, scores(family), strict=False):

@@ -75,6 +75,16 @@ def test_the_library_uses_neither_the_reference_nor_its_laboratory(path):
             assert "training" not in name, f"{path.name} imports {name}"
 
 
+def test_nothing_in_the_library_imports_what_is_for_other_trainers():
+    paths = [p for p in (ROOT / "dslbi_torch").rglob("*.py") if p.parent.name != "integrations"]
+    assert len(paths) > 50
+    for path in paths:
+        for name in imports(path):
+            assert "integrations" not in name, f"{path.name} imports {name}"
+            top = name.split(".")[0]
+            assert top not in ("transformers", "lightning", "accelerate", "timm"), path.name
+
+
 def test_make_help_names_every_target():
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, flags=re.M)[1].split()

@@ -11,9 +11,11 @@ from dslbi_torch import (
     DessiLBI,
     PathRecorder,
     RecordedPath,
+    Split,
     density,
     gamma_weights,
     sparse_weights,
+    split_groups,
     support_masks,
 )
 
@@ -88,3 +90,47 @@ def test_an_optimizer_that_splits_nothing_is_refused():
         PathRecorder(split, every=0)
     with pytest.raises(ValueError, match="no entry steps of 'x': recorded are"):
         PathRecorder(split).entry_steps("x")
+
+
+@pytest.mark.parametrize("splits", [lambda o: o, Split], ids=["DessiLBI", "Split"])
+def test_a_record_that_was_not_restored_with_its_optimizer_says_so_once(splits):
+    def attached():
+        net = nn.Linear(3, 2)
+        groups = split_groups(net, linear="l1", nu=1.0)
+        base = DessiLBI(groups, lr=0.1) if splits is not Split else torch.optim.SGD(groups, lr=0.1)
+        return net, splits(base)
+
+    def steps(net, optimizer, count):
+        for _ in range(count):
+            net.weight.grad = torch.ones(2, 3)
+            optimizer.step()
+
+    net, optimizer = attached()
+    path = PathRecorder(optimizer)
+    steps(net, optimizer, 5)
+    states = optimizer.state_dict(), path.state_dict()
+    assert states[0]["param_groups"][0]["recorded"] == 5
+
+    said = "^the record must be restored with its optimizer, .* with 5 recorded steps, got one of 0"
+    for late in (False, True):  # attached before the state is loaded, or after it
+        net, optimizer = attached()
+        found = [] if late else [PathRecorder(optimizer)]
+        optimizer.load_state_dict(states[0])
+        found += [PathRecorder(optimizer)] if late else []
+        with pytest.warns(UserWarning, match=said) as warned:
+            steps(net, optimizer, 3)
+        assert len(warned) == 1 and found[0].step == 3
+
+    for first in (0, 1):  # whichever of the two is loaded first, nothing is said
+        net, optimizer = attached()
+        path = PathRecorder(optimizer)
+        for k in (first, 1 - first):
+            (optimizer, path)[k].load_state_dict(states[k])
+        steps(net, optimizer, 1)
+        assert path.step == optimizer.param_groups[0]["recorded"] == 6
+    second = PathRecorder(optimizer)  # beside another one: what came before is not its own
+    steps(net, optimizer, 1)
+    second.detach(), second.detach(), path.detach()
+    assert "recorded" not in optimizer.param_groups[0]
+    PathRecorder(optimizer)
+    steps(net, optimizer, 1)
