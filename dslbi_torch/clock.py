@@ -26,6 +26,7 @@ from .arguments import check_count, check_number, check_optimizer
 from .state import steps_of_rest
 from .target import factors_of_density
 from .units import Family, families, scores
+from .wrapped import unwraps
 
 MAX_STEPS = 10**7  # whose course is looked at step by step: more would take minutes
 LEAST = 3.0  # e^-3 is 5 %: with less nothing is told apart, and nothing can be cut
@@ -69,6 +70,7 @@ class _Course(NamedTuple):
         return [self.family.group["kappa"] * rate for rate in self.rates]
 
 
+@unwraps
 def forecast(
     optimizer: Optimizer,
     steps: int,
@@ -114,11 +116,12 @@ def forecast(
             f"{row.names[0]} with nu {nu:.4g} in {count} steps after the ramp, which leaves "
             f"{math.exp(-row.S):.0%} of what is outside the support: a nu of "
             f"{nu * row.S / 10:.3g} makes it 10",
-            stacklevel=2,
+            stacklevel=3,
         )
     return found
 
 
+@unwraps
 def suggest(
     optimizer: Optimizer,
     steps: int,
@@ -205,6 +208,7 @@ class FallingNu:
         Groups that are not split are left alone.
     """
 
+    @unwraps
     def __init__(self, optimizer: Optimizer):
         families(optimizer)  # refuses one that splits nothing
         self.optimizer = optimizer
@@ -253,6 +257,7 @@ class _Stub:
         """Do nothing."""
 
 
+@unwraps
 def lr_course(
     optimizer: Optimizer, steps: int, scheduler: LRScheduler | None = None, every: int = 1
 ) -> list[list[float]]:
@@ -260,6 +265,7 @@ def lr_course(
     steps, every = check_count("steps", steps, 1, MAX_STEPS), check_count("every", every)
     stub = _Stub(check_optimizer(optimizer))
     own = {id(x): stub for x in (optimizer, getattr(optimizer, "base", optimizer))}
+    scheduler = getattr(scheduler, "scheduler", scheduler)  # of Accelerate, within its own
     if scheduler is not None:
         known = isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
         if not known or id(scheduler.optimizer) not in own:

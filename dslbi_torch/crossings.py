@@ -12,6 +12,7 @@ from .bits import pack_bits, unpack_bits
 from .sharding import whole
 from .state import rests
 from .units import Family, families, named, scores, selected, unit_sizes
+from .wrapped import unwraps
 
 
 class Crossings:
@@ -33,6 +34,7 @@ class Crossings:
         Whether what is kept moves to the host, or stays where the weights are.
     """
 
+    @unwraps
     def __init__(
         self,
         optimizer: Optimizer,
@@ -165,5 +167,4 @@ class Crossings:
 
 
 def _parameters(optimizer):
-    groups = optimizer.param_groups
-    return {name: p for i, group in enumerate(groups) for name, p in named(i, group)}
+    return dict(pair for pairs in named(optimizer.param_groups) for pair in pairs)

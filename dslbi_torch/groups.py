@@ -11,6 +11,7 @@ from .arguments import check_flag, check_kind, check_model, shown
 from .kinds import Owned, inputs_first, output_weights, owned_tensors
 from .penalties import PENALTIES
 from .surgery.channels import Coupling, coupled_channels, is_output
+from .wrapped import unwraps
 
 # What a rule may say of a weight: the axes along which groups are slices, and the least number of
 # axes of the weight.
@@ -28,6 +29,7 @@ WORDS = tuple(dict.fromkeys((*PENALTIES, *_GROUPINGS, *_COUPLED)))
 _UNCOUPLED = ("slices", "dense", "refuse")
 
 
+@unwraps
 def split_groups(
     model: nn.Module,
     rules: Mapping | None = None,
@@ -204,7 +206,7 @@ def _warn_of_uncoupled(said):
         more = ", ..." if len(names) > 4 else ""
         warnings.warn(
             f"slices of {', '.join(names[:4])}{more} are split by themselves: {reason}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

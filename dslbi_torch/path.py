@@ -17,6 +17,7 @@ from .sharding import is_sharded, shard, whole
 from .slices import axes, units_of
 from .state import check_holds
 from .units import by_entries, families, gammas, norms, scores, unit_sizes
+from .wrapped import unwraps
 
 NEVER = -1
 
@@ -61,6 +62,7 @@ class PathRecorder:
     ``torch.distributed.checkpoint.state_dict`` gives an optimizer without state a step of lr 0.
     """
 
+    @unwraps
     def __init__(
         self,
         optimizer: Optimizer,

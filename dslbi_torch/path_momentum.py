@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from .arguments import check_number
 from .units import families
+from .wrapped import unwraps
 
 
 class GammaMomentum:
@@ -47,6 +48,7 @@ class GammaMomentum:
     buffer in place, so that the buffer decays to zero and V stands still.
     """
 
+    @unwraps
     def __init__(self, optimizer: Optimizer, momentum: float = 0.9):
         check_number("momentum", momentum, 0, 1, open_at="high")
         families(optimizer)  # refuses one that splits nothing

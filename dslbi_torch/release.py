@@ -15,6 +15,7 @@ from .penalties import PENALTIES
 from .sharding import whole
 from .slices import units_of
 from .units import Family, families, real
+from .wrapped import unwraps
 
 
 class Release:
@@ -57,6 +58,7 @@ class Release:
     :class:`dslbi_torch.TargetDensity` begins with it.
     """
 
+    @unwraps
     def __init__(
         self,
         optimizer: Optimizer,
@@ -99,6 +101,7 @@ class Release:
             _release(self.optimizer, families(self.optimizer), self.power, self.dense)
 
 
+@unwraps
 def release_(optimizer: Optimizer, *, power: float = 0.0, dense: bool = False) -> None:
     """Let the path of a pretrained net start now, with the levels of its weights, or at Gamma = W.
 

@@ -15,10 +15,12 @@ from torch.overrides import TorchFunctionMode
 from .arguments import MOST, check_count, check_list, check_model, check_number, check_tensor, shown
 from .forward import evaluating
 from .text import one_line
+from .wrapped import unwraps
 
 MAX_STEPS = 10**6  # of an ascent, each of which is a pass through the net
 
 
+@unwraps
 def activation_maximisation(
     model: nn.Module,
     layer: str,
@@ -90,6 +92,7 @@ def activation_maximisation(
     return torch.where(alive.view(-1, *[1] * len(shape)), x, 0)
 
 
+@unwraps
 def guided_backprop(
     model: nn.Module, layer: str, channels: Sequence[int], pictures: Tensor
 ) -> Tensor:

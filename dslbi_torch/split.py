@@ -12,6 +12,7 @@ from .routes.gaps import add_scaled_, pull_
 from .routes.views import collect
 from .slices import Units
 from .state import at_rest, dual_dtype, duals_kept, rests
+from .wrapped import of_trainer, unwrapped_optimizer
 
 
 class Split(Optimizer):
@@ -56,8 +57,12 @@ class Split(Optimizer):
     path_release = None  # a Release, if one is attached
 
     def __init__(self, base: Optimizer, *, kappa: float = 1, nu: float = 100, lam: float = 1):
-        if isinstance(base, (Split, DessiLBI)):
+        if isinstance(unwrapped_optimizer(base), (Split, DessiLBI)):
             raise TypeError(f"base must not split already, got {type(base).__name__}")
+        if of_trainer(base):
+            raise TypeError(
+                f"base must be split before a trainer prepares it, got a {type(base).__name__}"
+            )
         if isinstance(base, LBFGS):
             raise TypeError("base must take one gradient a step, got LBFGS")
         if not isinstance(base, Optimizer):
@@ -73,7 +78,7 @@ class Split(Optimizer):
         if all(group["penalty"] is None for group in base.param_groups):
             raise ValueError(
                 f"a group of base must have a penalty, {one_of()}, "
-                f"got none in {len(base.param_groups)} groups"
+                f"got none in {len(base.param_groups)} groups: make them with split_groups"
             )
 
     def __setstate__(self, state):

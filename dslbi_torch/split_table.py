@@ -9,10 +9,12 @@ from .penalties import PENALTIES, penalty_named
 from .slices import checked_units, unit_size, units_of
 from .text import text_table
 from .units import named
+from .wrapped import unwraps
 
 _FEW = 12  # so many tensors that are left whole are named, whatever they are
 
 
+@unwraps
 def split_table(groups: list[dict] | Optimizer, model: nn.Module | None = None) -> str:
     """Return what an optimizer splits, and what it leaves whole: a table of one line per tensor.
 
@@ -29,7 +31,8 @@ def split_table(groups: list[dict] | Optimizer, model: nn.Module | None = None) 
     """
     kinds = {} if model is None else _kinds_in(check_model(model))
     if isinstance(groups, Optimizer):
-        groups = [{**g, "params": named(i, g)} for i, g in enumerate(groups.param_groups)]
+        own = groups.param_groups
+        groups = [{**g, "params": pairs} for g, pairs in zip(own, named(own), strict=True)]
     rows, left = [], []
     for group in check_list("groups", groups):
         for name, p in pairs_of(group):

@@ -70,6 +70,10 @@ def duals_kept(optimizer):
         return [p for group in optimizer.param_groups for p in group["params"]]
 
     def keep(_, incoming):
+        if not all("penalty" in group for group in incoming["param_groups"]):
+            raise ValueError(
+                f"state_dict must be of a {type(optimizer).__name__}, got groups without penalty"
+            )
         ids = [i for group in incoming["param_groups"] for i in group["params"]]
         saved.update({k: incoming["state"].get(i, {}).get("V") for k, i in enumerate(ids)})
         for k, p in enumerate(parameters()):

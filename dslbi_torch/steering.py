@@ -47,6 +47,11 @@ class Controller:
             check_number(name, value, 0, 1)
         if not 0 < dwell < math.inf:
             raise ValueError(f"dwell must be positive and finite, got {dwell}")
+        others = getattr(optimizer, "path_controllers", [])
+        if any(set(other.steered) & set(steered) for other in others):
+            raise ValueError(
+                "a level must be steered by one controller, got a second one: detach the first"
+            )
         self.optimizer, self.steered = optimizer, steered
         self.steps, self.every = check_count("steps", steps), check_count("every", every)
         self.ramp, self.first, self.dwell = ramp, first, dwell
@@ -55,6 +60,7 @@ class Controller:
             for key in ("steered", "rested"):
                 group.setdefault(key, 0)
         self._hook = optimizer.register_step_post_hook(self._after_step)
+        optimizer.path_controllers = [*others, self]
         # A recorder that is attached already sees each step with the levels that are set for it.
         before_other_hooks(optimizer, self._hook)
 
@@ -69,6 +75,8 @@ class Controller:
     def detach(self) -> None:
         """Stop steering; the levels stay as they are."""
         self._hook.remove()
+        others = self.optimizer.path_controllers
+        self.optimizer.path_controllers = [other for other in others if other is not self]
         for group in self._groups():
             for key in ("level", "steered", "rested", "times"):
                 group.pop(key, None)

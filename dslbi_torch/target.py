@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from .arguments import check_number
 from .steering import Controller, check_apart, check_floor, evidence, level_of
 from .units import Family, families, unit_sizes
+from .wrapped import unwraps
 
 
 class TargetDensity(Controller):
@@ -63,6 +64,7 @@ class TargetDensity(Controller):
         level: ``split_groups(..., apart=True)`` gives each its own.
     """
 
+    @unwraps
     def __init__(
         self,
         optimizer: Optimizer,

@@ -17,6 +17,7 @@ from .surgery.live_axes import live_axes
 from .surgery.measure import machine_of
 from .surgery.time_costs import LayerTimes, plain_times, read_times, time_costs
 from .units import families, spread
+from .wrapped import unwraps
 
 
 class TargetCost(Controller):
@@ -73,6 +74,7 @@ class TargetCost(Controller):
     began with.
     """
 
+    @unwraps
     def __init__(
         self,
         optimizer: Optimizer,

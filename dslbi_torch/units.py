@@ -17,6 +17,7 @@ from .dessilbi import GAMMA_OPTIONS, unchecked_gamma
 from .penalties import PENALTIES, one_of
 from .slices import by_family, units_of
 from .state import dual_dtype
+from .wrapped import plain_names, unwraps
 
 
 class Family(NamedTuple):
@@ -28,12 +29,20 @@ class Family(NamedTuple):
     group: dict
 
 
-def named(i: int, group: dict) -> list[tuple[str, Tensor]]:
-    """Return name and tensor of the parameters of an optimizer's group ``i``."""
-    names = group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
+def named(groups: list[dict]) -> list[list[tuple[str, Tensor]]]:
+    """Return name and tensor of the parameters of each group of an optimizer.
+
+    Names are those of the model itself, also where the optimizer was given a wrapped model's.
+    """
+    names = [
+        group.get("param_names") or [f"group{i}.{j}" for j in range(len(group["params"]))]
+        for i, group in enumerate(groups)
+    ]
+    plain = iter(plain_names([name for own in names for name in own]))
+    return [[(next(plain), p) for p in group["params"]] for group in groups]
 
 
+@unwraps
 def families(optimizer: Optimizer) -> list[Family]:
     """Return the families of all that the optimizer splits, V zero before its first step.
 
@@ -52,10 +61,11 @@ def families(optimizer: Optimizer) -> list[Family]:
             "pass its attribute optim for those of this one"
         )
     found = []
-    for i, group in enumerate(optimizer.param_groups):
+    groups = optimizer.param_groups
+    for group, pairs in zip(groups, named(groups), strict=True):
         if group.get("penalty") is None:
             continue
-        rows = [(name, p, _dual(optimizer, p)) for name, p in named(i, group)]
+        rows = [(name, p, _dual(optimizer, p)) for name, p in pairs]
         for part in by_family(rows, group):
             names, Ws, Vs = map(list, zip(*part, strict=True))
             found.append(Family(names, Ws, Vs, group))

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..wrapped import unwraps
 from .checks import check_masks
 
 
+@unwraps
 @torch.no_grad()
 def apply_masks_(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """Set to zero, in place and for good, what the masks do not keep; return the model."""
@@ -16,6 +18,7 @@ def apply_masks_(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     return model
 
 
+@unwraps
 @contextmanager
 def masked(model: nn.Module, masks: dict[str, Tensor]):
     """Set to zero within the block what the masks do not keep; restore it bit for bit after it."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..arguments import check_count, check_flag, check_kind, check_list, check_model, shown
 from ..path import PathRecorder
+from ..wrapped import unwraps
 from .apply import masked
 from .checks import check_bool_tensors
 from .crossing import crossing_weights
@@ -88,6 +89,7 @@ def _unit_sizes(ranking, names):
     return torch.bincount(torch.cat(places), torch.cat(entries))
 
 
+@unwraps
 @torch.no_grad()
 def density_curve(
     model: nn.Module,

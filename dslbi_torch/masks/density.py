@@ -9,6 +9,7 @@ from ..arguments import check_kind, check_model
 from ..sharding import whole
 from ..text import text_table
 from ..units import Family, families, scores, spread
+from ..wrapped import unwraps
 from .swap import drop_gathered
 
 
@@ -35,13 +36,15 @@ class Density(NamedTuple):
     layers: list[TensorDensity]
 
 
+@unwraps
 def density(optimizer: Optimizer, model: nn.Module) -> Density:
     """Return how much of the split tensors, and of the whole model, is selected.
 
     Raises
     ------
     ValueError
-        Where the optimizer splits nothing, or a split tensor is not a parameter of the model.
+        Where the optimizer splits nothing, or a split tensor is no parameter of the model: neither
+        itself, nor, as in an averaged copy, by its name and its shape.
 
     Notes
     -----
@@ -51,8 +54,9 @@ def density(optimizer: Optimizer, model: nn.Module) -> Density:
     check_model(model)
     drop_gathered(model, found)
     own = {id(p) for p in model.parameters()}
+    copies = {name: p.shape for name, p in model.named_parameters()}  # of an averaged model
     for name, W in (row for family in found for row in zip(family.names, family.Ws, strict=True)):
-        if id(W) not in own:
+        if id(W) not in own and copies.get(name) != W.shape:
             raise ValueError(f"split tensor {name} is not a parameter of this model")
     layers = [layer for family in found for layer in _densities(family)]
     size = sum(layer.size for layer in layers)

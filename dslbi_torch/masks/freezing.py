@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ..arguments import check_flag, check_optimizer, shown
 from ..layers import LAYERS, NORM, unit_rows
 from ..state import states_alike
+from ..wrapped import unwraps
 from .checks import check_masks
 from .hold import HeldEntries, check_none_held
 
@@ -52,6 +53,7 @@ class FrozenTraining(HeldEntries):
     is left of a step if it is attached after this.
     """
 
+    @unwraps
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor], *, freeze: str
     ):
@@ -79,6 +81,7 @@ class FrozenTraining(HeldEntries):
                     state.masked_fill_(entries, 0)
 
 
+@unwraps
 @torch.no_grad()
 def reinitialise_(
     model: nn.Module,

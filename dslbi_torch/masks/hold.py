@@ -11,6 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..arguments import check_optimizer
 from ..state import states_alike
+from ..wrapped import unwraps
 from .checks import check_masks, check_same_tensors
 
 # The parameters of which entries are held now, by whichever optimizer. A parameter is held once,
@@ -53,6 +54,7 @@ class HeldEntries:
         A bool tensor for each of the parameters, True where an entry is held.
     """
 
+    @unwraps
     def __init__(self, model: nn.Module, optimizer: Optimizer, held: dict[str, Tensor]):
         pairs = [(W, entries.clone()) for W, entries in check_masks(model, held)]
         check_stepped(optimizer, {n: W for n, (W, _) in zip(held, pairs, strict=True)}, "masked")
@@ -120,6 +122,7 @@ class MaskedTraining(HeldEntries):
         and for a model that is already trained under masks, or with frozen entries.
     """
 
+    @unwraps
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]):
         check_masks(model, masks)
         super().__init__(model, optimizer, {name: ~mask for name, mask in masks.items()})

@@ -19,6 +19,7 @@ from ..sharding import whole
 from ..slices import by_family
 from ..split_table import pairs_of
 from ..units import Family, families, gammas, norms, scores, spread
+from ..wrapped import plain_name, unwraps
 
 
 class Ranking(NamedTuple):
@@ -41,6 +42,7 @@ class Ranking(NamedTuple):
     families: list[tuple[str, ...]]
 
 
+@unwraps
 def gamma_ranking(optimizer: Optimizer, *, normalised: bool = False) -> Ranking:
     """Rank units by their norm in Gamma (single weights by their size), the largest first.
 
@@ -101,6 +103,7 @@ def _earliness(recorder, name, like):
     return -steps.masked_fill(steps == NEVER, torch.iinfo(torch.int64).max).reshape(like.shape)
 
 
+@unwraps
 def magnitude_ranking(groups: Optimizer | list[dict]) -> Ranking:
     """Rank units by their norm in W (single weights by their size), the largest first.
 
@@ -114,6 +117,7 @@ def magnitude_ranking(groups: Optimizer | list[dict]) -> Ranking:
     return _ranked(found, [_norms(family.Ws, family.group) for family in found])
 
 
+@unwraps
 def scale_ranking(
     groups: Optimizer | list[dict], model: nn.Module, example_input: Tensor
 ) -> Ranking:
@@ -133,14 +137,14 @@ def scale_ranking(
     """
     names = weight_names(check_model(model))
     scales = {
-        names.get(layer): norm.weight
+        plain_name(names.get(layer, "")): norm.weight
         for layer, norm in layers_and_norms(model, example_input)
         if norm is not None and norm.affine
     }
     found, keys = _families_of(groups), []
     for family in found:
         key = _norms(family.Ws, family.group)
-        own = [scales.get(name) for name in family.names]
+        own = [scales.get(plain_name(name)) for name in family.names]
         if all(scale is not None for scale in own):
             sizes = _norms(own, family.group | {"group_dim": 0})
             if [x.numel() for x in sizes] == [x.numel() for x in key]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..arguments import shown
 from ..layers import weight_names
+from ..wrapped import unwraps
 from .apply import apply_masks_
 from .checks import check_masks
 
@@ -25,6 +26,7 @@ def has_kernels(device: torch.device | str) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+@unwraps
 def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return masks whose linear layers keep at most two of every four consecutive inputs.
 
@@ -46,6 +48,7 @@ def two_four_masks(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tens
     return projected
 
 
+@unwraps
 def semi_structured(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """Return a copy whose linear layers run on 2:4 sparse kernels.
 

@@ -7,8 +7,10 @@ from ..arguments import check_kind
 from ..path import PathRecorder
 from ..sharding import whole
 from ..units import families, scores, selected, spread
+from ..wrapped import unwraps
 
 
+@unwraps
 def support_masks(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return ``1{Gamma != 0}`` of every split tensor, by name; bool, of the shape of the weights.
 

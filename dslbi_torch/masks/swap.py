@@ -8,9 +8,11 @@ from torch.optim import Optimizer
 
 from ..sharding import is_sharded
 from ..units import Family, families, gammas, selected
+from ..wrapped import unwraps
 from .apply import restored
 
 
+@unwraps
 def sparse_weights(optimizer: Optimizer, model: nn.Module | None = None):
     """Let the split weights be ``W * 1{Gamma != 0}`` within the block, restored after it.
 
@@ -23,6 +25,7 @@ def sparse_weights(optimizer: Optimizer, model: nn.Module | None = None):
     return _swapped(optimizer, model, _sparse)
 
 
+@unwraps
 def gamma_weights(optimizer: Optimizer, model: nn.Module | None = None):
     """Let the split weights be Gamma itself within the block, restored after it.
 

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from ..forward import layers_and_norms
 from ..layers import alive_units, own_parameter, weight_names
 from ..surgery.followers import dead_followers
+from ..wrapped import unwraps
 from .checks import check_masks
 
 
+@unwraps
 def whole_filters(model: nn.Module, masks: dict[str, Tensor], example_input) -> dict[str, Tensor]:
     """Return the masks, extended so that a removed filter or neuron emits exactly 0.
 

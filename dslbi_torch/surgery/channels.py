@@ -17,6 +17,7 @@ from torch import nn
 from ..arguments import check_model
 from ..forward import evaluating, run_example
 from ..text import text_table
+from ..wrapped import unwraps
 from .costs import attention_in_parts, count_macs
 from .needed import Reasons
 from .relations import MIXED, Product, Same
@@ -44,6 +45,7 @@ class Coupling(NamedTuple):
     axes: dict[str, int]  # by the name of every weight that writes channels, their axis
 
 
+@unwraps
 def coupled_channels(model: nn.Module, example_input) -> Coupling:
     """Return the channels of a net with all that writes each of them.
 
@@ -198,6 +200,7 @@ def _costed(family, found, units, macs):
     return family._replace(macs=cost)
 
 
+@unwraps
 def channel_table(model: nn.Module, example_input) -> str:
     """Return the units of a net as a table: families, tensors, sizes, and what hangs on a unit.
 

@@ -16,6 +16,7 @@ from ..forward import call, evaluating, tensors_of
 from ..layers import LAYERS, NORM, unit_axis
 from ..masks.apply import apply_masks_
 from ..masks.checks import check_masks
+from ..wrapped import unwraps
 from .costs import attention_in_parts
 from .coupling import cannot_follow, check_layers
 from .equality import compare_outputs, in_float64, moved_like
@@ -24,6 +25,7 @@ from .resizing import resize_
 from .tracing import traced
 
 
+@unwraps
 def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input) -> nn.Module:
     """Return a copy of the model from which dead filters and neurons are cut out.
 
@@ -75,6 +77,7 @@ def compact(model: nn.Module, masks: dict[str, Tensor] | None, example_input) ->
     return _compacted(model, masks, example_input)[0]
 
 
+@unwraps
 def compact_with_masks(
     model: nn.Module, masks: dict[str, Tensor], example_input
 ) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -12,6 +12,7 @@ from ..forward import examples_in, run_example
 from ..layers import LAYERS, alive_units, weight_names
 from ..masks.checks import check_masks
 from ..text import text_table
+from ..wrapped import unwraps
 
 
 class LayerCosts(NamedTuple):
@@ -40,6 +41,7 @@ class ModelCosts(NamedTuple):
     macs_nonzero: int
 
 
+@unwraps
 def count_macs(model: nn.Module, example_input) -> dict[str, int]:
     """Return the multiply-accumulates of one example, by module; "" is the whole model.
 
@@ -74,6 +76,7 @@ def attention_in_parts():
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
+@unwraps
 def layer_costs(
     model: nn.Module, masks: dict[str, Tensor] | None, example_input: Tensor
 ) -> ModelCosts:

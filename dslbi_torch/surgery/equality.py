@@ -39,7 +39,7 @@ def in_float64(model: nn.Module, x) -> tuple:
     warnings.warn(
         f"the outputs are compared in {dtype} only, since the model does not run in float64: "
         f"{one_line(reason)}",
-        stacklevel=3,
+        stacklevel=4,
     )
     exact.zero_grad()
     return exact, x

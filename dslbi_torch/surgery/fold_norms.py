@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from ..forward import layers_and_norms
 from ..layers import LAYERS, TRANSPOSED
+from ..wrapped import unwraps
 from .equality import compare_outputs, in_float64, moved_like
 
 
+@unwraps
 def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
     """Return a copy in evaluation mode with each BatchNorm folded into the layer before it.
 
@@ -48,6 +50,7 @@ def fold_norms(model: nn.Module, example_input: Tensor) -> nn.Module:
     return moved_like(folded, model)
 
 
+@unwraps
 def has_foldable(model: nn.Module, example_input: Tensor) -> bool:
     """Return whether a model has a BatchNorm that takes the output of a layer."""
     return any(_folds(norm) for _, norm in layers_and_norms(model, example_input))

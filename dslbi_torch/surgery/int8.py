@@ -11,9 +11,11 @@ from ..arguments import check_list, check_tensor
 from ..optional import brought_by
 from ..safe_files import atomic
 from ..text import one_line
+from ..wrapped import unwraps
 from .saving import save_onnx
 
 
+@unwraps
 def save_int8(model: nn.Module, example_input: Tensor, batches: Iterable, file: str | Path) -> None:
     """Write the computation of a model as ONNX in int8, calibrated on batches.
 

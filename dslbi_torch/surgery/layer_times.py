@@ -15,6 +15,7 @@ from torch import nn
 from ..arguments import check_model
 from ..forward import call, evaluating, run_example
 from ..layers import LAYERS, TRANSPOSED, unit_axis, weight_names
+from ..wrapped import unwraps
 from .cut_costs import Widths, widths_of
 from .equality import moved_like
 from .live_axes import LiveAxes, live_axes
@@ -27,6 +28,7 @@ SHARES = np.linspace(0.25, 0.95, 12)  # of the widths that the whole nets have o
 PASSES = 9  # of each whole net, of which the least counts too
 
 
+@unwraps
 @torch.no_grad()
 def layer_times(model: nn.Module, example_input) -> LayerTimes:
     """Measure what the layers of a net take on this machine, as plain data.

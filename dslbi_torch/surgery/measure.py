@@ -12,10 +12,12 @@ from torch import nn
 from ..arguments import check_count, check_kind, check_model, check_number
 from ..forward import call, evaluating, examples_in, run_example, tensors_of
 from ..text import text_table
+from ..wrapped import unwraps
 from .costs import count_macs
 from .saving import save_compact
 
 
+@unwraps
 @torch.no_grad()
 def batch_times(
     nets: dict[str, nn.Module], x, *, rounds: int = 30, budget: float = 2.0
@@ -73,6 +75,7 @@ def machine_of(model: nn.Module) -> str:
     return f"{' '.join([name, *numbers])}, {threads}, torch {torch.__version__}"
 
 
+@unwraps
 def bytes_on_disk(net: nn.Module) -> int:
     """Return the size of the file that :func:`dslbi_torch.save_compact` makes of a net."""
     with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +84,7 @@ def bytes_on_disk(net: nn.Module) -> int:
         return file.stat().st_size
 
 
+@unwraps
 def size_table(nets: dict[str, nn.Module], x) -> str:
     """Return parameters, MACs, time and bytes of nets as a table, one line for each."""
     times, rows = batch_times(nets, x), []

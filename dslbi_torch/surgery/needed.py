@@ -111,7 +111,7 @@ def warn_of_what_stays(trace, kept: np.ndarray) -> None:
         where = ", ".join(f"{n} of {name}" for name, n in list(layers.items())[:4])
         more = ", ..." if len(layers) > 4 else ""
         warnings.warn(
-            f"{sum(layers.values())} dead channels stay ({where}{more}): {reason}", stacklevel=5
+            f"{sum(layers.values())} dead channels stay ({where}{more}): {reason}", stacklevel=6
         )
 
 

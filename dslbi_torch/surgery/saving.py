@@ -22,6 +22,7 @@ from ..optional import brought_by
 from ..safe_files import atomic, is_plain, read_tensors, write_tensors
 from ..text import one_line
 from ..torch_private import leaves
+from ..wrapped import unwraps
 from .saved_sizes import fit_sizes_, sizes_of
 
 _CONV_OPTIONS = (
@@ -42,6 +43,7 @@ _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracke
 _KIND = "dslbi compact model 1"
 
 
+@unwraps
 def save_compact(model: nn.Module, file: str | Path, architecture: dict | None = None) -> None:
     """Write a compacted model: the sizes of its layers, and its weights.
 
@@ -214,6 +216,7 @@ def _program(model, example_input):
         return torch.export.export(model, args, by_name, dynamic_shapes=shapes)
 
 
+@unwraps
 def save_program(model: nn.Module, example_input, file: str | Path) -> None:
     """Write the computation of a model by ``torch.export``, for batches of any size.
 
@@ -234,6 +237,7 @@ def save_program(model: nn.Module, example_input, file: str | Path) -> None:
         torch.export.save(_program(model, example_input), temporary)
 
 
+@unwraps
 def save_onnx(model: nn.Module, example_input, file: str | Path) -> None:
     """Write the computation of a model as ONNX, for batches of any size.
 

@@ -13,6 +13,7 @@ from ..layers import NORM
 from ..masks.support import support_masks
 from ..masks.whole_filters import whole_filters
 from ..text import one_line
+from ..wrapped import unwraps
 from .compact import compact
 from .fold_norms import fold_norms, has_foldable
 from .measure import size_table
@@ -39,6 +40,7 @@ class Shrunk(NamedTuple):
     table: str
 
 
+@unwraps
 def shrink(
     model: nn.Module, optimizer: Optimizer, example_input, batches: Iterable | None = None
 ) -> Shrunk:
@@ -71,6 +73,7 @@ def shrink(
     return Shrunk(small, folded, masks, size_table(nets, example_input))
 
 
+@unwraps
 @torch.no_grad()
 def renew_statistics_(model: nn.Module, batches: Iterable) -> nn.Module:
     """Set the running statistics of BatchNorms to the mean of those of batches, in place.

@@ -17,6 +17,7 @@ from ..arguments import check_kind, check_model, check_optimizer, shown
 from ..forward import evaluating
 from ..layers import LAYERS, count_units
 from ..masks.hold import check_none_held, check_stepped
+from ..wrapped import unwraps
 from .coupling import cannot_follow, check_layers, dependency_graph
 from .equality import compare_outputs, in_float64
 from .insertion import (
@@ -44,6 +45,7 @@ def reset(layer: nn.Module) -> None:
     layer.reset_parameters()
 
 
+@unwraps
 def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
     """Return all widths of a net, in its order.
 
@@ -72,6 +74,7 @@ def widths(model: nn.Module, example_input: Tensor) -> list[Width]:
     return found
 
 
+@unwraps
 @torch.no_grad()
 def widen_(
     model: nn.Module,
