@@ -38,9 +38,33 @@ def widgets(tab):
                 scenes.append((handle.get_attribute("aria-valuetext"), picture.inner_html()))
             moved = all(low != high for low, high in zip(*scenes, strict=True))
             tab.expect(moved, f"{name}: the slider at {scenes[0][0]} does not move")
+        for point in widget.locator("[data-drag]").all():
+            drags(tab, name, point, widget.locator("input"))
         for button in widget.locator("button").all():
             plays(tab, name, button, widget.locator(".time input"))
     return len(found)
+
+
+def drags(tab, name, point, inputs):
+    """A point that is dragged moves its slider alone, and stays with the pointer."""
+    for k, handle in enumerate(inputs.all()):  # apart from one another, and from their ends
+        handle.press("Home")
+        for _ in range(2 * k + 1):
+            handle.press("PageUp")
+    point.scroll_into_view_if_needed()
+    place, before = point.bounding_box(), [handle.input_value() for handle in inputs.all()]
+    x, y = (place[key] + place[size] / 2 for key, size in (("x", "width"), ("y", "height")))
+    up = y - 40 if point.evaluate("e => e.cy.baseVal.value > 100") else y + 40
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x, up, steps=4)
+    tab.page.mouse.up()
+    tab.page.mouse.move(x, y)
+    after, place = [handle.input_value() for handle in inputs.all()], point.bounding_box()
+    moved = sum(a != b for a, b in zip(before, after, strict=True))
+    tab.expect(moved == 1, f"{name}: a dragged point must move one slider, got {moved}")
+    off = abs(place["y"] + place["height"] / 2 - up)
+    tab.expect(off < 8, f"{name}: a dragged point is {off:.0f} pixels away from the pointer")
 
 
 def plays(tab, name, button, time):

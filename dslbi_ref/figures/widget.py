@@ -29,6 +29,10 @@ WIDGETS = {
         "Entry times of eight weights. Against their size at birth they fall along a "
         "curve; against the size that the loss asks for they are scattered."
     ),
+    "selection": (
+        "Above, twelve blue lines begin one after the other between time 1 and time 3, and no "
+        "orange one. Below, the number of true rows climbs to twelve, that of false ones stays 0."
+    ),
 }
 
 
@@ -57,9 +61,10 @@ def widget(name):
 
     Parameters
     ----------
-    name : "machine", "ball", "entries" or "births"
+    name : "machine", "ball", "entries", "births" or "selection"
         Weights with their springs, twins and dual variables; the balls of two mirrors; entry times
-        of an orthogonal design; entry by size at birth or by what the loss asks for.
+        of an orthogonal design; entry by size at birth or by what the loss asks for;
+        which rows of ``D beta`` are selected when.
 
     Returns
     -------

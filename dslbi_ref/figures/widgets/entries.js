@@ -5,7 +5,7 @@ const entries = {
     "Two panels against time. Left, four dual variables run from zero in straight lines, each with " +
     "its correlation as slope, and rest where they meet plus or minus one. Right, each coefficient " +
     "is zero until its dual variable arrives and jumps to the correlation then; the dashed lasso " +
-    "leaves zero at the same moment and creeps.",
+    "leaves zero at the same moment and creeps. A ring at the end of each coefficient can be dragged.",
   inputs: [2, -1.25, 0.8, 0.3].map((value, j) => ({
     name: `c${j + 1}`, label: `correlation c${"₁₂₃₄"[j]}`, min: -2, max: 2, step: 0.05, value,
   })),
@@ -41,16 +41,21 @@ const entries = {
           ? `<circle cx="${left.px(t).toFixed(1)}" cy="${left.py(border).toFixed(1)}" r="4" ` +
             `fill="${COLOURS[j]}"/>`
           : "",
+        `<circle cx="${right.px(5)}" cy="${right.py(x).toFixed(1)}" r="7" fill="white" ` +
+          `stroke="${COLOURS[j]}" stroke-width="3" data-drag="c${j + 1}"/>`,
       ].join("");
     });
     return picture(262, left.axes + right.axes + curves.join(""));
   },
+
+  // The correlation whose ring stands at this height.
+  drag: (_, y) => 2.1 - (4.2 * (y - 30)) / 190,
 
   say(values, { entry }) {
     const order = [0, 1, 2, 3].sort((i, j) => entry[i] - entry[j]);
     const words = order.map((j) =>
       Number.isFinite(entry[j]) ? `c${j + 1} at ${entry[j].toFixed(2)}` : `c${j + 1} never`,
     );
-    return `Entry times: ${words.join(", ")}. Solid: inverse scale space. Dashed: lasso at 1/t.`;
+    return `Entry times: ${words.join(", ")}. Solid: inverse scale space. Dashed: lasso at 1/t. Drag a ring, or move a slider.`;
   },
 };

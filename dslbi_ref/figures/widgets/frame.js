@@ -1,6 +1,7 @@
 // What all widgets share: bounds, the update of the method, drawing, and the element on the page.
 // A widget is { alt, inputs, solve, draw, say }: `solve` takes the values but the time, `draw`
-// returns an SVG and `say` a sentence, both of the values and of what was solved.
+// returns an SVG and `say` a sentence, both of the values and of what was solved. If points can be
+// dragged there is `drag`, too.
 
 const COLOURS = ["#1B5FC4", "#E4570B", "#2AA18C", "#5B1A66", "#7F4A12"];
 const [INK, QUIET, RULE] = ["#262626", "#595959", "#E3E3E3"];
@@ -108,6 +109,7 @@ TAG label{align-items:center}
 TAG .time{grid-template-columns:7em 1fr}
 TAG .time label{margin:0;grid-template-columns:minmax(4em,1fr) 3fr 4em}
 TAG input{width:100%;min-width:0}
+TAG [data-drag]{cursor:ns-resize;touch-action:none}
 TAG button{font:inherit;padding:.2em .8em;cursor:pointer}
 TAG p{margin:.5em 0;min-height:3em}
 @media print{TAG label,TAG .time{display:none}}`;
@@ -169,6 +171,27 @@ function player(input, values, moved, element) {
   return button;
 }
 
+// A drawn point with data-drag takes the value of that name with it: widget.drag says which value
+// belongs to a place of the picture. Who cannot drag has the slider.
+function draggable(figure, widget, values, moved) {
+  let held = null;
+  figure.style.userSelect = "none"; // words that are selected would be dragged in its place
+  figure.onpointerdown = (event) => {
+    held = widget.inputs.find(({ name }) => name === event.target.dataset.drag) ?? null;
+    if (held !== null) figure.setPointerCapture(event.pointerId);
+  };
+  figure.onpointermove = (event) => {
+    if (held === null) return;
+    const { left, top, width } = figure.firstElementChild.getBoundingClientRect();
+    const [x, y] = [event.clientX - left, event.clientY - top].map((v) => (v * 480) / width);
+    const { name, min, max, step } = held;
+    const nearest = Number((Math.round(widget.drag(x, y) / step) * step).toFixed(digits(held)));
+    values[name] = clip(nearest, min, max);
+    moved();
+  };
+  figure.onpointerup = figure.onpointercancel = () => (held = null);
+}
+
 // What a widget shows at some values, however it got there.
 function scene(widget, values) {
   const within = bounded(widget.inputs, values);
@@ -191,14 +214,17 @@ function fill(element, widget) {
     const said = widget.say(values, solved);
     if (words.textContent !== said) words.textContent = said;
   };
+  const shows = [];
   const controls = widget.inputs.map((input) => {
     const { label, show } = handle(input, values, redraw);
+    shows.push(show);
     if (input.name !== "time") return label;
     const row = document.createElement("div");
     row.className = "time";
     row.append(player(input, values, () => (show(), redraw()), element), label);
     return row;
   });
+  if (widget.drag) draggable(figure, widget, values, () => (shows.forEach((show) => show()), redraw()));
   element.append(style, figure, ...controls, words);
   element.dataset.live = "";
   redraw();

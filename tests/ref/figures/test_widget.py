@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from importlib.resources import files
+from itertools import islice
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,9 +19,12 @@ from dslbi_ref import (
     mirror_descent_states,
     record,
     soft_threshold,
+    split_iss_path,
 )
 from dslbi_ref.figures.widget import WIDGETS, source, widget
 from dslbi_ref.mirror_maps import elastic_net, hypentropy
+from dslbi_ref.solvers.reduced import split_reduced_states
+from dslbi_ref.transforms import differences
 
 FOLDER = files("dslbi_ref.figures") / "widgets"
 LIMIT = 50_000  # bytes of one widget
@@ -199,3 +203,60 @@ def test_birth_decides_without_a_rest_and_the_loss_after_one():
     assert fast["asked"] > 0.99 and abs(fast["birth"]) < 0.1
     ties = run("births", "rankCorrelation([1, 1, 2, 3], [4, 2, 2, 9])")
     assert_allclose(ties, spearmanr([1, 1, 2, 3], [4, 2, 2, 9])[0], atol=1e-12)
+
+
+def test_a_ring_stands_where_its_correlation_is_dragged_to():
+    drawn = run("entries", "scene(entries, {c1: 1.3, c2: -2, c3: 0, c4: 0.45}).svg")
+    rings = re.findall(r'cy="([\d.]+)"[^>]*data-drag="(c\d)"', drawn)
+    assert [name for _, name in rings] == ["c1", "c2", "c3", "c4"]
+    back = run("entries", f"[{', '.join(y for y, _ in rings)}].map(y => entries.drag(0, y))")
+    assert_allclose(back, [1.3, -2, 0, 0.45], atol=2e-3)
+
+
+def design():
+    """X, beta, noise and D of the widget on selection, from its own numbers."""
+    X, beta, noise = (np.array(a) for a in run("selection", "[DESIGN, BETA, NOISE]"))
+    return X, beta, noise, np.vstack([differences(20).toarray(), np.eye(20)])
+
+
+@pytest.mark.parametrize(("nu", "sigma"), [(0.02, 0), (3, 1), (1000, 2)])
+def test_rows_are_selected_as_by_the_reduced_iteration(nu, sigma):
+    X, beta, noise, D = design()
+    solved = run("selection", f"select({nu}, {sigma})")
+    first, alpha = solved["first"], solved["alpha"]
+    assert alpha <= nu / 30  # half of the bound, or less
+    states = split_reduced_states(X, X @ beta + sigma * noise, D, nu=nu, kappa=30.0, alpha=alpha)
+    states = list(islice(states, 1, solved["steps"] + 2))
+    assert_allclose(states[0].t, first, rtol=1e-9)
+    assert_allclose(solved["z"], states[-1].z, atol=1e-6)
+    assert_allclose(solved["gamma"], states[-1].gamma, atol=1e-5)
+    on = np.array([state.gamma != 0 for state in states])
+    time = np.array([state.t for state in states]) / first
+    for row, spans in enumerate(solved["spans"]):
+        came = np.flatnonzero(np.diff(on[:, row].astype(int)) == 1) + 1
+        went = np.flatnonzero(np.diff(on[:, row].astype(int)) == -1) + 1
+        assert_allclose([span[0] for span in spans], time[came], rtol=1e-9)
+        assert_allclose([span[1] for span in spans if span[1] != "inf"], time[went], rtol=1e-9)
+
+
+def test_the_selection_says_what_the_chapter_says():
+    """Perfect data: false rows come first by a stiff spring, none by a looser one."""
+    X, beta, _, D = design()
+    true = D @ beta != 0
+    assert run("selection", "TRUE") == true.tolist() and true.sum() == 12
+    for nu, early in ((0.02, 5), (3, 0)):
+        entry = split_iss_path(X, X @ beta, D, nu=nu).entry_times()
+        assert (entry[~true] < entry[true].max()).sum() == early
+        said = run("selection", f"scene(selection, {{nu: {nu}, noise: 0}}).words")
+        assert f"In this run {early} false rows enter before the last true one" in said
+    said = run("selection", "scene(selection, {}).words")
+    assert said.startswith("Selected now: 12 of 12 true rows, 0 of 27 false ones.")
+    late = run("selection", "scene(selection, {nu: 1000, noise: 2}).words")
+    assert "not every true row enters" in late
+
+
+def test_nothing_of_a_selection_is_shown_before_its_time():
+    early = run("selection", "scene(selection, {time: 0.5}).svg")
+    assert 'stroke-width="3.4"' not in early
+    drawn = run("selection", "scene(selection, {time: 2}).svg").count('stroke-width="3.4"')
+    assert drawn == run("selection", "select(3, 1).spans.flat().filter(([t]) => t <= 2).length") > 5
