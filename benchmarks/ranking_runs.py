@@ -29,7 +29,7 @@ RAMP = 0.98  # the path has 10 % before its end
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
 ONE_RUN = ("dessilbi", "magnitude", "plain")  # the others have a run for each density
 
-# The settings that are tried, on held-out pictures: eight for each method; seven more for STR,
+# The settings that are tried, on held-out pictures: eight for each method; nine more for STR,
 # whose share is found, so that each density has a decay of its own, and two for AdaBreg, whose best
 # lr was the largest.
 _PATH = dict(nu=10.0, nu_first=5.0, dwell=1.5, power=0.5, pull=0.1, lr=0.1)
@@ -69,7 +69,7 @@ GRIDS = {
         dict(lr=0.1, start=start, decay=decay)
         for start, decay in (
             *product((-8.0, -5.0), (5e-5, 1e-4, 2e-4, 4e-4)),
-            *product((-5.0,), (6e-4, 8e-4, 1.2e-3, 1.6e-3, 2.4e-3, 3.2e-3, 4.8e-3)),
+            *product((-5.0,), (6e-4, 8e-4, 1.2e-3, 1.6e-3, 2.4e-3, 3.2e-3, 4.8e-3, 7.2e-3, 9.6e-3)),
         )
     ],
     "random": _DRAWN,
