@@ -8,7 +8,7 @@ const RULERS = {
 
 // The root of an increasing function.
 function root(f, low, high) {
-  for (let k = 0; k < 100; k++) {
+  for (let k = 0; k < 56; k++) {
     const x = (low + high) / 2;
     f(x) < 0 ? (low = x) : (high = x);
   }
