@@ -6,8 +6,8 @@
 
 all-MiniLM-L6-v2: six layers of 12 heads and 1,536 neurons, 384 channels; a text is the mean of its
 tokens, of length 1. The student begins with the teacher's weights, and AdamW lets the cosine to
-what the teacher says of a text grow, for 200 steps of 16 docstrings of NumPy and SciPy
-(``benchmarks/docstrings.py``), while a path goes from dense to sparse in the first 80
+what the teacher says of a text grow, for 1,000 steps of 16 docstrings of NumPy and SciPy
+(``benchmarks/docstrings.py``), while a path goes from dense to sparse in the first 400
 (``benchmarks/shrinking.py``), every layer by itself. Of functions that are not trained on is
 measured, of the teacher, of the student cut by the path, and of the teacher cut at once by the
 norms of its heads and neurons ("norms", nothing trained): the mean cosine to the teacher, and the
@@ -34,7 +34,7 @@ from dslbi_torch.safe_files import atomic
 from dslbi_torch.training.run.run_folder import write_text
 from dslbi_torch.training.run.sessions import environment
 
-STEPS, BATCH, LR, GROWTH, TOKENS = 200, 16, 1e-4, 20, 32
+STEPS, BATCH, LR, GROWTH, TOKENS = 1000, 16, 3e-4, 50, 32
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 RULES = ("bert.encoder.layer.*.attention.self.*", "bert.encoder.layer.*.intermediate.dense")
 
@@ -88,10 +88,11 @@ def encoded(model, tokens, texts):
     return torch.cat([model(**tokens(part)) for part in parts])
 
 
-def measured(model, tokens, kept, teacher):
-    """The mean cosine to the teacher, and how often the paragraph is found by the first line."""
-    firsts, paragraphs = (encoded(model, tokens, texts) for texts in zip(*kept, strict=True))
-    cosine = (torch.cat([firsts, paragraphs]) * teacher).sum(1).mean().item()
+def judged(said, teacher):
+    """The mean cosine to the teacher, and how often the paragraph is found by the first line: of
+    all first lines, and then of all paragraphs, what an encoder says of each."""
+    cosine = (said * teacher).sum(1).mean().item()
+    firsts, paragraphs = said.chunk(2)
     best = (firsts @ paragraphs.T).argmax(1)
     return dict(cosine=cosine, found=(best == torch.arange(len(best))).float().mean().item())
 
@@ -111,13 +112,13 @@ def run(folder, train, kept, seed):
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     model, tokens = load(folder_of_weights())
-    teacher = encoded(model, tokens, [text for texts in zip(*kept, strict=True) for text in texts])
-    few = tokens(train[:2])
-    row = dict(seed=seed, teacher=measured(model, tokens, kept, teacher))
+    texts = [text for part in zip(*kept, strict=True) for text in part]
+    teacher, few = encoded(model, tokens, texts), tokens(train[:2])
+    row = dict(seed=seed, teacher=judged(teacher, teacher))
     with masked(model, by_norms(model, few)):
-        row["norms"] = measured(model, tokens, kept, teacher)
+        row["norms"] = judged(encoded(model, tokens, texts), teacher)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    said = taught(folder / "taught.pt", model, tokens, [train[i] for i in order])
+    said = taught(folder / f"taught-{seed}.pt", model, tokens, [train[i] for i in order])
     groups = shrinking.groups_of(model, RULES[:1], RULES[1:], few)
     course = Course(model, groups, LR, STEPS, warm=GROWTH, path=True)
 
@@ -128,7 +129,7 @@ def run(folder, train, kept, seed):
 
     course.train(loss_of, STEPS, folder / f"path-{seed}.pt")
     masks, small = shrinking.cut(model, course.optimizer, few)
-    row["cut"] = measured(small, tokens, kept, teacher)
+    row["cut"] = judged(encoded(small, tokens, texts), teacher)
     x = tokens(train[:BATCH])
     row["gap"] = shrinking.gap(model, masks, small, x, lambda net, x: net(**x))
     row["sizes"] = shrinking.sizes(dict(dense=model, cut=small), x)
@@ -141,7 +142,7 @@ def taught(file, model, tokens, texts):
     """What the teacher says of the texts of the training; kept in a file."""
     if not file.exists():
         with atomic(file) as temporary:
-            torch.save(encoded(model, tokens, texts[: STEPS * BATCH]), temporary)
+            torch.save(encoded(model, tokens, texts), temporary)
     return torch.load(file, weights_only=True)
 
 

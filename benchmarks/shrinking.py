@@ -5,6 +5,11 @@ A trained net is walked from dense to sparse: the path begins at Gamma = W
 tends to what is left. So a head or a neuron goes that is small along the path, and training goes on
 all the while. Every layer loses the same share. What is trained is kept in a folder, and a run that
 was stopped goes on from there with the same bits.
+
+How long a run must be: the ramp raises the level by about the norm that a typical unit has, and the
+pull alone would take half of that from a unit that stays (``W/kappa + V`` is constant, and they
+meet where ``W = kappa (V - lam)``). The loss holds W up where its steps, of about lr an entry with
+AdamW, are not below those of the pull, ``S / steps after the ramp`` of what is missing.
 """
 
 import math
