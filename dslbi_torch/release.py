@@ -125,6 +125,13 @@ def release_(optimizer: Optimizer, *, power: float = 0.0, dense: bool = False) -
         For a path that was released already or has begun, an optimizer that splits nothing, a
         power that is not finite, and with one: weights that are all zero or not finite, or tensors
         that share a parameter group.
+
+    Notes
+    -----
+    On the way from dense to sparse the levels rise, and a rise by d would take ``kappa * d / 2``
+    from the norm of a group that stays, if the pull acted alone: ``W / kappa + V`` is constant, and
+    W meets Gamma there. The loss gives it back, so a ramp must not be shorter than the training
+    needs for that.
     """
     _check_power(power)
     check_flag("dense", dense)
