@@ -1,8 +1,9 @@
 """Accelerate saves what it has prepared: this saves the record with it."""
 
+from ..arguments import check_kind
 from ..optional import brought_by
 from ..path import PathRecorder
-from .record_files import density_line, read_record, write_record
+from .record_files import check_recorder, density_line, read_record, write_record
 
 with brought_by("huggingface", "a hook of Accelerate"):
     from accelerate import Accelerator
@@ -25,6 +26,9 @@ def keep_record(accelerator: Accelerator, recorder: PathRecorder) -> None:
     FileNotFoundError
         In ``load_state``, for a folder that has no record.
     """
+
+    check_kind("accelerator", accelerator, Accelerator, "an Accelerator")
+    check_recorder(recorder)
 
     def save(models, weights, folder):
         write_record(recorder, folder, here=accelerator.is_main_process)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..optional import brought_by
 from ..path import PathRecorder
-from .record_files import density_line, read_record, write_record
+from .record_files import check_recorder, density_line, read_record, write_record
 
 with brought_by("huggingface", "a callback of Hugging Face's Trainer"):
     from transformers import TrainerCallback
@@ -30,7 +30,7 @@ class RecordCallback(TrainerCallback):
     """
 
     def __init__(self, recorder: PathRecorder):
-        self.recorder = recorder
+        self.recorder = check_recorder(recorder)
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Restore the record of the checkpoint from which the training is resumed."""

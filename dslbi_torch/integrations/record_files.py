@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..arguments import check_file, check_flag, check_kind
 from ..masks.density import density
 from ..path import PathRecorder
 from ..safe_files import read_tensors, write_tensors
@@ -12,14 +13,21 @@ RECORD = "path.pt"  # the name of the file in the folder of a checkpoint
 _KIND = "dslbi record 1"
 
 
+def check_recorder(recorder) -> PathRecorder:
+    """Return a recorder; refuse what is none."""
+    return check_kind("recorder", recorder, PathRecorder, "a PathRecorder")
+
+
 def write_record(recorder: PathRecorder, folder: str | Path, *, here: bool = True) -> None:
     """Write the record into the folder of a checkpoint, whole or not at all.
 
     Every process must call it where parameters are sharded; that with ``here`` writes.
     """
-    state = recorder.state_dict()
+    check_flag("here", here)
+    file = check_file(folder) / RECORD
+    state = check_recorder(recorder).state_dict()
     if here:
-        write_tensors(state, Path(folder) / RECORD, _KIND)
+        write_tensors(state, file, _KIND)
 
 
 def read_record(recorder: PathRecorder, folder: str | Path) -> None:
@@ -32,7 +40,8 @@ def read_record(recorder: PathRecorder, folder: str | Path) -> None:
     ValueError
         For a damaged record, and for one of another net or of other settings.
     """
-    file = Path(folder) / RECORD
+    file = check_file(folder) / RECORD
+    check_recorder(recorder)
     if not file.is_file():
         raise FileNotFoundError(
             f"the checkpoint {folder} must hold {RECORD}, the record of its path, got none: to go "
@@ -43,7 +52,7 @@ def read_record(recorder: PathRecorder, folder: str | Path) -> None:
 
 def density_line(recorder: PathRecorder, model: nn.Module) -> str:
     """Return how much of a net is selected now, as one line for an evaluation to print."""
-    found = density(recorder.optimizer, model)
+    found = density(check_recorder(recorder).optimizer, model)
     return (
         f"step {recorder.step}: {found.nonzero_split:.1%} of the split weights, "
         f"{found.nonzero_all:.1%} of all parameters are non-zero"

@@ -1,6 +1,7 @@
 """A valid call of every public function of the library; what is not called by name says why."""
 
 import torch
+from accelerate import Accelerator
 from fuzz.calls_torch_surgery import CALLS as SURGERY
 from fuzz.mutate import Call
 from fuzz.small_net import (
@@ -20,11 +21,14 @@ from fuzz.small_net import (
 
 import dslbi_torch as d
 from dslbi_torch import dessilbi, penalties
+from dslbi_torch.integrations import record_files
+from dslbi_torch.integrations.accelerate import keep_record
+from dslbi_torch.integrations.huggingface import RecordCallback
 from dslbi_torch.masks import algebra, ranking, semi_structured
 
 # Modules of what their callers have checked, or that check; the laboratory has its command line.
 INNER = """bits crossings forward layers options arguments routes safe_files sharding slices state
-    steering torch_private units kinds training __main__ masks.hold recorded_path""".split()
+    steering torch_private units kinds training __main__ masks.hold recorded_path wrapped""".split()
 RULES = """channel_factors contraction_rules coupling cut_costs equality followers insertion
     live_axes moving_rules narrowing needed plain_rules relations resizing saved_sizes time_costs
     tracing unknowns whole_norm"""
@@ -36,6 +40,9 @@ INNER_NAMES = {
     "dessilbi.one_by_one_",
     "dessilbi.unchecked_gamma",
     "dessilbi.step_",  # the optimizer checks what it is given
+    "integrations.accelerate.print_density",  # what density_line returns
+    "integrations.lightning.LightningRecord",  # a PathRecorder gets its options
+    "integrations.record_files.check_recorder",
     "masks.apply.restored",
     "masks.checks.check_bool_tensors",
     "masks.checks.check_masks",
@@ -165,6 +172,26 @@ CALLS = {
         ),
         world("model", "optimizer", every=1, elements=True, at=lambda: [0.1], host=True),
         says=("densities", "density"),
+    ),
+    # other trainers
+    "integrations.huggingface.RecordCallback": Call(
+        lambda **given: RecordCallback(**given) and None, world("recorder")
+    ),
+    "integrations.accelerate.keep_record": Call(
+        keep_record, world("recorder", accelerator=lambda: Accelerator(cpu=True))
+    ),
+    "integrations.record_files.write_record": Call(
+        record_files.write_record, world("recorder", folder=".", here=True), says=("file",)
+    ),
+    "integrations.record_files.read_record": Call(
+        lambda recorder, folder: (
+            record_files.write_record(recorder, ".") or record_files.read_record(recorder, folder)
+        ),
+        world("recorder", folder="."),
+        says=("file", "checkpoint"),
+    ),
+    "integrations.record_files.density_line": Call(
+        record_files.density_line, world("recorder", "model")
     ),
     # masks
     "masks.algebra.union": Call(
