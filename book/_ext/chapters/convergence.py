@@ -100,8 +100,8 @@ FIGURES = {
         "The gap between W and Gamma against the step, on a logarithmic axis. At 0.45 of the "
         "recalled bound it shrinks to below 0.02 in thirty steps, at 0.55 it grows slowly, at 0.95 "
         "it is above a million after fourteen steps.",
-        "The table from $w_0 = 15$, step by step, at three parts of the recalled bound. Below a half "
-        "of it, which is the safe bound, the gap shrinks by the factor 0.8 in each step; above, it "
-        "grows.",
+        "The table from $w_0 = 15$, step by step, at three parts of the recalled bound. Below a "
+        "half of it, which is the safe bound, the gap shrinks by the factor 0.8 in each step; "
+        "above, it grows.",
     ),
 }
