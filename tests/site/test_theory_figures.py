@@ -45,3 +45,11 @@ def test_a_chapter_has_two_figures_and_two_exercises(page):
     # the numbers of every solution are held by a test
     for solution in re.findall(r"^:::\{dropdown\} Solution.*?^:::$", text, re.M | re.S):
         assert "`test_" in solution
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_and_a_notebook_link_to_each_other(page):
+    text = (BOOK / f"{page}.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\]\(\.\./notebooks/(\w+\.ipynb)", text))
+    notebooks = [(BOOK.parent / "notebooks" / name).read_text(encoding="utf-8") for name in names]
+    assert any(f"](../book/{page}.md" in notebook for notebook in notebooks), names
