@@ -5,7 +5,6 @@ each read between the widths at which it was measured, and of what goes with the
 are alive, with the multiplications that no layer does, and with the net as it is.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -171,15 +170,10 @@ def fitted_rest(rows: list[list[float]], ratios: list[float]) -> tuple[float, ..
 
     Errors count in parts of the ratio, as a share that is asked for does.
     """
+    from scipy.optimize import nnls  # the package itself imports torch and NumPy alone
+
     A, b = np.array(rows), np.array(ratios)
     scale = np.abs(A).max(0)
     scale[scale == 0] = 1.0
-    A, best = A / scale / b[:, None], (np.inf, None)
-    for used in itertools.product((False, True), repeat=A.shape[1]):
-        used = np.array(used)
-        if used.any():
-            x = np.zeros(A.shape[1])
-            x[used] = np.linalg.lstsq(A[:, used], np.ones(len(b)), rcond=None)[0]
-            if x.min() >= 0:
-                best = min(best, (np.linalg.norm(A @ x - 1), tuple(map(float, x / scale))))
-    return best[1]
+    found = nnls(A / scale / b[:, None], np.ones(len(b)))[0]
+    return tuple(map(float, found / scale))
