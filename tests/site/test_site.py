@@ -1,4 +1,4 @@
-"""The site as it is built from two pages, and the tool that checks it: each fault is seen.
+"""The site as it is built from four pages, and the tool that checks it: each fault is seen.
 
 ``make book`` builds the whole, and ``make check-book`` reads all of it in a browser.
 """
@@ -23,19 +23,22 @@ root: book/index
 chapters:
   - file: notebooks/01_mirror_descent
   - file: book/figures
+  - file: book/records
 """
+PAGES = ("index", "figures", "records")
+NOTEBOOK = "notebooks/01_mirror_descent.ipynb"
 ADDRESS = "https://example.org/books/dslbi"
 REPOSITORY = "https://github.com/someone/dslbi"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The first page, a notebook and the list of figures, with the book's own settings."""
+    """The first page, a notebook, the figures and the records, with the book's own settings."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "toc.yml").write_text(TOC)
     settings = {
         "external_toc_path": folder / "toc.yml",
-        "include_patterns": "book/index.md,book/figures.md,notebooks/01_mirror_descent.ipynb",
+        "include_patterns": ",".join([f"book/{name}.md" for name in PAGES] + [NOTEBOOK]),
     }
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", "book"]
     command += [f"-D{key}={value}" for key, value in settings.items()]
@@ -94,9 +97,7 @@ def test_pages_without_a_source_are_described(site, name):
 def test_the_sitemap_names_the_pages(site):
     names = ElementTree.parse(site / "sitemap.xml").findall(".//{*}loc")
     found = {element.text.removeprefix(ADDRESS) for element in names}
-    assert found == {
-        f"/{name}.html" for name in ("book/index", "book/figures", "notebooks/01_mirror_descent")
-    }
+    assert found == {f"/book/{name}.html" for name in PAGES} | {"/notebooks/01_mirror_descent.html"}
 
 
 def test_launch_links_point_at_files_of_the_repository(page):
@@ -136,6 +137,15 @@ def test_the_tables_and_the_bibliography_suit_screen_readers(site):
     text = "".join(path.read_text(encoding="utf-8") for path in site.glob("*/*.html"))
     assert "doc-biblioentry" not in text
     assert not re.search(r'<th class="head[^>]*>(<p></p>)?</th>', text)
+
+
+def test_the_page_of_all_records_has_each_of_them(site):
+    text = (site / "book" / "records.html").read_text(encoding="utf-8")
+    kept = set(re.findall(r'Kept in <code[^>]*><span class="pre">([^<]*)</span></code>', text))
+    results = list((ROOT / "benchmarks" / "results").iterdir())
+    assert kept == {f"{path.relative_to(ROOT)}{'/' * path.is_dir()}" for path in results}
+    assert text.count("mountRecords(document);") == 1
+    assert text.count('<div class="record-table">') > 3 * len(results)
 
 
 HEAD = '<h1 id="top">T</h1>'
