@@ -14,10 +14,8 @@ from ..text import one_line
 
 
 def check_layers(model: nn.Module) -> None:
-    """Refuse a compiled model, one without layers, and layers whose weight is computed."""
+    """Refuse a model without layers, and layers whose weight is computed."""
     check_model(model)
-    if hasattr(model, "_orig_mod"):
-        raise ValueError("the model must not be compiled: give its _orig_mod, and compile again")
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]
     if not layers:
         raise ValueError("the model must have a convolution or a linear layer, has none")

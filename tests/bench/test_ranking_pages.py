@@ -1,7 +1,7 @@
 """What the page of results says of the rankings is what their record carries."""
 
 import pytest
-from records import quoted, ranking_cell, ranking_difference, record
+from quoted_records import quoted, ranking_cell, ranking_difference, record
 
 PAGE = "book/results.md"
 DENSITIES = (0.1, 0.05, 0.025, 0.01)

@@ -1,7 +1,7 @@
 """The figures that RESULTS and the book quote are those of the recorded files in benchmarks/."""
 
 import pytest
-from records import quoted, record
+from quoted_records import quoted, record
 
 from benchmarks import filters
 from benchmarks.intervals import half_width

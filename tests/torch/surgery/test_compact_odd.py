@@ -231,8 +231,3 @@ def test_a_branch_on_the_data_is_refused():
     masks["middle.weight"][:, 4:9] = False
     with pytest.raises(ValueError, match="the dependency graph cannot follow this model"):
         compact(net, masks, torch.rand(2, 8))
-
-
-def test_a_compiled_model_is_refused():
-    with pytest.raises(ValueError, match="the model must not be compiled: give its _orig_mod"):
-        compact(torch.compile(Branching()), None, torch.rand(2, 8))
