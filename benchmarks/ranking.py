@@ -24,7 +24,8 @@ each method, at 2.5 % of the weights, seed 100; the best without fine-tuning), a
 of the path go back to a study on the same held-out pictures, of about forty runs.
 
 What is finished lies in ``--runs`` and is not computed again: the command may be stopped and given
-again. It prints the table, and writes ``results/ranking.json`` with the seeds that are complete.
+again; with ``--go-on`` nor is what the record has. It prints the table, and writes
+``results/ranking.json`` with the seeds that are complete.
 """
 
 import argparse
@@ -110,10 +111,11 @@ def _one(folder, method, density, seed, chosen, pictures, test, until, late):
     settings = chosen[method]
     if density:
         settings = settings.get(f"{density:g}", settings)
-    name = "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
+    name = run_name(method, density, seed)
     nets_file, file = folder / f"{name}.pt", folder / f"{name}.json"
     rows = json.loads(file.read_text()) if file.exists() else []
-    if not rows:
+    left = [r for r in rows if "with" not in r and is_tuned(r) and (r["method"] in LATE) == late]
+    if not rows or (left and not nets_file.exists()):
         if time.monotonic() > until:
             return False
         nets = read_off(method, density, pictures, seed, settings)
@@ -131,6 +133,26 @@ def _one(folder, method, density, seed, chosen, pictures, test, until, late):
         save(file, rows)
         print(row, flush=True)
     return True
+
+
+def from_record(file, folder):
+    """Put the runs, or the trials, of a record into a folder that lacks them. Their nets are not
+    there: where one is to be trained on, its run is done again."""
+    whole, found = json.loads(file.read_text()), {}
+    for trial in whole.get("trials", ()):
+        k = GRIDS[trial["method"]].index(trial["settings"])
+        found[f"{trial['method']}-{k}.json"] = trial
+    for row in whole.get("rows", ()):
+        method = "dessilbi" if row["method"] in READINGS else row["method"]
+        density = None if method in ONE_RUN else row["density"]
+        found.setdefault(f"{run_name(method, density, row['seed'])}.json", []).append(row)
+    for name, content in (found | {"about": whole["about"]}).items():
+        if not (folder / name).exists():
+            save(folder / name, content)
+
+
+def run_name(method, density, seed):
+    return "-".join([method, *([f"{density:g}"] if density else []), str(seed)])
 
 
 def runs_of(method, seeds):
@@ -279,12 +301,15 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11, 12, 13, 14])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
     parser.add_argument("--trials", action="store_true", help="settings, on held-out pictures")
+    parser.add_argument("--go-on", action="store_true", help="keep the runs of the record")
     parser.add_argument("--runs", type=Path, default=Path("runs/ranking"))
     args = parser.parse_args()
     folder = args.runs / ("trials" if args.trials else "")
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * args.minutes
     command = "python -m benchmarks.ranking" + (" --trials" if args.trials else "")
+    if args.go_on:
+        from_record(TRIALS if args.trials else RESULTS / "ranking.json", folder)
     about = made_on(folder, command)
     if args.trials:
         done = trials(args.methods, folder, until)

@@ -30,8 +30,8 @@ DENSITIES = (0.1, 0.05, 0.025, 0.01)
 ONE_RUN = ("dessilbi", "magnitude", "plain")  # the others have a run for each density
 
 # The settings that are tried, on held-out pictures: eight for each method; nine more for STR,
-# whose share is found, so that each density has a decay of its own, and two for AdaBreg, whose best
-# lr was the largest.
+# whose share is found, so that each density has a decay of its own, and three for AdaBreg, whose
+# best lr was the largest.
 _PATH = dict(nu=10.0, nu_first=5.0, dwell=1.5, power=0.5, pull=0.1, lr=0.1)
 _PLAIN = [dict(lr=lr, decay=d) for lr, d in product((0.05, 0.1), (5e-4, 1e-3, 2e-3))]
 _PLAIN += [dict(lr=0.2, decay=5e-4), dict(lr=0.02, decay=1e-3)]
@@ -62,7 +62,7 @@ GRIDS = {
     "plain": _PLAIN,
     "gradual": [dict(lr=lr, ramp=part) for lr, part in _RAMPS],
     "linbreg": _grown(0.1),
-    "adabreg": [*_grown(3e-3), *(dict(lr=lr, first=1.0, ramp=0.0) for lr in (0.012, 0.024))],
+    "adabreg": [*_grown(3e-3), *(dict(lr=lr, first=1.0, ramp=0.0) for lr in (0.012, 0.024, 0.048))],
     "rigl": _DRAWN,
     "pat": [dict(lr=lr, warm=0.1, heal=part) for lr, part in _RAMPS],
     "str": [
