@@ -29,8 +29,8 @@ RAMP = 0.98  # the path has 10 % before its end
 DENSITIES = (0.1, 0.05, 0.025, 0.01)
 ONE_RUN = ("dessilbi", "magnitude", "plain")  # the others have a run for each density
 
-# The settings that are tried, on held-out pictures: eight for each method; nine more for STR,
-# whose share is found, so that each density has a decay of its own, and three for AdaBreg, whose
+# The settings that are tried, on held-out pictures: eight for each method; twelve more for STR,
+# whose share is found, so that each density has a decay of its own, and five for AdaBreg, whose
 # best lr was the largest.
 _PATH = dict(nu=10.0, nu_first=5.0, dwell=1.5, power=0.5, pull=0.1, lr=0.1)
 _PLAIN = [dict(lr=lr, decay=d) for lr, d in product((0.05, 0.1), (5e-4, 1e-3, 2e-3))]
@@ -62,14 +62,33 @@ GRIDS = {
     "plain": _PLAIN,
     "gradual": [dict(lr=lr, ramp=part) for lr, part in _RAMPS],
     "linbreg": _grown(0.1),
-    "adabreg": [*_grown(3e-3), *(dict(lr=lr, first=1.0, ramp=0.0) for lr in (0.012, 0.024, 0.048))],
+    "adabreg": [
+        *_grown(3e-3),
+        *(dict(lr=lr, first=1.0, ramp=0.0) for lr in (0.012, 0.024, 0.048, 0.096, 0.192)),
+    ],
     "rigl": _DRAWN,
     "pat": [dict(lr=lr, warm=0.1, heal=part) for lr, part in _RAMPS],
     "str": [
         dict(lr=0.1, start=start, decay=decay)
         for start, decay in (
             *product((-8.0, -5.0), (5e-5, 1e-4, 2e-4, 4e-4)),
-            *product((-5.0,), (6e-4, 8e-4, 1.2e-3, 1.6e-3, 2.4e-3, 3.2e-3, 4.8e-3, 7.2e-3, 9.6e-3)),
+            *product(
+                (-5.0,),
+                (
+                    6e-4,
+                    8e-4,
+                    1.2e-3,
+                    1.6e-3,
+                    2.4e-3,
+                    3.2e-3,
+                    4.8e-3,
+                    7.2e-3,
+                    9.6e-3,
+                    0.0144,
+                    0.02,
+                    0.03,
+                ),
+            ),
         )
     ],
     "random": _DRAWN,
