@@ -95,27 +95,31 @@ def is_tuned(row):
     return row["density"] < 1 and row["method"] != "weight"
 
 
+def is_due(row, late):
+    """Whether a net is to be trained on now: some are only after all else is done."""
+    return "with" not in row and is_tuned(row) and (late or row["method"] not in LATE)
+
+
 def complete(folder, methods, seeds, chosen, until):
     """Compute what is not yet in the folder; False where the time is over before all is done."""
-    pictures, test = datasets.load("mnist", shift=SHIFT)[1:3]
+    sets = datasets.load("mnist", shift=SHIFT)[1:3]
     for late in (False, True):
         for method in methods:
             for seed, density in runs_of(method, seeds):
-                if not _one(folder, method, density, seed, chosen, pictures, test, until, late):
+                if not _one(folder, (method, density, seed), chosen[method], sets, until, late):
                     return False
     return True
 
 
-def _one(folder, method, density, seed, chosen, pictures, test, until, late):
+def _one(folder, run, settings, sets, until, late):
     """A run with what is read off it, and their fine-tuning; False where the time is over."""
-    settings = chosen[method]
+    (method, density, seed), (pictures, test) = run, sets
     if density:
         settings = settings.get(f"{density:g}", settings)
-    name = run_name(method, density, seed)
+    name = run_name(*run)
     nets_file, file = folder / f"{name}.pt", folder / f"{name}.json"
     rows = json.loads(file.read_text()) if file.exists() else []
-    left = [r for r in rows if "with" not in r and is_tuned(r) and (r["method"] in LATE) == late]
-    if not rows or (left and not nets_file.exists()):
+    if not rows or (any(is_due(row, late) for row in rows) and not nets_file.exists()):
         if time.monotonic() > until:
             return False
         nets = read_off(method, density, pictures, seed, settings)
@@ -124,7 +128,7 @@ def _one(folder, method, density, seed, chosen, pictures, test, until, late):
         rows = without(nets, test, seed)
         save(file, rows)
     for row in rows:
-        if "with" in row or not is_tuned(row) or (row["method"] in LATE) != late:
+        if not is_due(row, late):
             continue
         if time.monotonic() > until:
             return False
@@ -315,6 +319,8 @@ def main():
         done = trials(args.methods, folder, until)
     else:
         chosen = best_settings(json.loads(TRIALS.read_text())["trials"])
+        if untried := [method for method in args.methods if method not in chosen]:
+            parser.error(f"{' '.join(untried)}: no trials in {TRIALS.name}: give --trials first")
         done = complete(folder, args.methods, args.seeds, chosen, until)
     found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     if args.trials:

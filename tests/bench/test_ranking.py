@@ -73,6 +73,38 @@ def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
     assert ranking.complete(tmp_path, METHODS, [0], CHOSEN, until=0)
 
 
+def test_it_goes_on_from_a_record_whose_runs_are_lost(small, tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    assert ranking.complete(tmp_path / "first", METHODS, [0], CHOSEN, until=math.inf)
+    found, file = rows(tmp_path / "first"), tmp_path / "ranking.json"
+    file.write_text(json.dumps({"about": {"revision": "a"}, "rows": found}))
+    ranking.from_record(file, tmp_path / "second")
+    assert rows(tmp_path / "second") == found
+    assert json.loads((tmp_path / "second" / "about").read_text()) == {"revision": "a"}
+    assert ranking.complete(tmp_path / "second", METHODS, [0], CHOSEN, until=0)
+    # what is not yet trained on needs its net: the run is done again, to the same figures
+    for row in found:
+        if row["method"] == "gamma":
+            del row["with"]
+    file.write_text(json.dumps({"about": {}, "rows": found}))
+    (tmp_path / "second" / "dessilbi-0.json").unlink()
+    ranking.from_record(file, tmp_path / "second")
+    assert not ranking.complete(tmp_path / "second", METHODS, [0], CHOSEN, until=0)
+    assert ranking.complete(tmp_path / "second", METHODS, [0], CHOSEN, until=math.inf)
+    assert rows(tmp_path / "second") == rows(tmp_path / "first")
+
+
+def test_a_method_without_trials_is_refused(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "trials.json"
+    file.write_text(json.dumps({"trials": []}))
+    monkeypatch.setattr(ranking, "TRIALS", file)
+    monkeypatch.setattr("sys.argv", ["ranking", "--methods", "pat", "--runs", str(tmp_path / "r")])
+    with pytest.raises(SystemExit):
+        ranking.main()
+    assert "pat: no trials in trials.json: give --trials first" in capsys.readouterr().err
+
+
 def test_the_readings_of_a_run_are_nested_and_of_its_last_weights(small):
     part = ranking.datasets.load().train
     nets = ranking_runs.dessilbi(part, 0, **PATH)
