@@ -69,6 +69,30 @@ def test_the_norms_of_filters_are_those_of_the_nets(small, monkeypatch):
     assert selected.shape == (16,)
 
 
+def test_figure_1_has_a_line_for_each_filter_of_both_runs(small, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(rows, "THIRD", "conv1.weight")
+    monkeypatch.setattr(rows, "FIGURE", small / "figure1.png")
+    monkeypatch.setattr(rows, "PARTS", {"figure1": lambda runs: {"dessilbi": OWN, "sgd": SGD}})
+    monkeypatch.setattr(rows.plt, "subplots", _noted(rows.plt.subplots, drawn))
+    assert rows.go("figure1", [0], small / "runs", until=np.inf)
+    assert (small / "figure1.png").stat().st_size > 5000
+    (_, axes) = drawn[0]
+    runs = record(small, "figure1")["runs"]
+    assert [len(ax.lines) for ax in axes] == [16, 16]
+    for ax, run in zip(axes, runs, strict=True):
+        ends = sorted(line.get_ydata()[-1] for line in ax.lines)
+        np.testing.assert_allclose(ends, sorted(run["weight_norm"][-1]))
+
+
+def _noted(function, results):
+    def noted(*args, **kwargs):
+        results.append(function(*args, **kwargs))
+        return results[-1]
+
+    return noted
+
+
 @pytest.mark.parametrize(("name", "parameters"), [("found", 1486), ("even", 1466)])
 def test_the_nets_of_fixed_width_are_as_large_as_they_say(name, parameters, tmp_path, monkeypatch):
     part = datasets.load("digits").train
