@@ -61,10 +61,10 @@ SIZE, BATCH, STEPS, BEFORE, GROWTH, MOMENTUM = 112, 32, 240, 160, 20, 0.9
 MACS, HELD_OUT, TRIAL_SEED, AGAIN = 0.55, 1500, 100, 20
 GRIDS = {
     "path": [
-        dict(lr=0.03, power=1.0, ramp=0.5, S=10.0),
-        dict(lr=0.01, power=1.0, ramp=0.5, S=10.0),
-        dict(lr=0.03, power=0.0, ramp=0.5, S=10.0),
-        dict(lr=0.03, power=1.0, ramp=0.8, S=10.0),
+        dict(lr=0.01, ramp=0.5, S=10.0),
+        dict(lr=0.03, ramp=0.5, S=10.0),
+        dict(lr=0.01, ramp=0.8, S=10.0),
+        dict(lr=0.01, ramp=0.5, S=4.0),
     ],
     "magnitude": [
         dict(lr=0.01, parts=1, everywhere=False),
@@ -143,12 +143,11 @@ def renew_(model, data):
 # The ways: each returns the cut net, with its accuracy before it was trained on, and trains it
 
 
-def path(data, test, seed, *, lr, power, ramp, S):
+def path(data, test, seed, *, lr, ramp, S):
     model, course = start(data), Course(data, seed, lr)
     x = data.example()
-    groups = split_groups(
-        model, conv="channel", linear=None, apart=True, weight_decay=0.0, example_input=x
-    )
+    options = dict(conv="channel", linear=None, weight="sqrt", apart=True, weight_decay=0.0)
+    groups = split_groups(model, **options, example_input=x)
     base = torch.optim.SGD(groups, lr, MOMENTUM)
     optimizer = Split(base)
     FallingNu(optimizer)
@@ -159,7 +158,7 @@ def path(data, test, seed, *, lr, power, ramp, S):
         strict=True,
     ):
         group.update(found)
-    release_(optimizer, power=power, dense=True)
+    release_(optimizer, power=1.0, dense=True)  # levels in proportion to typical norms
     TargetCost(optimizer, model, x, macs=MACS, steps=BEFORE, ramp=ramp, first=1.0)
     course.train(model, BEFORE, optimizer)
     small = compact(model, whole_filters(model, support_masks(optimizer), x), x)
