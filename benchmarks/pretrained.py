@@ -44,6 +44,7 @@ from dslbi_torch import (
     split_groups,
     suggest,
     support_masks,
+    weigh_units_,
     whole_filters,
 )
 from dslbi_torch.safe_files import atomic
@@ -58,7 +59,7 @@ from dslbi_torch.training.run.sessions import environment
 RESULTS = Path(__file__).parent / "results"
 TRIALS = RESULTS / "pretrained_trials.json"
 SIZE, BATCH, STEPS, BEFORE, GROWTH, MOMENTUM = 112, 32, 240, 160, 20, 0.9
-MACS, HELD_OUT, TRIAL_SEED, AGAIN = 0.55, 1500, 100, 20
+S, MACS, HELD_OUT, TRIAL_SEED, AGAIN, WEIGHED = 10.0, 0.55, 1500, 100, 20, 20
 GRIDS = {
     "path": [
         dict(lr=0.01, ramp=0.5, S=10.0),
@@ -143,24 +144,27 @@ def renew_(model, data):
 # The ways: each returns the cut net, with its accuracy before it was trained on, and trains it
 
 
-def path(data, test, seed, *, lr, ramp, S):
+def path(data, test, seed, *, lr, steps, ramp, times):
     model, course = start(data), Course(data, seed, lr)
     x = data.example()
     options = dict(conv="channel", linear=None, weight="sqrt", apart=True, weight_decay=0.0)
     groups = split_groups(model, **options, example_input=x)
     base = torch.optim.SGD(groups, lr, MOMENTUM)
     optimizer = Split(base)
+    batches = course.batches(WEIGHED)
+    losses = (F.cross_entropy(model(u), v) for u, v in batches)
+    weigh_units_(optimizer, model, x, losses, times=times)
     FallingNu(optimizer)
-    rates = torch.optim.lr_scheduler.LambdaLR(base, lambda step: course.rate(step) / lr)
+    rates = torch.optim.lr_scheduler.LambdaLR(base, lambda step: course.rate(WEIGHED + step) / lr)
     for group, found in zip(
         base.param_groups,
-        suggest(optimizer, BEFORE, S=S, scheduler=rates, ramp=ramp),
+        suggest(optimizer, steps, S=S, scheduler=rates, ramp=ramp),
         strict=True,
     ):
         group.update(found)
     release_(optimizer, power=1.0, dense=True)  # levels in proportion to typical norms
-    TargetCost(optimizer, model, x, macs=MACS, steps=BEFORE, ramp=ramp, first=1.0)
-    course.train(model, BEFORE, optimizer)
+    TargetCost(optimizer, model, x, macs=MACS, steps=steps, ramp=ramp, first=1.0)
+    course.train(model, steps, optimizer)
     small = compact(model, whole_filters(model, support_masks(optimizer), x), x)
     return tuned(small, course, data, test)
 

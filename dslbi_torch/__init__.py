@@ -35,6 +35,7 @@ from .surgery.shrink import renew_statistics_, shrink
 from .surgery.widen import widen_
 from .target import TargetDensity
 from .target_cost import TargetCost
+from .weighing import weigh_units_
 
 __all__ = [
     "DessiLBI",
@@ -80,6 +81,7 @@ __all__ = [
     "split_table",
     "suggest",
     "support_masks",
+    "weigh_units_",
     "whole_filters",
     "widen_",
 ]

@@ -85,7 +85,7 @@ class Release:
         if optimizer.path_release is not None or (rests == {0} and not _begun(found)):
             raise ValueError("a path must be released once, got a second release")
         if rests == {None}:  # no checkpoint has brought one
-            _check_unbegun(found)
+            check_unbegun(found)
         for family in found:
             family.group.setdefault("rest", after + 1)
             family.group.setdefault("pull", float(pull))
@@ -140,7 +140,7 @@ def release_(optimizer: Optimizer, *, power: float = 0.0, dense: bool = False) -
         left = found[0].group["rest"]
         when = f"one in {left} steps" if left else "one before"
         raise ValueError(f"a path must be released once, got {when} and one now")
-    _check_unbegun(found)
+    check_unbegun(found)
     _release(optimizer, found, power, dense)
     for family in found:
         family.group["rest"], family.group["pull"] = 0, 0.0
@@ -225,7 +225,7 @@ def _begun(found):
     return next((name for name, V in rows if bool(whole(V).any())), None)
 
 
-def _check_unbegun(found):
+def check_unbegun(found):
     name = _begun(found)
     if name is not None:
         raise ValueError(

@@ -83,6 +83,7 @@ GROUPS = dict(rules=None, conv="group", linear="l1", lam=0.5, weight_decay=0.0, 
 GROUPS |= dict(apart=False, outputs=False, nu=10.0, kappa=1.0)
 
 
+PICTURES = torch.linspace(0, 1, 72).view(2, 1, 6, 6)
 UNITS = dict(group_dim=0, weight=None)
 CALLS = {
     **SURGERY,
@@ -149,6 +150,14 @@ CALLS = {
     ),
     "release.release_": Call(
         d.release_, world("fresh", "optimizer", power=0.0, dense=True), says=("path",)
+    ),
+    "weighing.weigh_units_": Call(
+        lambda optimizer, model, example_input, losses: d.weigh_units_(
+            *(optimizer, model, example_input),
+            [model(PICTURES).square().mean()] if losses is None else losses,
+        ),
+        world("fresh", "optimizer", "model", "example_input", losses=None),
+        says=("path", "units", "BatchNorm"),
     ),
     "target.TargetDensity": Call(
         steered,
