@@ -104,11 +104,11 @@ class Course:
             return self.lr * (step + 1) / GROWTH
         return self.lr * max(1e-3, (1 + math.cos(math.pi * step / STEPS)) / 2)
 
-    def train(self, model, steps, optimizer=None, after_backward=None):
+    def train(self, model, steps, optimizer=None, after_backward=None, frozen=False):
         """Steps of an optimizer; by default of a new one of SGD."""
         if optimizer is None:
             optimizer = torch.optim.SGD(model.parameters(), self.lr, MOMENTUM)
-        model.train()
+        model.train(not frozen)
         for x, y in self.batches(steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(self.step)
@@ -144,7 +144,7 @@ def renew_(model, data):
 # The ways: each returns the cut net, with its accuracy before it was trained on, and trains it
 
 
-def path(data, test, seed, *, lr, steps, ramp, times):
+def path(data, test, seed, *, lr, steps, ramp, times, frozen=False):
     model, course = start(data), Course(data, seed, lr)
     x = data.example()
     options = dict(conv="channel", linear=None, weight="sqrt", apart=True, weight_decay=0.0)
@@ -164,7 +164,7 @@ def path(data, test, seed, *, lr, steps, ramp, times):
         group.update(found)
     release_(optimizer, power=1.0, dense=True)  # levels in proportion to typical norms
     TargetCost(optimizer, model, x, macs=MACS, steps=steps, ramp=ramp, first=1.0)
-    course.train(model, steps, optimizer)
+    course.train(model, steps, optimizer, frozen=frozen)
     small = compact(model, whole_filters(model, support_masks(optimizer), x), x)
     return tuned(small, course, data, test)
 

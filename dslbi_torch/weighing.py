@@ -94,7 +94,10 @@ def _squares(owners, losses):
     """The sums of the squared first-order changes of the loss, for the channels of each norm."""
     squares = {norm: torch.zeros_like(norm.weight) for norm in owners}
     inputs, count = [p for norm in owners for p in (norm.weight, norm.bias)], 0
-    for loss in check_kind("losses", losses, Iterable, "an iterable of scalar tensors"):
+    check_kind("losses", losses, Iterable, "an iterable of scalar tensors")
+    if getattr(losses, "ndim", 1) == 0:
+        raise TypeError(f"losses must be an iterable of scalar tensors, got {shown(losses)}")
+    for loss in losses:
         count += 1
         if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.isfinite()):
             raise ValueError(f"losses must be finite scalar tensors, got {shown(loss)}")

@@ -43,6 +43,7 @@ INNER_NAMES = {
     "integrations.accelerate.print_density",  # what density_line returns
     "integrations.lightning.LightningRecord",  # a PathRecorder gets its options
     "integrations.record_files.check_recorder",
+    "release.check_unbegun",
     "masks.apply.restored",
     "masks.checks.check_bool_tensors",
     "masks.checks.check_masks",
@@ -79,11 +80,18 @@ OPTIONS = dict(lr=0.1, kappa=1.0, nu=10.0, lam=0.05, penalty="group", group_dim=
 OPTIONS |= dict(parts=1, joint=False, weight=None, momentum=0.9, dampening=0.0, weight_decay=0.0)
 OPTIONS |= dict(decoupled=False, nesterov=False, coupling="outside", maximize=False, foreach=None)
 OPTIONS |= dict(fused=None, capturable=False)
+
+
+def some_losses(optimizer):
+    """One loss that depends on all that an optimizer has."""
+    groups = getattr(optimizer, "param_groups", [])
+    return [sum((p.square().sum() for g in groups for p in g["params"]), torch.zeros(()))]
+
+
 GROUPS = dict(rules=None, conv="group", linear="l1", lam=0.5, weight_decay=0.0, weight=None)
 GROUPS |= dict(apart=False, outputs=False, nu=10.0, kappa=1.0)
 
 
-PICTURES = torch.linspace(0, 1, 72).view(2, 1, 6, 6)
 UNITS = dict(group_dim=0, weight=None)
 CALLS = {
     **SURGERY,
@@ -154,7 +162,7 @@ CALLS = {
     "weighing.weigh_units_": Call(
         lambda optimizer, model, example_input, losses: d.weigh_units_(
             *(optimizer, model, example_input),
-            [model(PICTURES).square().mean()] if losses is None else losses,
+            some_losses(optimizer) if losses is None else losses,
         ),
         world("fresh", "optimizer", "model", "example_input", losses=None),
         says=("path", "units", "BatchNorm"),
