@@ -10,8 +10,9 @@ set: what is measured is accuracy *kept*, not generalisation. Every way has 240 
 pictures, SGD with momentum, and one course of lr: 20 steps of growth, then half a cosine. Channels
 go with all that writes them; statistics of BatchNorms are taken anew from 20 batches after a cut.
 
-path       160 steps of a path over joint channels, which begins at Gamma = W; TargetCost asks for
-           0.55 of the multiplications. Then the net is cut, and trained for the last 80 steps.
+path       20 of the steps weigh the channels (``weigh_units_``); then a path over joint channels
+           begins at Gamma = W, and TargetCost asks for 0.55 of the multiplications. After it the net
+           is cut, and trained for the steps that are left.
 magnitude  Torch-Pruning's MagnitudePruner, at once or in eight parts of the first 120 steps; the
            rest of all 240 is training.
 group      Torch-Pruning's GroupNormPruner: 160 steps with its penalty, then as magnitude at once,
@@ -59,13 +60,13 @@ from dslbi_torch.training.run.sessions import environment
 RESULTS = Path(__file__).parent / "results"
 TRIALS = RESULTS / "pretrained_trials.json"
 SIZE, BATCH, STEPS, BEFORE, GROWTH, MOMENTUM = 112, 32, 240, 160, 20, 0.9
-S, MACS, HELD_OUT, TRIAL_SEED, AGAIN, WEIGHED = 10.0, 0.55, 1500, 100, 20, 20
+MACS, HELD_OUT, TRIAL_SEED, AGAIN, WEIGHED = 0.55, 1500, 100, 20, 20
 GRIDS = {
     "path": [
-        dict(lr=0.01, ramp=0.5, S=10.0),
-        dict(lr=0.03, ramp=0.5, S=10.0),
-        dict(lr=0.01, ramp=0.8, S=10.0),
-        dict(lr=0.01, ramp=0.5, S=4.0),
+        dict(lr=0.03, steps=100, ramp=0.5, S=10.0, times=10.0),
+        dict(lr=0.03, steps=60, ramp=0.5, S=10.0, times=10.0),
+        dict(lr=0.03, steps=60, ramp=0.5, S=10.0, times=3.0),
+        dict(lr=0.03, steps=120, ramp=0.7, S=20.0, times=2.0),
     ],
     "magnitude": [
         dict(lr=0.01, parts=1, everywhere=False),
@@ -104,11 +105,11 @@ class Course:
             return self.lr * (step + 1) / GROWTH
         return self.lr * max(1e-3, (1 + math.cos(math.pi * step / STEPS)) / 2)
 
-    def train(self, model, steps, optimizer=None, after_backward=None, frozen=False):
+    def train(self, model, steps, optimizer=None, after_backward=None):
         """Steps of an optimizer; by default of a new one of SGD."""
         if optimizer is None:
             optimizer = torch.optim.SGD(model.parameters(), self.lr, MOMENTUM)
-        model.train(not frozen)
+        model.train()
         for x, y in self.batches(steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(self.step)
@@ -144,7 +145,7 @@ def renew_(model, data):
 # The ways: each returns the cut net, with its accuracy before it was trained on, and trains it
 
 
-def path(data, test, seed, *, lr, steps, ramp, times, frozen=False):
+def path(data, test, seed, *, lr, steps, ramp, S, times):
     model, course = start(data), Course(data, seed, lr)
     x = data.example()
     options = dict(conv="channel", linear=None, weight="sqrt", apart=True, weight_decay=0.0)
@@ -164,7 +165,7 @@ def path(data, test, seed, *, lr, steps, ramp, times, frozen=False):
         group.update(found)
     release_(optimizer, power=1.0, dense=True)  # levels in proportion to typical norms
     TargetCost(optimizer, model, x, macs=MACS, steps=steps, ramp=ramp, first=1.0)
-    course.train(model, steps, optimizer, frozen=frozen)
+    course.train(model, steps, optimizer)
     small = compact(model, whole_filters(model, support_masks(optimizer), x), x)
     return tuned(small, course, data, test)
 
