@@ -10,9 +10,9 @@ set: what is measured is accuracy *kept*, not generalisation. Every way has 240 
 pictures, SGD with momentum, and one course of lr: 20 steps of growth, then half a cosine. Channels
 go with all that writes them; statistics of BatchNorms are taken anew from 20 batches after a cut.
 
-path       20 of the steps weigh the channels (``weigh_units_``); then a path over joint channels
-           begins at Gamma = W, and TargetCost asks for 0.55 of the multiplications. After it the net
-           is cut, and trained for the steps that are left.
+path       20 steps weigh the channels (``weigh_units_``); then a path over joint channels begins at
+           Gamma = W, and TargetCost asks for 0.55 of the multiplications. After it the net is cut,
+           and trained for the steps that are left.
 magnitude  Torch-Pruning's MagnitudePruner, at once or in eight parts of the first 120 steps; the
            rest of all 240 is training.
 group      Torch-Pruning's GroupNormPruner: 160 steps with its penalty, then as magnitude at once,
