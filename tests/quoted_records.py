@@ -18,7 +18,8 @@ def quoted(page):
 
 
 def ranking_cell(method, density):
-    """Mean and standard deviation over the seeds in percent, without / with fine-tuning."""
+    """Mean and standard deviation over the seeds (of one seed its value) in percent, without /
+    with fine-tuning."""
     rows = [
         row
         for row in record("ranking")["rows"]
@@ -30,6 +31,8 @@ def ranking_cell(method, density):
         if len(values) > 1:
             own = summary(values)
             shown.append(f"{own['mean']:.2f} ({own['sd']:.2f})")
+        elif values:
+            shown.append(f"{values[0]:.2f}")
     return " / ".join(shown) or "–"
 
 
