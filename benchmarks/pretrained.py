@@ -22,7 +22,9 @@ random     magnitude, with random channels in place of the smallest, and its set
 "cut" is the accuracy of the cut net before any training of it, "tuned" at the end. Four settings
 were tried for each way (random has none of its own) on 1,500 held-out training pictures, and the
 best "tuned" of each is in ``results/pretrained_trials.json``, committed before the test pictures
-were read. One thread. What is finished lies in ``--runs`` and is not computed again.
+were read. The four of the path took the place of two grids before them, which had been looked at on
+the same held-out pictures: it had more trials than the others. One thread. What is finished lies
+in ``--runs`` and is not computed again.
 """
 
 import argparse
